@@ -1,0 +1,50 @@
+# One verb each. Every target creates .venv when it is missing; ./setup.sh TARGET also installs Debian's packages.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install dev up style types layers test check bench proto lock clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed tests/node/package-lock.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --prefix tests/node
+	touch $@
+
+install: $(VENV)/installed
+dev: $(VENV)/installed-dev
+
+up: install ## the whole system on this machine, with the arena to play
+	$(BIN)/warmfleet up fleets/examples/arena.yaml
+
+style: dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: dev
+	$(BIN)/mypy
+
+layers: dev
+	$(BIN)/lint-imports
+
+test: dev ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: style types layers test
+
+bench: dev ## the full benchmarks; their results belong in docs/performance.md
+	$(BIN)/python -m bench
+
+proto: dev ## regenerate the gRPC stubs from our .proto files
+	$(BIN)/python -m grpc_tools.protoc -I gameserver/agones/pb --python_out=gameserver/agones/pb --pyi_out=gameserver/agones/pb \
+	  --grpc_python_out=gameserver/agones/pb gameserver/agones/pb/*.proto
+
+lock: ## resolve the newest releases anew and pin them
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev]'
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt && rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) .warmfleet build dist *.egg-info

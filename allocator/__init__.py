@@ -1,0 +1,1 @@
+"""Who gets which server: the shelf, the claim, the keeper that fills it, recovery."""

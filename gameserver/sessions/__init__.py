@@ -1,0 +1,1 @@
+"""Session records: model, port and the Valkey adapter. Valkey is the authority on sessions."""

@@ -1,0 +1,22 @@
+#!/bin/sh
+# From a bare Debian 12 to a running Warmfleet: installs what the wanted Makefile target needs, then runs it.
+# Usage: ./setup.sh [TARGET …]      (default: up)
+set -eu
+cd "$(dirname "$0")"
+[ $# -gt 0 ] || set -- up
+
+packages=""
+command -v make >/dev/null || packages="$packages make"
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3 python3-venv"
+case " $* " in
+*" test "* | *" bench "*) [ -x /usr/bin/chromium ] || packages="$packages chromium" ;;
+esac
+if [ -n "$packages" ]; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    echo "installing Debian packages:$packages"
+    $sudo apt-get update -qq
+    # shellcheck disable=SC2086 # a list of package names is meant to be split
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+fi
+exec make "$@"
