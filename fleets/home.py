@@ -1,8 +1,8 @@
 """
 The data directory of `warmfleet up`: `.warmfleet/` beside the studio's YAML.
 
-Owns its layout (`valkey/`, `logs/`, `keys/`, `up.json`, `lock`), the secrets in it (mode 0600, made once) and the rule that one `up` at a
-time uses it. The other commands (`status`, `logs`, `bots`) find the running system through `up.json`.
+Owns its layout (`valkey/`, `logs/`, `keys/`, `up.json`, `lock`), the secrets in it (mode 0600, made once) and the rule
+that one `up` at a time uses it. The other commands (`status`, `logs`, `bots`) find the running system through `up.json`.
 """
 
 import fcntl
