@@ -1,0 +1,22 @@
+"""What the commands share: the data directory option, and how a command fails."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", help="Where `warmfleet up` keeps its data.", envvar="WARMFLEET_DATA_DIR")
+]
+
+FAILED = 1
+"""Exit code: the command did not reach its goal."""
+MISUSED = 2
+"""Exit code: the command was called wrongly."""
+
+
+def fail(message: str, code: int = FAILED) -> NoReturn:
+    """End the command with a message on standard error."""
+    print(f"warmfleet: {message}", file=sys.stderr)
+    raise typer.Exit(code)
