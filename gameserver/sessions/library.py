@@ -1,0 +1,46 @@
+"""
+A library of Valkey functions: loaded once, called by name, loaded again after a restart that lost it.
+
+Shared by every adapter that decides inside Valkey (sessions, shelf, queue). Translates the client's errors, so that none leaves an adapter.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from gameserver.sessions.port import StoreUnavailable
+
+
+class FunctionLibrary:
+    """The functions of one Lua file, whose first line is `#!lua name=<library>`."""
+
+    def __init__(self, client: redis.asyncio.Redis, source: Path) -> None:
+        self._client = client
+        self._code = source.read_text(encoding="utf-8")
+        self._loaded = False
+
+    async def call(self, function: str, keys: list[str], *args: str | int | float | bytes) -> Any:
+        """
+        Call a function: `keys` of one hash tag, then its arguments.
+
+        Returns: what the function returns. Raises: StoreUnavailable when the store does not answer or refuses (then nothing is
+        known about the effect: functions are written to be called again).
+        """
+        try:
+            if not self._loaded:
+                await self._load()
+            try:
+                return await self._client.fcall(function, len(keys), *keys, *args)
+            except ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
+                await self._load()  # the store was restarted without it
+                return await self._client.fcall(function, len(keys), *keys, *args)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{function}: {error}") from error
+
+    async def _load(self) -> None:
+        await self._client.function_load(self._code, replace=True)
+        self._loaded = True

@@ -1,0 +1,115 @@
+"""
+Sessions in Valkey, as a game server sees them.
+
+| key | type | written by | expires |
+|---|---|---|---|
+| `wf:{<fleet>}:session:<id>` | hash: server room epoch state seats options checkpoint_tick host ports temperature created_ms changed_ms results | allocator (claim, move), here (open, checkpoint, end) | 24 h after the last checkpoint or claim; 1 h after the end |
+| `wf:{<fleet>}:checkpoint:<id>` | string: `Game.save()` | checkpoint | with its session |
+| `wf:{<fleet>}:ended` | set of session ids whose rooms are to be freed | end; removed by the allocator's release | never: reaped by the keeper |
+| `wf:{<fleet>}:beat:<server>` | string | beat | after its time to live |
+| `wf:{<fleet>}:wake` | channel | end | |
+
+`seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from gameserver.sessions.library import FunctionLibrary
+from gameserver.sessions.model import FleetName, PlayerId, Seat, ServerName, Session, SessionId, SessionState, fleet_of
+from gameserver.sessions.port import SessionGone, StoreUnavailable
+
+SESSION_TTL_S = 24 * 3600
+ENDED_TTL_S = 3600
+"""How long results can still be asked for."""
+
+
+def session_key(session: SessionId) -> str:
+    """Key of a session's record."""
+    return f"wf:{{{fleet_of(session)}}}:session:{session}"
+
+
+def checkpoint_key(session: SessionId) -> str:
+    """Key of a session's newest checkpoint."""
+    return f"wf:{{{fleet_of(session)}}}:checkpoint:{session}"
+
+
+def ended_key(fleet: FleetName) -> str:
+    """Key of the set of ended sessions whose rooms are not freed yet."""
+    return f"wf:{{{fleet}}}:ended"
+
+
+def beat_key(fleet: FleetName, server: ServerName) -> str:
+    """Key of a server's heartbeat."""
+    return f"wf:{{{fleet}}}:beat:{server}"
+
+
+def wake_channel(fleet: FleetName) -> str:
+    """Channel that wakes the fleet's keeper and its waiting claims."""
+    return f"wf:{{{fleet}}}:wake"
+
+
+def encode_seats(seats: tuple[Seat, ...]) -> str:
+    """Seats as the record holds them."""
+    return json.dumps([[seat.index, seat.player, seat.team] for seat in seats], separators=(",", ":"))
+
+
+def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session:
+    """Read a record; raises KeyError or ValueError when it is damaged."""
+    return Session(
+        id=session,
+        server=ServerName(record[b"server"].decode()),
+        room=int(record[b"room"]),
+        epoch=int(record[b"epoch"]),
+        state=SessionState(record[b"state"].decode()),
+        seats=tuple(Seat(index=i, player=PlayerId(p), team=t) for i, p, t in json.loads(record[b"seats"])),
+        checkpoint_tick=int(record.get(b"checkpoint_tick", 0)),
+        options=json.loads(record.get(b"options", b"{}")),
+    )
+
+
+class ValkeySessions:
+    """SessionStore on Valkey, for the servers of one fleet."""
+
+    def __init__(self, client: redis.asyncio.Redis, fleet: FleetName) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._functions = FunctionLibrary(client, Path(__file__).with_name("sessions.lua"))
+
+    async def open(self, session: SessionId, *, server: ServerName, epoch: int) -> tuple[Session, bytes | None]:
+        """Take a session into its room; see `SessionStore.open`."""
+        keys = [session_key(session), checkpoint_key(session)]
+        reply = await self._functions.call("session_open", keys, server, epoch)
+        if reply == b"GONE":
+            raise SessionGone(f"session {session} is not at epoch {epoch} on {server}")
+        flat, state = reply
+        return decode_session(session, dict(zip(flat[::2], flat[1::2], strict=True))), state
+
+    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes) -> None:
+        """Keep a checkpoint; see `SessionStore.checkpoint`."""
+        keys = [session_key(session), checkpoint_key(session)]
+        reply = await self._functions.call("session_checkpoint", keys, epoch, tick, state, SESSION_TTL_S)
+        self._refuse_gone(reply, session, epoch)
+
+    async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
+        """End a session; see `SessionStore.end`."""
+        keys = [session_key(session), checkpoint_key(session), ended_key(self._fleet)]
+        channel = wake_channel(self._fleet)
+        reply = await self._functions.call("session_end", keys, epoch, session, results, ENDED_TTL_S, channel)
+        self._refuse_gone(reply, session, epoch)
+
+    async def beat(self, server: ServerName, *, ttl_s: float) -> None:
+        """Say that the server is alive; see `SessionStore.beat`."""
+        try:
+            await self._client.set(beat_key(self._fleet, server), "1", px=round(ttl_s * 1000))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"heartbeat: {error}") from error
+
+    @staticmethod
+    def _refuse_gone(reply: bytes, session: SessionId, epoch: int) -> None:
+        if reply == b"GONE":
+            raise SessionGone(f"session {session} is no longer at epoch {epoch}")

@@ -1,0 +1,73 @@
+"""Seat tokens."""
+
+import base64
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gameserver.seats import SeatGrant, SeatIssuer, SeatRefused, SeatVerifier
+from gameserver.sessions.model import PlayerId, ServerName, SessionId
+
+ISSUER = SeatIssuer(bytes(range(32)))
+GRANT = SeatGrant(
+    player=PlayerId("ann"), seat=3, team="red", session=SessionId("arena.m1"), server=ServerName("arena-abcde"), epoch=2
+)
+
+
+def verifier(server: str = "arena-abcde") -> SeatVerifier:
+    return SeatVerifier([ISSUER.public_key], ServerName(server))
+
+
+def test_a_token_lets_its_player_in_once() -> None:
+    """The grant comes back whole the first time, and never again."""
+    token, server = ISSUER.issue(GRANT, 1000.0), verifier()
+    assert server.verify(token, 1030.0) == GRANT
+    with pytest.raises(SeatRefused, match="used"):
+        server.verify(token, 1031.0)
+
+
+def test_other_servers_late_and_foreign_tokens_are_refused() -> None:
+    """Each wrong token is refused with its reason."""
+    token = ISSUER.issue(GRANT, 1000.0)
+    with pytest.raises(SeatRefused, match="for server"):
+        verifier("arena-other").verify(token, 1000.0)
+    with pytest.raises(SeatRefused, match="expired"):
+        verifier().verify(token, 1060.0)
+    with pytest.raises(SeatRefused, match="unknown key"):
+        verifier().verify(SeatIssuer(bytes(32)).issue(GRANT, 1000.0), 1000.0)
+
+
+def test_nonces_are_forgotten_only_after_expiry() -> None:
+    """A used token is still refused late in its life, after many others."""
+    server = verifier()
+    token = ISSUER.issue(GRANT, 1000.0, lifetime_s=500)
+    server.verify(token, 1000.0)
+    for second in range(1, 400, 40):
+        server.verify(ISSUER.issue(dataclasses.replace(GRANT, seat=second), 1000.0 + second), 1000.0 + second)
+    with pytest.raises(SeatRefused, match="used"):
+        server.verify(token, 1499.0)
+
+
+@given(st.data())
+def test_any_change_is_refused(data: st.DataObject) -> None:
+    """A token with any byte changed is refused."""
+    raw = bytearray(base64.urlsafe_b64decode(ISSUER.issue(GRANT, 1000.0) + "=="))
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(SeatRefused):
+        verifier().verify(base64.urlsafe_b64encode(bytes(raw)).rstrip(b"=").decode(), 1000.0)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_refused(text: str) -> None:
+    """No text raises anything but SeatRefused."""
+    with pytest.raises(SeatRefused):
+        verifier().verify(text, 1000.0)
+
+
+def test_a_bad_key_is_named() -> None:
+    """A public key that is none is refused at the start."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        SeatVerifier(["nonsense!"], ServerName("a"))
