@@ -39,8 +39,7 @@ bench: dev ## the full benchmarks; their results belong in docs/performance.md
 	$(BIN)/python -m bench
 
 proto: dev ## regenerate the gRPC stubs from our .proto files
-	$(BIN)/python -m grpc_tools.protoc -I gameserver/agones/pb --python_out=gameserver/agones/pb --pyi_out=gameserver/agones/pb \
-	  --grpc_python_out=gameserver/agones/pb gameserver/agones/pb/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto
 
 lock: ## resolve the newest releases anew and pin them
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev]'

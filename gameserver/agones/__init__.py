@@ -1,1 +1,1 @@
-"""gameserver/agones."""
+"""The Agones SDK, from the game server's side: typed, async, reconnecting."""

@@ -170,8 +170,8 @@ def _encode(message: ClientMessage | ServerMessage) -> bytes:
             return _bye(0x86, code, reason)
         case Welcome():
             room = _json(message.room)
-            head = (message.version, message.seat, message.tick_rate_hz, message.tick, message.epoch, len(room))
-            return _WELCOME.pack(0x81, *head) + room
+            start = (message.version, message.seat, message.tick_rate_hz)
+            return _WELCOME.pack(0x81, *start, message.tick, message.epoch, len(room)) + room
         case Snapshot():
             return SNAPSHOT_HEADER.pack(0x82, message.ack_input, message.tick, message.baseline, 0) + message.body
         case Event():

@@ -97,25 +97,25 @@ def quantise(kind: FieldType, values: Any) -> Column:
     if array.dtype.kind not in "biuf":
         raise SchemaError(f"wanted numbers, got {array.dtype}")
     if kind.kind == "f32":
-        return array.astype(dtype)
+        return np.asarray(array, dtype)
     if kind.kind == "bool":
-        return (array != 0).astype(dtype)
+        return np.asarray(array != 0, dtype)
     if kind.kind == "float":
         scaled = (np.clip(array, kind.min, kind.max) - kind.min) / kind.precision
         if array.dtype.kind == "f":
             scaled = np.nan_to_num(scaled, copy=False, nan=0.0)
-        return np.rint(scaled).astype(dtype)
+        return np.asarray(np.rint(scaled), dtype)
     limits = np.iinfo(dtype)
     if array.dtype.kind == "f":
         array = np.nan_to_num(np.rint(array), nan=0.0)
-    return np.clip(array, limits.min, limits.max).astype(dtype)
+    return np.asarray(np.clip(array, limits.min, limits.max), dtype)
 
 
 def dequantise(kind: FieldType, wire: Column) -> Column:
     """Turn a column of wire values back into values: float64 for `float`, bool for `bool`, else the wire's own type."""
     if kind.kind == "float":
-        return kind.min + np.minimum(wire, kind.steps) * kind.precision
-    return wire != 0 if kind.kind == "bool" else wire
+        return np.asarray(kind.min + np.minimum(wire, kind.steps) * kind.precision)
+    return np.asarray(wire != 0) if kind.kind == "bool" else wire
 
 
 class Fields:

@@ -3,13 +3,14 @@ Sessions in Valkey, as a game server sees them.
 
 | key | type | written by | expires |
 |---|---|---|---|
-| `wf:{<fleet>}:session:<id>` | hash: server room epoch state seats options checkpoint_tick host ports temperature created_ms changed_ms results | allocator (claim, move), here (open, checkpoint, end) | 24 h after the last checkpoint or claim; 1 h after the end |
+| `wf:{<fleet>}:session:<id>` | hash (fields below) | allocator: claim, move; here: open, checkpoint, end | 24 h after the last write; 1 h after the end |
 | `wf:{<fleet>}:checkpoint:<id>` | string: `Game.save()` | checkpoint | with its session |
 | `wf:{<fleet>}:ended` | set of session ids whose rooms are to be freed | end; removed by the allocator's release | never: reaped by the keeper |
 | `wf:{<fleet>}:beat:<server>` | string | beat | after its time to live |
 | `wf:{<fleet>}:wake` | channel | end | |
 
-`seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
+A session's fields: server room epoch state seats options checkpoint_tick host ports temperature created_ms changed_ms
+results. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
 """
 
 import json
