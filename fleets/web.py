@@ -1,0 +1,69 @@
+"""
+What `warmfleet up` serves besides the matchmaker's API: the arena's page, the browser SDK, and the operator's view of the fleets.
+
+Owns paths and response headers; the content belongs to the packages below. The operator's endpoints want the operator's bearer token.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import gameserver.client
+import gameserver.games.arena
+
+_PAGE = Path(gameserver.games.arena.__file__).parent / "web"
+_SDK = Path(gameserver.client.__file__).parent / "js"
+
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+class _PageHeaders:
+    """Adds the security headers to every page and script."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def mount_pages(app: FastAPI) -> None:
+    """Serve the arena at `/` and `/arena/`, and the browser SDK at `/sdk/`."""
+    app.mount("/arena", _PageHeaders(StaticFiles(directory=_PAGE)))
+    app.mount("/sdk", _PageHeaders(StaticFiles(directory=_SDK)))
+    headers = {name.decode(): value.decode() for name, value in _HEADERS}
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html", headers=headers)
+
+
+def mount_operator(app: FastAPI, *, token: str, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    """Serve `GET /v1/fleets`: what `warmfleet status` shows."""
+
+    async def operator(authorization: Annotated[str, Header()] = "") -> None:
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "the operator's bearer token is wanted: `warmfleet status` sends it")
+
+    @app.get("/v1/fleets", dependencies=[Depends(operator)], tags=["operator"], summary="Fleets, servers and shelves")
+    async def fleets() -> dict[str, Any]:
+        return await status()
