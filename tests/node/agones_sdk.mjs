@@ -53,8 +53,8 @@ await sdk.reserve(1);
 await settled("Reserved");
 await settled("Ready");
 say("states", states);
-clearInterval(beat);
+process.on("SIGTERM", () => {
+  say("asked to end", true);
+  process.exit(0);
+});
 await sdk.shutdown();
-await settled("Shutdown");
-say("last", states.at(-1));
-sdk.close();
