@@ -153,7 +153,9 @@ class AgonesSDK:
         """Fetch a list."""
         return _list(await self._call(self._beta.GetList, beta_pb2.GetListRequest(name=name)))
 
-    async def update_list(self, name: str, *, values: tuple[str, ...] | None = None, capacity: int | None = None) -> None:
+    async def update_list(
+        self, name: str, *, values: tuple[str, ...] | None = None, capacity: int | None = None
+    ) -> None:
         """Set a list's values or capacity (at most 1,000)."""
         request = beta_pb2.UpdateListRequest(list=beta_pb2.List(name=name, values=values or (), capacity=capacity or 0))
         request.update_mask.paths.extend(

@@ -1,1 +1,1 @@
-"""gameserver/client."""
+"""Clients: Python for bots and tests, JavaScript (`js/`) for browsers."""

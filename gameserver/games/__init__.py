@@ -1,1 +1,1 @@
-"""gameserver/games."""
+"""Real games, small ones: written against `gameserver.game` alone, as a studio would."""

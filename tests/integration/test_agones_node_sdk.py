@@ -35,6 +35,7 @@ async def test_everything_the_sdk_offers(tmp_path: Path) -> None:
         while not agones.status()[0].servers:
             await asyncio.sleep(0.02)
     labels = said.pop("labels")
+    said["states"] = said["states"][-5:]  # whether Scheduled is seen depends on how fast the stream is up
     assert labels == {"agones.dev/fleet": "node", "agones.dev/sdk-mode": "ctf"}
     assert said == {
         "bad label refused": True,
@@ -50,7 +51,7 @@ async def test_everything_the_sdk_offers(tmp_path: Path) -> None:
         "full list refused": True,
         "list": [["bob"], 2],  # the SDK's setListCapacity sends an empty field mask: Agones changes nothing either
         "contains": [True, 1],
-        "states": ["Scheduled", "Ready", "Allocated", "Ready", "Reserved", "Ready"],
+        "states": ["Ready", "Allocated", "Ready", "Reserved", "Ready"],
         "asked to end": True,
     }
 

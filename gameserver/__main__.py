@@ -1,0 +1,48 @@
+"""`python -m gameserver`: one game server, configured by its environment. Exit codes: 0 drained, 1 failed, 2 misconfigured."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import structlog
+import uvloop
+
+from gameserver.agones.sdk import SDKUnavailable
+from gameserver.process import serve
+from gameserver.settings import Settings, SettingsError
+from gameserver.telemetry import configure_logging
+
+log = structlog.get_logger("gameserver")
+
+
+async def _main(settings: Settings) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await serve(settings, stop, hurry)
+
+
+def main() -> int:
+    """Run a game server until it has drained."""
+    configure_logging(json=not sys.stderr.isatty())
+    try:
+        settings = Settings.from_environment(os.environ)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
+    except SettingsError as error:
+        print(f"gameserver: {error}", file=sys.stderr)
+        return 2
+    except (SDKUnavailable, OSError) as error:
+        print(f"gameserver: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

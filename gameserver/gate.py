@@ -1,0 +1,166 @@
+"""
+The way in: from a new connection to a seat in a room, and every limit on the way.
+
+Owns what one connection may do: Hello within a time limit, with a valid seat token, then messages at a bounded rate. Says Bye with the code of
+docs/protocol.md to whoever breaks a rule; nobody else notices.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from gameserver.protocol.messages import VERSION, Bye, CloseCode, Hello, MalformedMessage, decode_client
+from gameserver.room import Member, Room
+from gameserver.seats import SeatGrant, SeatRefused, SeatVerifier
+from gameserver.transports.port import Connection
+
+log = structlog.get_logger(__name__)
+
+HELLO_TIMEOUT_S = 5.0
+SILENCE_TIMEOUT_S = 15.0
+"""A client sends at least a Ping every 5 s."""
+MESSAGES_PER_S = 120.0
+"""Four times what a client at 30 Hz sends."""
+_BURST = 240.0
+
+
+class NoRoom(Exception):
+    """There is no place for the session here; the code says why."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+FindRoom = Callable[[SeatGrant], Awaitable[Room]]
+"""Find or open the room of a session; raises NoRoom."""
+
+
+class Gate:
+    """Lets connections in; `accept` is a transport's `Accept`."""
+
+    def __init__(
+        self,
+        verifier: SeatVerifier,
+        find_room: FindRoom,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._verifier = verifier
+        self._find_room = find_room
+        self.now = now
+        self._wall = wall
+        self._visitors: set[_Visitor] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, connection: Connection) -> "_Visitor":
+        """Begin with a new connection."""
+        visitor = _Visitor(self, connection, self.now())
+        self._visitors.add(visitor)
+        return visitor
+
+    async def watch(self) -> None:
+        """Close connections that say nothing, until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            now = self.now()
+            for visitor in tuple(self._visitors):
+                visitor.check_silence(now)
+
+    def admit(self, visitor: "_Visitor", hello: Hello) -> None:
+        """Check a Hello, and seat its player once the room is there."""
+        if hello.version != VERSION:
+            visitor.connection.close(CloseCode.VERSION, f"protocol version {VERSION} is spoken here")
+            return
+        try:
+            grant = self._verifier.verify(hello.token, self._wall())
+        except SeatRefused as error:
+            log.info("seat_refused", peer=visitor.connection.peer, reason=str(error))
+            visitor.connection.close(CloseCode.UNAUTHORIZED, str(error))
+            return
+        visitor.admitted = True
+        task = asyncio.create_task(self._seat(visitor, grant, hello), name=f"seat-{grant.player}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _seat(self, visitor: "_Visitor", grant: SeatGrant, hello: Hello) -> None:
+        try:
+            room = await self._find_room(grant)
+        except NoRoom as error:
+            visitor.connection.close(error.code, error.reason)
+            return
+        if grant.player in room.kicked:
+            visitor.connection.close(CloseCode.KICKED, "kicked before")
+        elif not visitor.gone:
+            visitor.take_seat(room, room.seat(grant, visitor.connection, spectator=hello.spectator))
+
+    def forget(self, visitor: "_Visitor") -> None:
+        """Its connection is gone."""
+        self._visitors.discard(visitor)
+
+
+class _Visitor:
+    """One connection on its way through (a transport's `Handler`)."""
+
+    def __init__(self, gate: Gate, connection: Connection, now_s: float) -> None:
+        self._gate = gate
+        self.connection = connection
+        self.admitted = False
+        self.gone = False
+        self._room: Room | None = None
+        self._member: Member | None = None
+        self._heard_at_s = now_s
+        self._credit = _BURST
+        self._credit_at_s = now_s
+
+    def received(self, message: bytes) -> None:
+        """Handle one message, any bytes."""
+        if not self._within_rate():
+            self.connection.close(CloseCode.FLOOD, f"more than {MESSAGES_PER_S:g} messages a second")
+            return
+        try:
+            self._handle(message)
+        except MalformedMessage as error:
+            self.connection.close(CloseCode.MALFORMED, str(error))
+
+    def _handle(self, message: bytes) -> None:
+        decoded = decode_client(message)
+        if isinstance(decoded, Hello):
+            if not self.admitted:  # a repeated one is a client that has not seen Welcome yet
+                self._gate.admit(self, decoded)
+        elif isinstance(decoded, Bye):
+            if self._room is not None and self._member is not None:
+                self._room.leave(self._member)
+            self.connection.close(CloseCode.NORMAL, "bye")
+        elif self._room is not None and self._member is not None:
+            self._room.handle(self._member, decoded)
+        elif not self.admitted:
+            self.connection.close(CloseCode.UNAUTHORIZED, "Hello comes first")
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.gone = True
+        self._gate.forget(self)
+        if self._room is not None and self._member is not None:
+            self._room.lose(self._member, self.connection)
+
+    def take_seat(self, room: Room, member: Member) -> None:
+        """From here on its messages are the room's."""
+        self._room, self._member = room, member
+
+    def check_silence(self, now_s: float) -> None:
+        """Close it when it has said nothing for too long."""
+        limit_s = SILENCE_TIMEOUT_S if self.admitted else HELLO_TIMEOUT_S
+        if now_s - self._heard_at_s > limit_s:
+            self.connection.close(CloseCode.TIMEOUT, f"nothing heard for {limit_s:g} s")
+
+    def _within_rate(self) -> bool:
+        now = self._gate.now()
+        self._heard_at_s = now
+        self._credit = min(_BURST, self._credit + (now - self._credit_at_s) * MESSAGES_PER_S) - 1.0
+        self._credit_at_s = now
+        return self._credit >= 0.0

@@ -1,0 +1,267 @@
+"""
+One game server process: rooms, transports, the Agones agent, checkpoints and drain, wired together.
+
+The composition root of `python -m gameserver`. Its life: check that the sidecar is its own, listen, Ready; open a room when a session's first
+seat token comes; on SIGTERM take no new sessions, let matches finish within the drain timeout, checkpoint what is left, and end.
+"""
+
+import asyncio
+import gc
+import importlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import redis.asyncio
+import structlog
+
+from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
+from gameserver.game import Game
+from gameserver.gate import Gate, NoRoom
+from gameserver.protocol.messages import CloseCode
+from gameserver.protocol.schema import Fields, Schema
+from gameserver.room import Room
+from gameserver.seats import SeatGrant, SeatVerifier
+from gameserver.sessions.model import Seat, Session, SessionId, SessionState
+from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
+from gameserver.sessions.valkey import ValkeySessions
+from gameserver.settings import Settings, SettingsError
+from gameserver.transports.websocket import WebSocketTransport
+
+log = structlog.get_logger(__name__)
+
+HEALTH_PERIOD_S = 1.0
+BEAT_PERIOD_S = 1.0
+BEAT_TTL_S = 3.0
+RECYCLE_LABEL = "warmfleet.dev/recycle"
+"""Set to `ready` by whoever wants this server back among the Ready ones."""
+_STORE_PATIENCE_S = 4.0
+"""How long a first Hello waits for a store that is away; below the client's own patience."""
+
+
+def load_game(name: str) -> type[Game]:
+    """Import a game by `module:Class`. Raises SettingsError that names what is wrong with it."""
+    module_name, _, class_name = name.partition(":")
+    if not module_name or not class_name:
+        raise SettingsError(f"game {name!r}: module:Class is wanted, as in gameserver.games.arena:Arena")
+    try:
+        game = getattr(importlib.import_module(module_name), class_name, None)
+    except Exception as error:
+        raise SettingsError(f"game {name!r} does not import: {type(error).__name__}: {error}") from error
+    if game is None:
+        raise SettingsError(f"game {name!r}: module {module_name} has no {class_name}")
+    if not (isinstance(game, type) and issubclass(game, Game)):
+        raise SettingsError(f"game {name!r} is no subclass of gameserver.game.Game")
+    if missing := sorted(game.__abstractmethods__):
+        raise SettingsError(f"game {name!r} lacks: {', '.join(missing)}")
+    for attribute, kind in (("schema", Schema), ("inputs", Fields)):
+        if not isinstance(getattr(game, attribute, None), kind):
+            raise SettingsError(f"game {name!r}: its class attribute {attribute} must be a {kind.__name__}")
+    return game
+
+
+class GameServerProcess:
+    """The rooms of this process, and the way to them."""
+
+    def __init__(self, settings: Settings, game: type[Game], store: SessionStore | None) -> None:
+        self._settings = settings
+        self._game = game
+        self._store = store
+        self._rooms: dict[SessionId, Room] = {}
+        self._opening: dict[SessionId, asyncio.Task[Room]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no room is open or about to be."""
+        return not self._rooms and not self._opening
+
+    async def find_room(self, grant: SeatGrant) -> Room:
+        """Find the room of a session, or open it: a `gate.FindRoom`. Raises NoRoom."""
+        room = self._rooms.get(grant.session)
+        if room is not None:
+            if room.record.epoch != grant.epoch:
+                raise NoRoom(CloseCode.FENCED, "the session has moved")
+            return room
+        # Two players come at once: one opening, both wait for it.
+        opening = self._opening.get(grant.session)
+        if opening is None:
+            opening = asyncio.create_task(self._open(grant), name=f"open-{grant.session}")
+            self._opening[grant.session] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(grant.session, None))
+        return await asyncio.shield(opening)
+
+    async def _open(self, grant: SeatGrant) -> Room:
+        if self._draining:
+            raise NoRoom(CloseCode.GOING_AWAY, "this server drains")
+        if len(self._rooms) >= self._settings.rooms:
+            raise NoRoom(CloseCode.FULL, f"all {self._settings.rooms} rooms are taken")
+        session, state = await self._fetch(grant)
+        try:
+            room = Room(
+                session,
+                self._game,
+                seats=self._settings.seats,
+                tick_rate_hz=self._settings.tick_rate_hz,
+                store=self._store,
+                checkpoint_interval_s=self._settings.checkpoint_interval_s,
+            )
+            if state is not None:
+                room.restore(state)
+        except Exception as error:
+            log.exception("game_raised", session=grant.session)
+            raise NoRoom(CloseCode.GAME_ERROR, "the game failed to start") from error
+        self._rooms[session.id] = room
+        task = asyncio.create_task(self._run(room), name=f"room-{session.id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        log.info("room_opened", session=session.id, epoch=session.epoch, restored=state is not None)
+        return room
+
+    async def _fetch(self, grant: SeatGrant) -> tuple[Session, bytes | None]:
+        """The session's record and checkpoint; without a store, what the token says."""
+        if self._store is None:
+            seat = Seat(index=grant.seat, player=grant.player, team=grant.team)
+            bare = Session(
+                id=grant.session, server=grant.server, room=0, epoch=grant.epoch, state=SessionState.LIVE, seats=(seat,)
+            )
+            return bare, None
+        give_up_s = time.monotonic() + _STORE_PATIENCE_S
+        while True:
+            try:
+                return await self._store.open(grant.session, server=grant.server, epoch=grant.epoch)
+            except SessionGone as error:
+                raise NoRoom(CloseCode.FENCED, "the session is not here") from error
+            except StoreUnavailable as error:
+                if time.monotonic() > give_up_s:
+                    raise NoRoom(CloseCode.GOING_AWAY, "the session store does not answer") from error
+                await asyncio.sleep(0.1)
+
+    async def _run(self, room: Room) -> None:
+        try:
+            await room.run()
+        finally:
+            del self._rooms[room.session]
+            log.info("room_closed", session=room.session, tick=room.tick)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new sessions, wait for the running ones, checkpoint those that are left and say that the server goes."""
+        self._draining = True
+        if self._running:
+            log.info("draining", rooms=len(self._rooms), timeout_s=timeout_s)
+            await asyncio.wait(self._running, timeout=timeout_s)
+        for room in tuple(self._rooms.values()):
+            try:
+                await room.checkpoint()
+            except (SessionGone, StoreUnavailable) as error:
+                log.warning("last_checkpoint_failed", session=room.session, error=str(error))
+            room.stop(CloseCode.GOING_AWAY, "the server goes")
+        if self._running:
+            await asyncio.wait(self._running, timeout=2.0)
+
+    async def beat(self) -> None:
+        """Say to the store that this server lives, until cancelled."""
+        assert self._store is not None
+        while True:
+            try:
+                await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S)
+            except StoreUnavailable as error:
+                log.warning("heartbeat_failed", error=str(error))
+            await asyncio.sleep(BEAT_PERIOD_S)
+
+    async def recycle(self, sdk: AgonesSDK) -> None:
+        """Go back to Ready when asked to by the recycle label and no match is here, until cancelled."""
+        async for me in sdk.watch():
+            if me.labels.get(RECYCLE_LABEL) == "ready" and me.state == "Allocated" and self.idle:
+                await sdk.ready()
+
+
+async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    """
+    Run a game server until `stop`; then drain it, and wait no longer once `hurry` is set.
+
+    Raises: SettingsError (the game, the keys, the sidecar are wrong), SDKUnavailable, OSError (a port is taken).
+    """
+    game = load_game(settings.game)
+    try:
+        verifier = SeatVerifier(settings.seat_keys, settings.server)
+    except ValueError as error:
+        raise SettingsError(f"WARMFLEET_SEAT_KEYS: {error}") from None
+    async with AsyncExitStack() as stack:
+        sdk = await stack.enter_async_context(AgonesSDK(settings.agones_grpc_port))
+        me = await sdk.get_game_server()
+        _check_identity(settings, me)
+        store: SessionStore | None = None
+        if settings.valkey_url:
+            client = redis.asyncio.Redis.from_url(settings.valkey_url, socket_timeout=2.0, socket_connect_timeout=2.0)
+            stack.push_async_callback(client.aclose)
+            store = ValkeySessions(client, settings.fleet)
+        process = GameServerProcess(settings, game, store)
+        gate = Gate(verifier, process.find_room)
+        if "websocket" in settings.transports:
+            transport = WebSocketTransport(
+                gate.accept,
+                host=settings.bind_host,
+                port=_listen_port(settings, me, "websocket"),
+                origins=settings.allowed_origins,
+            )
+            await stack.enter_async_context(transport)
+        gc.collect()
+        gc.freeze()  # what was imported is never garbage: collections have less to look at
+        await sdk.ready()
+        log.info("ready", server=settings.server, game=settings.game, ports=dict(me.ports))
+        async with asyncio.TaskGroup() as tasks:
+            services: dict[str, Callable[[], Awaitable[None]]] = {
+                "health": lambda: sdk.keep_healthy(HEALTH_PERIOD_S),
+                "recycle": lambda: process.recycle(sdk),
+                "gate": gate.watch,
+            }
+            if store is not None:
+                services["beat"] = process.beat
+            running = [tasks.create_task(_service(run), name=name) for name, run in services.items()]
+            await stop.wait()
+            await _drain(process, settings.drain_timeout_s, hurry)
+            for service in running:
+                service.cancel()
+        await _say_shutdown(sdk)
+
+
+async def _service(run: Callable[[], Awaitable[None]]) -> None:
+    await run()
+
+
+async def _drain(process: GameServerProcess, timeout_s: float, hurry: asyncio.Event) -> None:
+    draining = asyncio.create_task(process.drain(timeout_s), name="drain")
+    hurried = asyncio.create_task(hurry.wait(), name="hurry")
+    await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not draining.done():
+        draining.cancel()
+        await process.drain(0.0)
+
+
+async def _say_shutdown(sdk: AgonesSDK) -> None:
+    try:
+        await sdk.shutdown()
+    except (SDKUnavailable, SDKRefused) as error:
+        log.info("shutdown_not_said", error=str(error))  # the sidecar may have gone first
+
+
+def _check_identity(settings: Settings, me: SDKGameServer) -> None:
+    """Two pods of one node with host networking may share sidecar ports: never talk to another server's sidecar."""
+    if me.name != settings.server:
+        raise SettingsError(
+            f"the Agones sidecar at port {settings.agones_grpc_port} is that of {me.name}, but this is {settings.server}: "
+            "with host networking each pod needs sidecar ports of its own (the admission webhook), or one pod per node"
+        )
+
+
+def _listen_port(settings: Settings, me: SDKGameServer, transport: str) -> int:
+    port = settings.listen_ports.get(transport) or me.ports.get(transport)
+    if port is None:
+        raise SettingsError(
+            f"no port for {transport}: set WARMFLEET_{transport.upper()}_PORT, or name one of the GameServer's ports "
+            f"{transport!r} (it has: {', '.join(me.ports) or 'none'})"
+        )
+    return port

@@ -1,0 +1,329 @@
+"""
+One match: the sole owner of its state, its seats and its clock.
+
+A room calls its game from one task and tells its clients what happened. It does no I/O of its own: connections and the session store are
+ports. Its life: `seat` players as they come, `run` ticks until the game ends the match, it raises, everyone has gone, or the session is
+lost to another server. An exception from the game ends this room alone.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from gameserver.game import Game, Player
+from gameserver.protocol.inputs import InputBuffer
+from gameserver.protocol.messages import (
+    SNAPSHOT_HEADER,
+    SPECTATOR_SEAT,
+    CloseCode,
+    Event,
+    Input,
+    Migrate,
+    Ping,
+    Pong,
+    Welcome,
+    encode,
+)
+from gameserver.protocol.snapshot import SnapshotHistory, World
+from gameserver.seats import SeatGrant
+from gameserver.sessions.model import PlayerId, Session
+from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
+from gameserver.tick import TickClock
+from gameserver.transports.port import Connection
+
+log = structlog.get_logger(__name__)
+
+RECONNECT_WINDOW_S = 30.0
+"""How long a lost player's seat is kept in the game."""
+INPUTS_PER_TICK = 4
+"""More wait for the next tick: nobody acts faster by sending faster."""
+EVENTS_UNACKNOWLEDGED = 256
+"""Events kept for repetition over an unreliable connection; the oldest are given up."""
+_STORE_RETRY_S = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One seated player or spectator, across its connections."""
+
+    player: Player | None
+    """None for a spectator."""
+    connection: Connection | None
+    inputs: InputBuffer
+    ack_tick: int = 0
+    event_seq: int = 0
+    events: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=EVENTS_UNACKNOWLEDGED))
+    lost_at_s: float = 0.0
+    joined: bool = False
+    view: int = 0
+
+
+class Room:
+    """A match in this process; it is also the `RoomContext` that its game is lent."""
+
+    def __init__(
+        self,
+        session: Session,
+        game: type[Game],
+        *,
+        seats: int,
+        tick_rate_hz: int,
+        store: SessionStore | None,
+        checkpoint_interval_s: float = 0.0,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.record = session
+        self.session = session.id
+        self.seats = seats
+        self.tick_rate_hz = tick_rate_hz
+        self.options: Mapping[str, str] = session.options
+        self.rng = random.Random(session.id)  # noqa: S311 (a game's dice, repeatable)
+        self.history = SnapshotHistory()
+        self.members: dict[PlayerId, Member] = {}
+        self.kicked: set[PlayerId] = set()
+        """Players who may not come back."""
+        self._spectators: list[Member] = []
+        self._tick = session.checkpoint_tick
+        self._store = store
+        self._now = now
+        self._checkpoint_every = round(checkpoint_interval_s * tick_rate_hz)
+        self._saving: asyncio.Task[None] | None = None
+        self._results: bytes | None = None
+        self._stopped: tuple[CloseCode, str] | None = None
+        self._empty_since_s = now()
+        self._clock = TickClock(tick_rate_hz, now())
+        self._game = game(self)
+
+    # What the game is lent (RoomContext).
+
+    @property
+    def tick(self) -> int:
+        """The tick being computed."""
+        return self._tick
+
+    def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
+        """Tell everyone, or one player, something that happened."""
+        for member in self._audience(to):
+            self._send_event(member, {"name": name, **data})
+
+    def kick(self, player: Player, reason: str) -> None:
+        """Close a player's connection for good."""
+        member = self.members.get(player.id)
+        if member is not None:
+            self._drop(member, CloseCode.KICKED, reason)
+            member.lost_at_s = float("-inf")
+            self.kicked.add(player.id)
+
+    def end(self, **results: Any) -> None:
+        """End the match after this step."""
+        if self._results is None:
+            self._results = json.dumps(results, allow_nan=False).encode()
+
+    # What the process asks.
+
+    def restore(self, state: bytes) -> None:
+        """Take up a checkpoint, before the first tick. Raises whatever the game raises."""
+        self._game.restore(state)
+
+    def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool = False) -> Member:
+        """Welcome a player (again): an older connection of the same player is superseded, its seat kept."""
+        player = None if spectator else Player(id=grant.player, seat=grant.seat, team=grant.team)
+        member = None if spectator else self.members.get(grant.player)
+        if member is None:
+            member = Member(player, connection, InputBuffer(self._game.inputs))
+            if player is None:
+                self._spectators.append(member)
+            else:
+                self.members[player.id] = member
+        else:
+            self._drop(member, CloseCode.SUPERSEDED, "connected again")
+            member.connection = connection
+            member.inputs.reset()
+            member.events.clear()
+            member.ack_tick = member.event_seq = 0
+        connection.send(encode(self._welcome(grant, spectator=spectator)))
+        if self.history.tick:
+            self._send_snapshot(member)
+        return member
+
+    def handle(self, member: Member, message: Input | Ping) -> None:
+        """Take a client's message. Raises MalformedMessage."""
+        if isinstance(message, Ping):
+            if member.connection is not None:
+                server_tick = int((self._tick + self._fraction()) * 256) & 0xFFFFFFFF
+                member.connection.send(encode(Pong(client_ms=message.client_ms, server_tick=server_tick)))
+            return
+        member.ack_tick = max(member.ack_tick, min(message.ack_tick, self.history.tick))
+        member.view = message.view
+        while member.events and member.events[0][0] <= message.ack_event:
+            member.events.popleft()
+        if member.player is not None:
+            member.inputs.push(message)
+
+    def lose(self, member: Member, connection: Connection) -> None:
+        """Note that a connection is gone; a superseded one changes nothing."""
+        if member.connection is connection:
+            member.connection = None
+            member.lost_at_s = max(member.lost_at_s, self._now())
+            if member.player is None:
+                self._spectators.remove(member)
+
+    def leave(self, member: Member) -> None:
+        """A player said Bye: it does not come back by itself."""
+        member.lost_at_s = float("-inf")
+        member.connection = None
+
+    def stop(self, code: CloseCode, reason: str) -> None:
+        """End the room from outside (drain, fence), without results."""
+        self._stopped = self._stopped or (code, reason)
+
+    def migrate(self, data: dict[str, Any]) -> None:
+        """Tell every client that the session moves."""
+        for member in self._audience(None):
+            if member.connection is not None:
+                member.connection.send(encode(Migrate(data=data)))
+
+    async def checkpoint(self) -> None:
+        """Save now, and wait until it is stored. Raises SessionGone, StoreUnavailable, and whatever the game raises."""
+        if self._store is not None and self._tick:
+            await self._store.checkpoint(
+                self.session, epoch=self.record.epoch, tick=self._tick, state=self._game.save()
+            )
+
+    async def run(self) -> None:
+        """Tick until the match is over; returns when the session store knows of its end."""
+        try:
+            while not self._over():
+                await asyncio.sleep(self._clock.wait_s(self._now()))
+                self._clock.ticked(self._now())
+                self._tick += 1
+                self._step()
+                self._save_in_turn()
+        except Exception:
+            log.exception("game_raised", session=self.session, tick=self._tick)
+            self._stopped = (CloseCode.GAME_ERROR, "the game failed")
+            self._results = json.dumps({"error": "the game failed"}).encode()
+        finally:
+            if self._saving is not None:
+                self._saving.cancel()
+            code, reason = self._stopped or (CloseCode.NORMAL, "the match is over")
+            for member in self._audience(None):
+                self._drop(member, code, reason)
+        if self._results is not None and self._store is not None:
+            await self._end(self._store, self._results)
+
+    # One tick.
+
+    def _over(self) -> bool:
+        return self._results is not None or self._stopped is not None
+
+    def _step(self) -> None:
+        now = self._now()
+        self._seat_changes(now)
+        for member in tuple(self.members.values()):
+            assert member.player is not None
+            if member.joined:
+                for taken in member.inputs.take(INPUTS_PER_TICK):
+                    self._game.input(member.player, taken.data)
+        self._game.step(self._clock.interval_s)
+        self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot()))
+        for member in self._audience(None):
+            self._send_snapshot(member)
+            if member.connection is not None and not member.connection.reliable:
+                for _, message in member.events:
+                    member.connection.send(message)
+
+    def _seat_changes(self, now: float) -> None:
+        for member in tuple(self.members.values()):
+            assert member.player is not None
+            if not member.joined:
+                member.joined = True
+                self._game.join(member.player)
+            elif member.connection is None and now - member.lost_at_s > RECONNECT_WINDOW_S:
+                del self.members[member.player.id]
+                self._game.leave(member.player)
+        if any(member.connection is not None for member in self.members.values()):
+            self._empty_since_s = now
+        elif now - self._empty_since_s > RECONNECT_WINDOW_S:
+            self.end(abandoned=True)
+
+    def _send_snapshot(self, member: Member) -> None:
+        if member.connection is not None:
+            baseline, body = self.history.body(member.ack_tick)
+            head = SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, self.history.tick, baseline, 0)
+            member.connection.send_snapshot(head, body)
+
+    def _send_event(self, member: Member, data: dict[str, Any]) -> None:
+        if member.connection is None:
+            return
+        member.event_seq += 1
+        message = encode(Event(seq=member.event_seq, tick=self._tick, data=data))
+        member.connection.send(message)
+        if not member.connection.reliable:
+            member.events.append((member.event_seq, message))
+
+    def _save_in_turn(self) -> None:
+        due = self._store is not None and self._checkpoint_every and self._tick % self._checkpoint_every == 0
+        if due and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.create_task(self._save(self._game.save(), self._tick), name=f"save-{self.session}")
+
+    async def _save(self, state: bytes, tick: int) -> None:
+        assert self._store is not None
+        try:
+            await self._store.checkpoint(self.session, epoch=self.record.epoch, tick=tick, state=state)
+        except SessionGone as error:
+            self.stop(CloseCode.FENCED, str(error))
+        except StoreUnavailable as error:
+            log.warning("checkpoint_failed", session=self.session, error=str(error))  # the next one will do
+
+    async def _end(self, store: SessionStore, results: bytes) -> None:
+        """Write the results, however long the store is away: they are all that is left of the match."""
+        await _until_stored(lambda: store.end(self.session, epoch=self.record.epoch, results=results), self.session)
+
+    def _audience(self, to: Player | None) -> list[Member]:
+        if to is not None:
+            return [self.members[to.id]] if to.id in self.members else []
+        return [*self.members.values(), *self._spectators]
+
+    def _drop(self, member: Member, code: CloseCode, reason: str) -> None:
+        connection, member.connection = member.connection, None
+        if connection is not None:
+            member.lost_at_s = max(member.lost_at_s, self._now())
+            connection.close(code, reason)
+
+    def _welcome(self, grant: SeatGrant, *, spectator: bool) -> Welcome:
+        room = {
+            "session": self.session,
+            "player": grant.player,
+            "team": grant.team,
+            "game": type(self._game).__name__,
+            "schema": self._game.schema.describe(),
+            "inputs": self._game.inputs.describe(),
+            "info": dict(self._game.info()),
+        }
+        seat = SPECTATOR_SEAT if spectator else grant.seat
+        return Welcome(seat=seat, tick_rate_hz=self.tick_rate_hz, tick=self._tick, epoch=self.record.epoch, room=room)
+
+    def _fraction(self) -> float:
+        """How far the present tick has gone, 0 to 1."""
+        return min(max(1.0 - self._clock.wait_s(self._now()) / self._clock.interval_s, 0.0), 1.0)
+
+
+async def _until_stored(write: Callable[[], Awaitable[None]], session: str) -> None:
+    while True:
+        try:
+            await write()
+            return
+        except SessionGone:
+            log.info("session_gone", session=session)  # moved or ended elsewhere: nothing is ours to write
+            return
+        except StoreUnavailable as error:
+            log.warning("results_wait_for_the_store", session=session, error=str(error))
+            await asyncio.sleep(_STORE_RETRY_S)

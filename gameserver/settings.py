@@ -1,0 +1,94 @@
+"""
+A game server's settings: read from the environment once, at the start.
+
+Plain standard library: a game server's cold start is on a player's path, and a settings library costs a tenth of a second of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gameserver.sessions.model import FleetName, ServerName
+
+
+class SettingsError(Exception):
+    """An environment variable is missing or wrong; the message names it and the mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `python -m gameserver` is told."""
+
+    game: str
+    """`module:Class`."""
+    fleet: FleetName
+    server: ServerName
+    """Its GameServer's name (POD_NAME, else HOSTNAME)."""
+    agones_grpc_port: int
+    tick_rate_hz: int = 30
+    rooms: int = 1
+    seats: int = 16
+    transports: tuple[str, ...] = ("websocket",)
+    valkey_url: str = ""
+    """Empty: sessions are taken from the seat token alone, and nothing is checkpointed."""
+    seat_keys: tuple[str, ...] = ()
+    bind_host: str = "127.0.0.1"
+    drain_timeout_s: float = 30.0
+    checkpoint_interval_s: float = 1.0
+    allowed_origins: tuple[str, ...] = ()
+    listen_ports: Mapping[str, int]
+    """Transport to port; one that is missing listens on the GameServer's port of that name."""
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "Settings":
+        """Read the WARMFLEET_ variables, POD_NAME and AGONES_SDK_GRPC_PORT. Raises SettingsError."""
+        read = _Reader(env)
+        transports = read.list("WARMFLEET_TRANSPORTS") or ("websocket",)
+        ports = {name: f"WARMFLEET_{name.upper()}_PORT" for name in transports}
+        return cls(
+            game=read.text("WARMFLEET_GAME"),
+            fleet=FleetName(read.text("WARMFLEET_FLEET")),
+            server=ServerName(env.get("POD_NAME") or read.text("HOSTNAME")),
+            agones_grpc_port=read.integer("AGONES_SDK_GRPC_PORT", 9357, 1, 65535),
+            tick_rate_hz=read.integer("WARMFLEET_TICK_RATE", 30, 1, 240),
+            rooms=read.integer("WARMFLEET_ROOMS", 1, 1, 1000),
+            seats=read.integer("WARMFLEET_SEATS", 16, 1, 10_000),
+            transports=transports,
+            valkey_url=env.get("WARMFLEET_VALKEY_URL", ""),
+            seat_keys=read.list("WARMFLEET_SEAT_KEYS"),
+            bind_host=env.get("WARMFLEET_BIND_HOST", "127.0.0.1"),
+            drain_timeout_s=read.number("WARMFLEET_DRAIN_TIMEOUT_S", 30.0),
+            checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),
+            allowed_origins=read.list("WARMFLEET_ALLOWED_ORIGINS"),
+            listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
+        )
+
+
+class _Reader:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str) -> str:
+        if not (value := self._env.get(name, "")):
+            raise SettingsError(
+                f"{name} is not set: a game server is started by `warmfleet up` or by its pod's template"
+            )
+        return value
+
+    def list(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self._env.get(name, "").split(",") if part.strip())
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        text = self._env.get(name, "") or str(default)
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise SettingsError(f"{name}={text}: an integer from {low} to {high} is wanted")
+        return int(text)
+
+    def number(self, name: str, default: float) -> float:
+        text = self._env.get(name, "") or str(default)
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0.0 <= value < float("inf"):
+            raise SettingsError(f"{name}={text}: a number of seconds, 0 or more, is wanted")
+        return value
