@@ -143,12 +143,12 @@ class Player:
         url = f"ws://{assignment['host']}:{assignment['ports']['websocket']}"
         try:
             async with GameClient(url, assignment["token"]) as client:
-                playing = asyncio.create_task(
-                    self._act(client, assignment["seat"]["index"]), name=f"play-{self._player}"
-                )
+                seated = asyncio.Event()
+                acting = self._act(client, assignment["seat"]["index"], seated)
+                playing = asyncio.create_task(acting, name=f"play-{self._player}")
                 try:
                     async with asyncio.timeout_at(_loop_time(until_s)):
-                        await self._follow(client, journey, begun_s)
+                        await self._follow(client, journey, begun_s, seated)
                 except TimeoutError:
                     await client.leave()
                     journey.ended = "left"
@@ -158,7 +158,7 @@ class Player:
         except ConnectFailed:
             pass  # a disconnect like any other
 
-    async def _follow(self, client: GameClient, journey: Journey, begun_s: float) -> None:
+    async def _follow(self, client: GameClient, journey: Journey, begun_s: float, seated: asyncio.Event) -> None:
         fresh = True
         async for event in client.events():
             match event:
@@ -181,14 +181,14 @@ class Player:
                         journey.ended = "over" if code == CloseCode.NORMAL else reason or str(code)
                     return
                 case Seated():
-                    pass
+                    seated.set()
                 case _:
                     return  # the session moves: ask where it is
 
-    async def _act(self, client: GameClient, seat: int) -> None:
+    async def _act(self, client: GameClient, seat: int, seated: asyncio.Event) -> None:
         """Send one input per tick of the server."""
-        while client.session.welcome is None:
-            await asyncio.sleep(0.005)
+        await seated.wait()
+        assert client.session.welcome is not None
         interval_s = 1.0 / client.session.welcome.tick_rate_hz
         due_s = time.monotonic()
         while True:

@@ -16,6 +16,7 @@ from gameserver.protocol.snapshot import World, apply_delta, decode_full
 
 PING_INTERVAL_S = 1.0
 _WORLDS_KEPT = 64
+_CODES = frozenset(m.CloseCode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ class ClientSession:
             case m.Migrate(data=data):
                 self._events.append(Moving(data=data))
             case m.Bye(code=code, reason=reason):
-                known = m.CloseCode(code) if code in m.CloseCode else code
+                known = m.CloseCode(code) if code in _CODES else code
                 self._events.append(Ended(code=known, reason=reason))
             case m.Fragment():
                 raise m.MalformedMessage("a fragment over a transport that does not split")

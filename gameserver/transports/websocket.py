@@ -122,9 +122,6 @@ class WebSocketTransport:
 
     async def _serve(self, socket_: ServerConnection) -> None:
         address = _address(socket_)
-        if socket_.subprotocol != SUBPROTOCOL:
-            await socket_.close(4000 + CloseCode.VERSION, f"subprotocol {SUBPROTOCOL} is wanted")
-            return
         raw = socket_.transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
