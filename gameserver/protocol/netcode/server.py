@@ -1,0 +1,313 @@
+"""
+The server's side of netcode: strangers to clients, clients to payloads.
+
+A stranger costs memory only after it has shown a valid connect token, is answered with less than it sent, and has a slot only after it has answered
+from its address. Source: STANDARD.md "Server-Side Connection Process", whose order of checks is kept; where this is stricter: `limits.UsedTokens`.
+"""
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import Enum
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from gameserver.protocol.netcode import packets as p
+from gameserver.protocol.netcode.addresses import Address
+from gameserver.protocol.netcode.crypto import MAC_BYTES, Cipher, make_cipher
+from gameserver.protocol.netcode.limits import HandshakeLimits, UsedTokens
+from gameserver.protocol.netcode.replay import ReplayProtection
+from gameserver.protocol.netcode.tokens import PrivateToken, decrypt_challenge, encrypt_challenge, open_private_token
+
+Peer = tuple[Any, ...]
+"""Where a datagram came from, as `socket.recvfrom` says; only its first item, the IP address, is looked at."""
+GLOBAL_SEQUENCE = 1 << 63
+"""
+Where the numbers of challenges and denials start, each time a server starts: they share a client's key with its own packets, which are numbered
+from 0, and no number may be used twice with one key. Source: IMPLEMENTERS.md 3.
+"""
+MAX_PENDING_S = 30.0
+"""Memory of a handshake that does not go on, whatever timeout its token names."""
+_SWEEP_INTERVAL_S = 0.05
+"""How often timeouts and keep-alives are looked at; a keep-alive is at most this late."""
+
+
+class DisconnectReason(Enum):
+    """Why a client is gone."""
+
+    TIMED_OUT = "timed out"
+    BY_CLIENT = "by the client"
+    BY_SERVER = "by the server"
+
+
+# Events are tuples: one is made for every payload.
+
+
+class Connected(NamedTuple):
+    """A client has a slot; its numbers are free again after Disconnected."""
+
+    client: int
+    peer: Peer
+    client_id: int
+    user_data: bytes
+
+
+class Received(NamedTuple):
+    """A payload, each at most once, in any order."""
+
+    client: int
+    payload: bytes
+
+
+class Disconnected(NamedTuple):
+    """A client is gone."""
+
+    client: int
+    reason: DisconnectReason
+
+
+ServerEvent = Connected | Received | Disconnected
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Pending:
+    """A stranger with a valid token, who was sent a challenge."""
+
+    client_id: int
+    mac: bytes
+    timeout_s: int
+    expires_at_s: float
+    send: Cipher
+    read: Cipher
+    replay: ReplayProtection = field(default_factory=ReplayProtection)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Client:
+    index: int
+    peer: Peer
+    client_id: int
+    timeout_s: int
+    send: Cipher
+    read: Cipher
+    sent_at_s: float
+    heard_at_s: float
+    replay: ReplayProtection
+    sequence: int = 0
+    confirmed: bool = False
+    """Whether it is known to know its slot."""
+
+
+class NetcodeServer:
+    """Up to `max_clients` connections on one socket."""
+
+    def __init__(
+        self,
+        *,
+        addresses: Collection[Address],
+        protocol_id: int,
+        private_key: bytes,
+        max_clients: int,
+        challenge_key: bytes,
+        unix_offset_s: float,
+        limits: HandshakeLimits | None = None,
+    ) -> None:
+        """
+        Begin with no clients.
+
+        Args:
+            addresses: this server's own, as connect tokens name them (the public ones).
+            challenge_key: 32 random bytes, new at every start.
+            unix_offset_s: Unix time less `now_s`; may be set anew when the wall clock moves. Only the expiry of tokens depends on it.
+        """
+        self.unix_offset_s = unix_offset_s
+        self.ignored = 0
+        """Datagrams that led to nothing: malformed, forged, replayed, or from strangers."""
+        self._addresses = frozenset(addresses)
+        self._protocol_id = protocol_id
+        self._private_key = private_key
+        self._max_clients = max_clients
+        self._associated = p.associated_data(protocol_id)
+        self._challenge_cipher = make_cipher(challenge_key)
+        self._challenge_sequence = 0
+        self._global_sequence = GLOBAL_SEQUENCE
+        self._limits = limits or HandshakeLimits()
+        self._used = UsedTokens(8 * max_clients)
+        self._max_pending = 4 * max_clients
+        self._pending: dict[Peer, _Pending] = {}
+        self._slots: list[_Client | None] = [None] * max_clients
+        self._free = list(range(max_clients))
+        self._by_peer: dict[Peer, _Client] = {}
+        self._ids: set[int] = set()
+        self._events: deque[ServerEvent] = deque()
+        self._out: list[tuple[Peer, bytes]] = []
+        self._sweep_at_s = 0.0
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._by_peer)
+
+    def receive(self, data: bytes, peer: Peer, now_s: float) -> None:
+        """Take any datagram in; never raises."""
+        client = self._by_peer.get(peer)
+        if client is not None:
+            taken = self._from_client(client, data, now_s)
+        elif data[:1] == b"\0":
+            taken = self._request(data, peer, now_s)
+        else:
+            taken = self._response(data, peer, now_s)
+        if not taken:
+            self.ignored += 1
+
+    def next_event(self) -> ServerEvent | None:
+        """Hand over the oldest event; None when there is none."""
+        return self._events.popleft() if self._events else None
+
+    def send(self, client: int, payload: bytes, now_s: float) -> None:
+        """
+        Send a payload of 1 to 1,200 bytes; a client that is gone is passed over.
+
+        Raises: ValueError for a payload of another size.
+        """
+        if not 1 <= len(payload) <= p.MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a payload of {len(payload)} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
+        slot = self._slots[client]
+        if slot is not None:
+            if not slot.confirmed:
+                self._send(slot, p.KEEP_ALIVE, p.encode_keep_alive(slot.index, self._max_clients), now_s)
+            self._send(slot, p.PAYLOAD, payload, now_s)
+
+    def disconnect(self, client: int, now_s: float) -> None:
+        """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
+        slot = self._slots[client]
+        if slot is not None:
+            for _ in range(p.DISCONNECT_PACKETS):
+                self._send(slot, p.DISCONNECT, b"", now_s)
+            self._free_slot(slot, DisconnectReason.BY_SERVER)
+
+    def data_to_send(self, now_s: float) -> list[tuple[Peer, bytes]]:
+        """What waits to be sent, keep-alives that are due among it; clients and handshakes that timed out are given up here."""
+        if now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + _SWEEP_INTERVAL_S
+            self._sweep(now_s)
+        out, self._out = self._out, []
+        return out
+
+    def next_timer_s(self) -> float | None:
+        """When `data_to_send` must be called though nothing happens; None for not by the clock."""
+        return self._sweep_at_s if self._by_peer or self._pending else None
+
+    # Clients.
+
+    def _from_client(self, client: _Client, data: bytes, now_s: float) -> bool:
+        opened = p.unseal(data, client.read, self._associated, client.replay, p.SERVER_READS)
+        if opened is None or opened.kind == p.RESPONSE:
+            return False
+        if opened.kind == p.DISCONNECT:
+            self._free_slot(client, DisconnectReason.BY_CLIENT)
+            return True
+        client.heard_at_s = now_s
+        client.confirmed = True
+        if opened.kind == p.PAYLOAD:
+            self._events.append(Received(client.index, opened.body))
+        return True
+
+    def _send(self, client: _Client, kind: int, body: bytes, now_s: float) -> None:
+        self._out.append((client.peer, p.seal(kind, client.sequence, body, client.send, self._associated)))
+        client.sequence += 1
+        client.sent_at_s = now_s
+
+    def _free_slot(self, client: _Client, reason: DisconnectReason) -> None:
+        self._slots[client.index] = None
+        heappush(self._free, client.index)
+        del self._by_peer[client.peer]
+        self._ids.discard(client.client_id)
+        self._events.append(Disconnected(client.index, reason))
+
+    def _sweep(self, now_s: float) -> None:
+        for client in tuple(self._by_peer.values()):
+            if 0 < client.timeout_s < now_s - client.heard_at_s:
+                self._free_slot(client, DisconnectReason.TIMED_OUT)
+            elif now_s - client.sent_at_s >= p.SEND_INTERVAL_S:
+                self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.index, self._max_clients), now_s)
+        for peer, pending in tuple(self._pending.items()):
+            if now_s >= pending.expires_at_s:
+                del self._pending[peer]
+
+    # Strangers.
+
+    def _request(self, data: bytes, peer: Peer, now_s: float) -> bool:
+        """Answer a connection request with a challenge, or say that the server is full."""
+        request = p.decode_request(data)
+        unix_s = now_s + self.unix_offset_s
+        if request is None or request.protocol_id != self._protocol_id or request.expires_unix_s <= unix_s:
+            return False
+        if not self._limits.allow(peer[0], now_s):
+            return False
+        token = open_private_token(request, self._private_key)
+        if token is None or self._addresses.isdisjoint(token.servers) or token.client_id in self._ids:
+            return False
+        mac = request.private[-MAC_BYTES:]
+        if not self._used.admit(mac, peer, request.expires_unix_s, unix_s):
+            return False
+        send = make_cipher(token.server_to_client_key)
+        if not self._free:
+            self._send_global(p.DENIED, b"", peer, send)
+            return True
+        if peer not in self._pending and len(self._pending) >= self._max_pending:
+            return False
+        self._pending[peer] = _pending(token, mac, send, now_s)
+        challenge = encrypt_challenge(
+            token.client_id, token.user_data, self._challenge_sequence, self._challenge_cipher
+        )
+        self._send_global(p.CHALLENGE, p.encode_challenge(self._challenge_sequence, challenge), peer, send)
+        self._challenge_sequence += 1
+        return True
+
+    def _response(self, data: bytes, peer: Peer, now_s: float) -> bool:
+        """Give a slot to who answers its challenge."""
+        pending = self._pending.get(peer)
+        if pending is None or now_s >= pending.expires_at_s:
+            return False
+        opened = p.unseal(data, pending.read, self._associated, pending.replay, _RESPONSES)
+        if opened is None:
+            return False
+        sequence, token = p.decode_challenge(opened.body)
+        answered = decrypt_challenge(token, sequence, self._challenge_cipher)
+        # The id must be that of the token shown at this address: else two tokens could be mixed into a third client.
+        if answered is None or answered[0] != pending.client_id or pending.client_id in self._ids:
+            return False
+        if not self._free:
+            self._send_global(p.DENIED, b"", peer, pending.send)
+            return True
+        del self._pending[peer]
+        self._used.spend(pending.mac)
+        client = _Client(
+            index=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
+            send=pending.send, read=pending.read, sent_at_s=now_s, heard_at_s=now_s, replay=pending.replay,
+        )  # fmt: skip
+        self._slots[client.index] = self._by_peer[peer] = client
+        self._ids.add(client.client_id)
+        self._events.append(Connected(client.index, peer, client.client_id, answered[1]))
+        self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.index, self._max_clients), now_s)
+        return True
+
+    def _send_global(self, kind: int, body: bytes, peer: Peer, cipher: Cipher) -> None:
+        self._out.append((peer, p.seal(kind, self._global_sequence, body, cipher, self._associated)))
+        self._global_sequence += 1
+
+
+_RESPONSES = frozenset({p.RESPONSE})
+
+
+def _pending(token: PrivateToken, mac: bytes, send: Cipher, now_s: float) -> _Pending:
+    patience_s = MAX_PENDING_S if token.timeout_s <= 0 else min(float(token.timeout_s), MAX_PENDING_S)
+    return _Pending(
+        client_id=token.client_id,
+        mac=mac,
+        timeout_s=token.timeout_s,
+        expires_at_s=now_s + patience_s,
+        send=send,
+        read=make_cipher(token.client_to_server_key),
+    )
