@@ -83,6 +83,8 @@ class AllocationRequest:
     """In order of preference."""
     seats: tuple[Seat, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    retried: bool = False
+    """An earlier run may have asked and died: look in every fleet for its session before claiming anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from allocator.model import FleetName, GameServer
-from gameserver.sessions.model import ServerName
+from allocator.model import GameServer
+from gameserver.sessions.model import FleetName, ServerName
 
 
 class BackendUnavailable(Exception):
@@ -21,7 +21,9 @@ RECYCLE_LABEL = "warmfleet.dev/recycle"
 class Backend(Protocol):
     """Servers of some fleets, in Agones' terms."""
 
-    async def allocate(self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]) -> GameServer | None:
+    async def allocate(
+        self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
+    ) -> GameServer | None:
         """
         Move one Ready server of `fleet` to Allocated and set the metadata on it, in one step.
 

