@@ -41,6 +41,8 @@ let [queuedAt, explainedAt, lastFrame, firedAt, bannerUntil, fps] = [0, 0, 0, 0,
 /** @type {Map<number, boolean>} */
 let aliveBefore = new Map();
 let lastError = "";
+/** @type {any} what the field looked like when the match ended: the results stand before it */
+let stillLife = null;
 
 // ---- the way into a match and out of it ----
 
@@ -96,7 +98,7 @@ function makeClient(player, token) {
   made.on("welcome", welcomed);
   made.on("event", (event) => coming.push(event));
   made.on("moving", () => showBanner("The match moves to another server"));
-  [seated, coming, results, aliveBefore] = [new Map(), [], null, new Map()];
+  [seated, coming, results, aliveBefore, stillLife] = [new Map(), [], null, new Map(), null];
   effects.clear();
   hud.clear();
   return made;
@@ -140,6 +142,7 @@ function finish(ended, end) {
     toMenu("");
     return;
   }
+  stillLife = { ...ended.welcome.room.info, ships: ships(), bullets: [], effects, controls };
   const over = results ?? coming.find(({ data }) => data.name === "over")?.data;
   const rows = ranking(ended.connection?.world ?? null);
   if (over === undefined || over === null) {
@@ -155,6 +158,7 @@ function finish(ended, end) {
 
 function toMenu(problem) {
   document.body.dataset.phase = "idle";
+  stillLife = null;
   element("hud").hidden = true;
   showBanner("");
   showProblem(problem);
@@ -174,6 +178,18 @@ function kept() {
   } catch {
     return {}; // not ours
   }
+}
+
+/** Rejoin the match that this tab was in; where that is no longer possible, the menu says nothing of it. */
+async function comeBack(session) {
+  if (identity === null || typeof session !== "string") return;
+  try {
+    await new Matchmaking({ baseUrl: location.origin, token: identity.token }).seat(session);
+  } catch {
+    identity = null;
+    return;
+  }
+  await journey((made) => made.rejoin(session, options()));
 }
 
 // ---- what is on the field ----
@@ -235,8 +251,8 @@ function frame(now) {
   const dtS = Math.min(0.1, (now - lastFrame) / 1000) || 0.016;
   lastFrame = now;
   fps += (1 / dtS - fps) * 0.05;
-  const scene = { ...room(), ships: [], bullets: [], effects, controls };
-  if (client !== null && client.welcome !== null) {
+  const scene = stillLife ?? { ...room(), ships: [], bullets: [], effects, controls };
+  if (client !== null && client.welcome !== null && stillLife === null) {
     const me = client.me();
     client.frame(() => controls.sample(me === null ? null : view.toScreen(me)));
     const due = coming.filter(({ tick }) => tick <= client.shownTick);
@@ -323,5 +339,5 @@ const before = kept();
 identity = before.identity ?? null;
 /** @type {HTMLInputElement} */ (element("name")).value = query.get("name") ?? identity?.name ?? "";
 requestAnimationFrame(frame);
-if (identity !== null && typeof before.session === "string") journey((made) => made.rejoin(before.session, options()));
-else if (query.get("play") === "1") play();
+await comeBack(before.session);
+if (client === null && query.get("play") === "1" && element("results").hidden) play();

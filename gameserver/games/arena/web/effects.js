@@ -11,6 +11,10 @@ export class Effects {
   clear() {
     /** @type {{x: number, y: number, vx: number, vy: number, life: number, age: number, size: number, colour: string}[]} */
     this.sparks = [];
+    /** @type {{x: number, y: number, age: number, life: number, size: number, colour: string}[]} what ships leave behind them */
+    this.trails = [];
+    /** @type {Map<number, {x: number, y: number}>} */
+    this._trailed = new Map();
     /** @type {{x: number, y: number, age: number, life: number, reach: number, colour: string}[]} */
     this.rings = [];
     /** @type {Map<number, number>} seat to seconds of flash left */
@@ -18,12 +22,14 @@ export class Effects {
     /** @type {Map<number, number>} seat to seconds of muzzle flash left */
     this.muzzles = new Map();
     this.shake = 0;
+    /** How red the edges are, 0 to 1. */
+    this.hurt = 0;
   }
 
   hit(seat, x, y, colour, mine) {
     this.flashes.set(seat, 0.16);
     this._burst(x, y, 8, 5, 0.3, 0.09, colour);
-    if (mine) this.shake = Math.max(this.shake, 0.18);
+    if (mine) [this.shake, this.hurt] = [Math.max(this.shake, 0.18), Math.max(this.hurt, 0.4)];
   }
 
   kill(x, y, colour, mine) {
@@ -31,6 +37,7 @@ export class Effects {
     this._burst(x, y, 14, 4, 0.9, 0.11, "#fff3d6");
     this.rings.push({ x, y, age: 0, life: 0.5, reach: 3, colour });
     this.shake = Math.max(this.shake, mine ? 0.55 : 0.15);
+    if (mine) this.hurt = 0.8;
   }
 
   spawn(x, y, colour) {
@@ -39,6 +46,15 @@ export class Effects {
 
   spent(x, y, colour) {
     this._burst(x, y, 4, 3, 0.18, 0.06, colour);
+  }
+
+  /** A ship was drawn here. */
+  trail({ id, x, y, colour }) {
+    const last = this._trailed.get(id);
+    const way = last === undefined ? 0 : Math.hypot(x - last.x, y - last.y);
+    if (way > 0.12 || last === undefined) this._trailed.set(id, { x, y });
+    if (way <= 0.12 || way > 2 || this.trails.length >= MOST) return;
+    this.trails.push({ x, y, age: 0, life: 0.45, size: 0.26, colour });
   }
 
   muzzle(seat) {
@@ -56,6 +72,8 @@ export class Effects {
       spark.y += spark.vy * dtS;
     }
     this.sparks = this.sparks.filter((spark) => spark.age < spark.life);
+    for (const puff of this.trails) puff.age += dtS;
+    this.trails = this.trails.filter((puff) => puff.age < puff.life);
     for (const ring of this.rings) ring.age += dtS;
     this.rings = this.rings.filter((ring) => ring.age < ring.life);
     for (const left of [this.flashes, this.muzzles]) {
@@ -64,6 +82,7 @@ export class Effects {
         else left.delete(seat);
       }
     }
+    this.hurt *= Math.exp(-4 * dtS);
     this.shake = this.calm ? 0 : this.shake * Math.exp(-7 * dtS);
   }
 

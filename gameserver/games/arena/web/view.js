@@ -9,6 +9,8 @@ import { STICK } from "./controls.js";
 /** Pixels per unit below which the camera follows the ship instead of showing everything. */
 const SMALLEST_SCALE = 20;
 const TEAMS = { red: 0, blue: 1, green: 2, yellow: 3 };
+/** More ships than this leave no trails. */
+const MOST_TRAILS = 40;
 const DARK = ["#ff6b6b", "#5aa9ff", "#5fe3a1", "#ffd166", "#c792ff", "#4fd9e8", "#ff9fd0", "#ffa05a"];
 const LIGHT = ["#d92f3c", "#1f6fd6", "#12945a", "#b8860b", "#8a3fd1", "#0c8a9c", "#cf3d8b", "#cc5a0e"];
 
@@ -26,6 +28,8 @@ export class View {
     this._camera = { x: 0, y: 0, scale: 24 };
     /** @type {Map<number, {x: number, y: number, dx: number, dy: number}>} bullets of the frame before */
     this._bullets = new Map();
+    /** @type {Map<string, HTMLCanvasElement>} */
+    this._glows = new Map();
     this._time = 0;
   }
 
@@ -69,13 +73,17 @@ export class View {
     pen.translate(origin.x + (Math.random() - 0.5) * shake, origin.y + (Math.random() - 0.5) * shake);
     this._drawGround(scene.map, scale);
     pen.scale(scale, scale);
+    if (scene.ships.length <= MOST_TRAILS) for (const ship of scene.ships) if (ship.alive) scene.effects.trail(ship);
     this._drawRings(scene.effects);
+    this._drawSparks(scene.effects.trails, 0.3);
+    this._drawSight(scene.ships.find((ship) => ship.mine && ship.alive), scene.radius);
     this._drawBullets(scene.bullets, scene.effects);
     for (const ship of scene.ships) if (ship.alive) this._drawShip(ship, scene);
-    this._drawSparks(scene.effects);
+    this._drawSparks(scene.effects.sparks, 1);
     pen.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
     for (const ship of scene.ships) if (ship.alive && !ship.mine) this._drawName(ship, scene.radius);
     this._drawSticks(scene.controls);
+    this._drawHurt(scene.effects.hurt);
   }
 
   _dress() {
@@ -83,6 +91,7 @@ export class View {
     const names = ["--floor", "--void", "--dot", "--edge", "--wall", "--wall-top", "--shade", "--ink", "--dim", "--accent", "--good", "--alarm", "--me"];
     this._style = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(name).trim()]));
     this._groundFor = "";
+    this._glows?.clear();
   }
 
   _fit() {
@@ -130,6 +139,7 @@ export class View {
     box(pen, 0, 0, map.width, map.height, 0.5);
     pen.fill();
     pen.shadowBlur = 0;
+    this._drawMarkings(pen, map);
     pen.fillStyle = this._style["--dot"];
     for (let x = 1; x < map.width; x++) {
       for (let y = 1; y < map.height; y++) {
@@ -144,6 +154,28 @@ export class View {
     pen.stroke();
     for (const [left, top, right, bottom] of map.walls) this._drawWall(pen, left, top, right - left, bottom - top, unit);
     return ground;
+  }
+
+  /** Light in the middle, and the lines of a court. */
+  _drawMarkings(pen, { width, height }) {
+    pen.save();
+    box(pen, 0, 0, width, height, 0.5);
+    pen.clip();
+    const light = pen.createRadialGradient(width / 2, height / 2, 0, width / 2, height / 2, width * 0.6);
+    light.addColorStop(0, this._style["--dot"]);
+    light.addColorStop(1, this._style["--floor"]);
+    pen.globalAlpha = 0.55;
+    pen.fillStyle = light;
+    pen.fillRect(0, 0, width, height);
+    pen.globalAlpha = 0.5;
+    pen.strokeStyle = this._style["--edge"];
+    pen.lineWidth = 0.06;
+    pen.beginPath();
+    pen.arc(width / 2, height / 2, Math.min(width, height) * 0.34, 0, 7);
+    pen.moveTo(width / 2, 0);
+    pen.lineTo(width / 2, height);
+    pen.stroke();
+    pen.restore();
   }
 
   _drawWall(pen, x, y, width, height, unit) {
@@ -164,11 +196,12 @@ export class View {
     const pen = this._pen;
     pen.save();
     pen.translate(ship.x, ship.y);
+    this._glow(ship.colour, 0, 0, radius * 3.4, 0.4);
     if (ship.mine) {
       // The own ship is found at a glance: a halo that breathes.
-      pen.globalAlpha = 0.13 + 0.05 * Math.sin(this._time * 4);
+      pen.globalAlpha = 0.12 + 0.05 * Math.sin(this._time * 4);
       pen.fillStyle = this._style["--me"];
-      disc(pen, radius * 2);
+      disc(pen, radius * 1.9);
       pen.globalAlpha = 1;
     }
     pen.lineWidth = 0.09;
@@ -186,6 +219,7 @@ export class View {
     pen.stroke();
     pen.rotate(ship.aim);
     if (effects.muzzles.has(ship.id)) {
+      this._glow("#ffd98a", radius * 1.5, 0, 1.1, 0.8);
       pen.fillStyle = "#fff1c9";
       pen.beginPath();
       pen.moveTo(radius * 0.9, -0.16);
@@ -235,6 +269,7 @@ export class View {
       const [dx, dy] = fresh ? [0, 0] : way > 0.01 ? [(x - last.x) / way, (y - last.y) / way] : [last.dx, last.dy];
       this._bullets.set(id, { x, y, dx, dy, colour });
       before.delete(id);
+      this._glow(colour, x, y, 0.8, 0.6);
       for (const [length, width, alpha] of [[1.1, 0.26, 0.22], [0.65, 0.14, 1]]) {
         pen.globalAlpha = alpha;
         pen.strokeStyle = colour;
@@ -263,15 +298,64 @@ export class View {
     pen.globalAlpha = 1;
   }
 
-  _drawSparks({ sparks }) {
+  _drawSparks(sparks, alpha) {
     const pen = this._pen;
     for (const { x, y, age, life, size, colour } of sparks) {
-      pen.globalAlpha = 1 - age / life;
+      pen.globalAlpha = (1 - age / life) * alpha;
       pen.fillStyle = colour;
       pen.beginPath();
       pen.arc(x, y, size, 0, 7);
       pen.fill();
     }
+    pen.globalAlpha = 1;
+  }
+
+  /** Where the own gun points. */
+  _drawSight(ship, radius) {
+    if (ship === undefined) return;
+    const pen = this._pen;
+    pen.fillStyle = this._style["--me"];
+    for (let k = 0; k < 9; k++) {
+      const away = radius * 2.2 + k * 0.55;
+      pen.globalAlpha = 0.32 * (1 - k / 9);
+      pen.beginPath();
+      pen.arc(ship.x + Math.cos(ship.aim) * away, ship.y + Math.sin(ship.aim) * away, 0.055, 0, 7);
+      pen.fill();
+    }
+    pen.globalAlpha = 1;
+  }
+
+  /** A soft light; drawn once per colour, for blurs are slow. */
+  _glow(colour, x, y, reach, alpha) {
+    let glow = this._glows.get(colour);
+    if (glow === undefined) {
+      glow = document.createElement("canvas");
+      glow.width = glow.height = 64;
+      const pen = /** @type {CanvasRenderingContext2D} */ (glow.getContext("2d"));
+      const light = pen.createRadialGradient(32, 32, 0, 32, 32, 32);
+      light.addColorStop(0, colour);
+      light.addColorStop(1, `${colour}00`);
+      pen.fillStyle = light;
+      pen.fillRect(0, 0, 64, 64);
+      this._glows.set(colour, glow);
+    }
+    const pen = this._pen;
+    pen.globalAlpha = this._light.matches ? alpha * 0.6 : alpha;
+    pen.drawImage(glow, x - reach, y - reach, reach * 2, reach * 2);
+    pen.globalAlpha = 1;
+  }
+
+  /** Red edges when the own ship is hit. */
+  _drawHurt(share) {
+    if (share < 0.01) return;
+    const pen = this._pen;
+    const [x, y] = [innerWidth / 2, innerHeight / 2];
+    const edge = pen.createRadialGradient(x, y, Math.min(x, y) * 0.8, x, y, Math.hypot(x, y));
+    edge.addColorStop(0, "rgb(255 60 70 / 0)");
+    edge.addColorStop(1, "rgb(255 60 70 / 1)");
+    pen.globalAlpha = share;
+    pen.fillStyle = edge;
+    pen.fillRect(0, 0, innerWidth, innerHeight);
     pen.globalAlpha = 1;
   }
 
