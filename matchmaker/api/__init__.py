@@ -1,1 +1,1 @@
-"""matchmaker/api."""
+"""The REST API: FastAPI over the ticket store; documented by its own OpenAPI."""

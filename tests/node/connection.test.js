@@ -69,6 +69,7 @@ test("bytes that break the protocol end the connection, and say why", () => {
     [() => [server.welcome(), server.event(2, {})], /event 2 after 0/],
     [() => [server.welcome({ room: { schema: 1, inputs: {} } })], /no object/],
     [() => [Buffer.of(0x99)], /unknown type 0x99/],
+    [() => [server.pong(1, 1)], /a pong before Welcome/],
     [() => ["text"], /a text frame/],
   ];
   for (const [messages, why] of cases) {
@@ -281,7 +282,8 @@ test("an address that the browser refuses ends the journey with its words", () =
   const handler = { over: ({ reason }) => told.push(reason) };
   new Link({ assignment: place(1, 1, { host: "a b" }), seat: async () => place(1), handler, clock: new FakeClock(), WebSocket: Refusing });
   new Link({ assignment: place(1, 1, { ports: {} }), seat: async () => place(1), handler, clock: new FakeClock(), WebSocket: Refusing });
-  assert.deepEqual(told, ["the address is invalid", "the server takes no WebSockets"]);
+  new Link({ assignment: place(1, 1, { host: 7 }), seat: async () => place(1), handler, clock: new FakeClock(), WebSocket: Refusing });
+  assert.deepEqual(told, ["the address is invalid", "the server takes no WebSockets", "the server takes no WebSockets"]);
 });
 
 test("from ticket to results: phases, own inputs shown at once, the server's word taken", async () => {

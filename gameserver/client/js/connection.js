@@ -191,6 +191,7 @@ export class Connection {
   }
 
   _pong({ clientMs, serverTick }) {
+    if (this.welcome === null) throw new wire.ProtocolError("a pong before Welcome");
     const now = this._clock.now();
     const rttMs = (Math.floor(now) - clientMs) >>> 0;
     if (rttMs > 60_000) return; // the machine slept in between

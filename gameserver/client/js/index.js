@@ -169,6 +169,11 @@ export class Warmfleet {
     return this._interpolation?.delayMs ?? 0;
   }
 
+  /** By how much the newest snapshot moved the predicted own row. */
+  get correction() {
+    return this._prediction?.lastCorrection ?? 0;
+  }
+
   get reconnects() {
     return this._link?.reconnects ?? 0;
   }

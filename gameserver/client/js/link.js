@@ -60,7 +60,7 @@ export class Link {
   _connect(assignment) {
     this._next?.close();
     const { host, ports, token } = assignment;
-    if (ports?.websocket === undefined) {
+    if (typeof host !== "string" || typeof token !== "string" || !Number.isInteger(ports?.websocket)) {
       this._finish({ code: CloseCode.VERSION, name: "version", reason: "the server takes no WebSockets" });
       return;
     }

@@ -44,7 +44,7 @@ class DisconnectReason(Enum):
 
 
 class Connected(NamedTuple):
-    """A client has a slot; its numbers are free again after Disconnected."""
+    """A client has a slot. `client` is its number from now on, which no other ever has, unlike the slot."""
 
     client: int
     peer: Peer
@@ -84,7 +84,8 @@ class _Pending:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Client:
-    index: int
+    number: int
+    slot: int
     peer: Peer
     client_id: int
     timeout_s: int
@@ -135,8 +136,10 @@ class NetcodeServer:
         self._used = UsedTokens(8 * max_clients)
         self._max_pending = 4 * max_clients
         self._pending: dict[Peer, _Pending] = {}
-        self._slots: list[_Client | None] = [None] * max_clients
         self._free = list(range(max_clients))
+        """Slots, a heap: the lowest is taken first, as in the reference."""
+        self._clients: dict[int, _Client] = {}
+        self._number = 0
         self._by_peer: dict[Peer, _Client] = {}
         self._ids: set[int] = set()
         self._events: deque[ServerEvent] = deque()
@@ -172,19 +175,19 @@ class NetcodeServer:
         """
         if not 1 <= len(payload) <= p.MAX_PAYLOAD_BYTES:
             raise ValueError(f"a payload of {len(payload)} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
-        slot = self._slots[client]
-        if slot is not None:
-            if not slot.confirmed:
-                self._send(slot, p.KEEP_ALIVE, p.encode_keep_alive(slot.index, self._max_clients), now_s)
-            self._send(slot, p.PAYLOAD, payload, now_s)
+        to = self._clients.get(client)
+        if to is not None:
+            if not to.confirmed:
+                self._keep_alive(to, now_s)
+            self._send(to, p.PAYLOAD, payload, now_s)
 
     def disconnect(self, client: int, now_s: float) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
-        slot = self._slots[client]
-        if slot is not None:
+        to = self._clients.get(client)
+        if to is not None:
             for _ in range(p.DISCONNECT_PACKETS):
-                self._send(slot, p.DISCONNECT, b"", now_s)
-            self._free_slot(slot, DisconnectReason.BY_SERVER)
+                self._send(to, p.DISCONNECT, b"", now_s)
+            self._forget(to, DisconnectReason.BY_SERVER)
 
     def data_to_send(self, now_s: float) -> list[tuple[Peer, bytes]]:
         """What waits to be sent, keep-alives that are due among it; clients and handshakes that timed out are given up here."""
@@ -205,12 +208,12 @@ class NetcodeServer:
         if opened is None or opened.kind == p.RESPONSE:
             return False
         if opened.kind == p.DISCONNECT:
-            self._free_slot(client, DisconnectReason.BY_CLIENT)
+            self._forget(client, DisconnectReason.BY_CLIENT)
             return True
         client.heard_at_s = now_s
         client.confirmed = True
         if opened.kind == p.PAYLOAD:
-            self._events.append(Received(client.index, opened.body))
+            self._events.append(Received(client.number, opened.body))
         return True
 
     def _send(self, client: _Client, kind: int, body: bytes, now_s: float) -> None:
@@ -218,19 +221,22 @@ class NetcodeServer:
         client.sequence += 1
         client.sent_at_s = now_s
 
-    def _free_slot(self, client: _Client, reason: DisconnectReason) -> None:
-        self._slots[client.index] = None
-        heappush(self._free, client.index)
+    def _keep_alive(self, client: _Client, now_s: float) -> None:
+        self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.slot, self._max_clients), now_s)
+
+    def _forget(self, client: _Client, reason: DisconnectReason) -> None:
+        heappush(self._free, client.slot)
+        del self._clients[client.number]
         del self._by_peer[client.peer]
         self._ids.discard(client.client_id)
-        self._events.append(Disconnected(client.index, reason))
+        self._events.append(Disconnected(client.number, reason))
 
     def _sweep(self, now_s: float) -> None:
         for client in tuple(self._by_peer.values()):
             if 0 < client.timeout_s < now_s - client.heard_at_s:
-                self._free_slot(client, DisconnectReason.TIMED_OUT)
+                self._forget(client, DisconnectReason.TIMED_OUT)
             elif now_s - client.sent_at_s >= p.SEND_INTERVAL_S:
-                self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.index, self._max_clients), now_s)
+                self._keep_alive(client, now_s)
         for peer, pending in tuple(self._pending.items()):
             if now_s >= pending.expires_at_s:
                 del self._pending[peer]
@@ -283,14 +289,15 @@ class NetcodeServer:
             return True
         del self._pending[peer]
         self._used.spend(pending.mac)
+        self._number += 1
         client = _Client(
-            index=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
+            number=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
             send=pending.send, read=pending.read, sent_at_s=now_s, heard_at_s=now_s, replay=pending.replay,
         )  # fmt: skip
-        self._slots[client.index] = self._by_peer[peer] = client
+        self._clients[client.number] = self._by_peer[peer] = client
         self._ids.add(client.client_id)
-        self._events.append(Connected(client.index, peer, client.client_id, answered[1]))
-        self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.index, self._max_clients), now_s)
+        self._events.append(Connected(client.number, peer, client.client_id, answered[1]))
+        self._keep_alive(client, now_s)
         return True
 
     def _send_global(self, kind: int, body: bytes, peer: Peer, cipher: Cipher) -> None:

@@ -319,6 +319,7 @@ function publish() {
     reconnects: client?.reconnects ?? state.reconnects,
     latency_ms: client?.latencyMs ?? 0,
     jitter_ms: client?.jitterMs ?? 0,
+    correction: client?.correction ?? 0,
     error: lastError,
   });
 }

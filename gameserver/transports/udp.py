@@ -1,0 +1,305 @@
+"""
+UDP transport: messages as netcode payloads on one socket.
+
+Owns the socket, Fragments, and what a lossy path needs that a reliable one does not: Welcome said again to a client that repeats Hello, Bye
+and Migrate said three times. The connections themselves are `protocol/netcode`'s. Reads are drained in a loop per wake-up; what a tick sends
+is collected and goes out in one go.
+"""
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gameserver.protocol.messages import Bye, CloseCode, encode
+from gameserver.protocol.netcode.addresses import Address, make_address
+from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
+from gameserver.protocol.netcode.limits import HandshakeLimits
+from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Peer, Received
+from gameserver.transports.port import Accept, Handler
+
+log = structlog.get_logger(__name__)
+
+_BUFFER_BYTES = 4 << 20
+"""Of the socket, each way: a tick's snapshots to hundreds of clients at once. The kernel may grant less."""
+_READS_PER_WAKE = 256
+"""Datagrams taken before the loop gets its turn: a flood must not starve the tick."""
+_REPEATS = 3
+"""Copies of Bye and Migrate, which nobody asks for again."""
+_WELCOME_INTERVAL_S = 0.05
+"""Between Welcomes to one client: it repeats Hello every 0.1 s."""
+_HELLO, _WELCOME, _MIGRATE = 0x01, 0x81, 0x85
+_CLASSES = {"EF": 46, "VA": 44, "LE": 1, "DF": 0}
+
+
+def parse_dscp(name: str) -> int:
+    """A DSCP by name (EF, VA, LE, DF, CS0 to CS7, AF11 to AF43) or number. Raises ValueError. Source: the IANA registry of DSCP values."""
+    if name in _CLASSES:
+        return _CLASSES[name]
+    if re.fullmatch("CS[0-7]", name):
+        return 8 * int(name[2])
+    if re.fullmatch("AF[1-4][1-3]", name):
+        return 8 * int(name[2]) + 2 * int(name[3])
+    if name.isdecimal() and int(name) < 64:
+        return int(name)
+    raise ValueError(f"dscp {name!r}: EF, VA, LE, DF, CS0 to CS7, AF11 to AF43 or 0 to 63 is wanted")
+
+
+class UdpTransport:
+    """A netcode server on a UDP socket, as an async context manager."""
+
+    def __init__(
+        self,
+        accept: Accept,
+        *,
+        host: str,
+        port: int,
+        protocol_id: int,
+        private_key: bytes,
+        addresses: Sequence[Address] = (),
+        max_connections: int = 4096,
+        dscp: int = 0,
+        limits: HandshakeLimits | None = None,
+    ) -> None:
+        """
+        Prepare to listen on the IP address `host` and `port` (0: any free port). Raises ValueError for a host name.
+
+        Args:
+            addresses: this server's own as connect tokens name them, where they differ from `host:port` (node address and host port); needed
+                when `host` is a wildcard.
+            dscp: 0 to 63, marks what is sent (`parse_dscp`).
+        """
+        self._accept = accept
+        self._host, _ = make_address(host, port or 1)
+        self._port = port
+        self._protocol_id = protocol_id
+        self._private_key = private_key
+        self._addresses = tuple(addresses)
+        self._max_connections = max_connections
+        self._dscp = dscp
+        self._limits = limits
+        self._connections: dict[int, _UdpConnection] = {}
+        self._flushing = False
+        self._unsent = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen. Raises OSError (the port is taken), ValueError (a wildcard without `addresses`)."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = _bind(self._host, self._port, self._dscp)
+        try:
+            if not self._addresses and self._host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+                raise ValueError(f"listening on {self._host}: the addresses that clients use must be given")
+            self._core = NetcodeServer(
+                addresses=self._addresses or (make_address(self._host, self.port),),
+                protocol_id=self._protocol_id,
+                private_key=self._private_key,
+                max_clients=self._max_connections,
+                challenge_key=os.urandom(32),
+                unix_offset_s=_unix_offset_s(),
+                limits=self._limits,
+            )
+        except ValueError:
+            self._socket.close()
+            raise
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for connection in tuple(self._connections.values()):
+            connection.close(CloseCode.GOING_AWAY, "the server goes")
+        self._flush()
+        self._loop.remove_reader(self._socket.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
+    def ignored(self) -> int:
+        """Datagrams that led to nothing."""
+        return self._core.ignored
+
+    @property
+    def unsent(self) -> int:
+        """Datagrams that the kernel did not take."""
+        return self._unsent
+
+    # What connections ask.
+
+    def send(self, client: int, message: bytes) -> None:
+        """Send a message of at most 1,200 bytes with the next flush."""
+        self._core.send(client, message, time.monotonic())
+        self._flush_soon()
+
+    def disconnect(self, client: int) -> None:
+        """Let a client go."""
+        self._core.disconnect(client, time.monotonic())
+        self._flush_soon()
+
+    # What the loop calls.
+
+    def _readable(self) -> None:
+        now_s = time.monotonic()
+        receive, read = self._core.receive, self._socket.recvfrom
+        for _ in range(_READS_PER_WAKE):
+            try:
+                data, peer = read(2048)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                continue  # a report about an earlier datagram (port unreachable): nobody waits for it
+            receive(data, peer, now_s)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Handle events, send what waits, and come back in time for the next keep-alive."""
+        self._flushing = False
+        now_s = time.monotonic()
+        self._core.unix_offset_s = time.time() - now_s
+        out = self._core.data_to_send(now_s)
+        while (event := self._core.next_event()) is not None:
+            match event:
+                case Received(client, payload):
+                    self._connections[client].received(payload, now_s)
+                case Connected(client, peer):
+                    self._connect(client, peer)
+                case Disconnected(client):
+                    self._connections.pop(client).lost()
+        out += self._core.data_to_send(now_s)
+        if out:
+            self._send_out(out)
+        due_s = self._core.next_timer_s()
+        if self._timer is None and due_s is not None:
+            self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._on_timer)
+
+    def _send_out(self, out: list[tuple[Peer, bytes]]) -> None:
+        send = self._socket.sendto
+        for peer, data in out:
+            try:
+                send(data, peer)
+            except OSError:
+                # The buffer is full, or there is no way to that address: a datagram lost like any other.
+                self._unsent += 1
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _flush_soon(self) -> None:
+        """One flush after everything that runs now: a tick's snapshots go out together."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_if_wanted)
+
+    def _flush_if_wanted(self) -> None:
+        if self._flushing and self._socket.fileno() >= 0:
+            self._flush()
+
+    def _connect(self, client: int, peer: Peer) -> None:
+        connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))
+        connection.handler = self._accept(connection)
+
+
+class _UdpConnection:
+    """One client."""
+
+    reliable = False
+    handler: Handler
+
+    def __init__(self, transport: UdpTransport, client: int, peer: str) -> None:
+        self._transport = transport
+        self._client = client
+        self._closed = False
+        self._fragmented = 0
+        self._welcome = b""
+        self._welcome_at_s = 0.0
+        self.peer = peer
+
+    def send(self, message: bytes) -> None:
+        if self._closed:
+            return
+        kind = message[0]
+        if kind == _WELCOME:
+            self._welcome = message
+        for _ in range(_REPEATS if kind == _MIGRATE else 1):
+            self._send(message)
+
+    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+        if self._closed:
+            return False
+        self._send(head + body)
+        return True
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        if self._closed:
+            return
+        bye = encode(Bye(code=code, reason=reason.encode()[:1000].decode(errors="ignore")))
+        for _ in range(_REPEATS):
+            self._send(bye)
+        self._closed = True
+        self._transport.disconnect(self._client)
+
+    def received(self, message: bytes, now_s: float) -> None:
+        """Hand a message on; a fault in handling it costs this client alone."""
+        if self._closed:
+            return
+        if message[0] == _HELLO and self._welcome and now_s - self._welcome_at_s >= _WELCOME_INTERVAL_S:
+            self._welcome_at_s = now_s
+            self._send(self._welcome)
+        try:
+            self.handler.received(message)
+        except Exception:
+            log.exception("handler_failed", peer=self.peer)
+            self.close(CloseCode.GAME_ERROR, "the server failed")
+
+    def lost(self) -> None:
+        """The client is gone."""
+        self._closed = True
+        self.handler.lost()
+
+    def _send(self, message: bytes) -> None:
+        if len(message) <= MAX_PLAIN_BYTES:
+            self._transport.send(self._client, message)
+        elif len(message) <= MAX_MESSAGE_BYTES:
+            for piece in split(message, self._fragmented):
+                self._transport.send(self._client, piece)
+            self._fragmented += 1
+        else:
+            log.error("message_too_long", peer=self.peer, kind=message[0], size_bytes=len(message))
+
+
+def _bind(host: str, port: int, dscp: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
+        # On a dual-stack socket this marks what goes to IPv4 clients.
+        bound.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _unix_offset_s() -> float:
+    return time.time() - time.monotonic()

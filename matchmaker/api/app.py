@@ -1,0 +1,91 @@
+"""The matchmaker's HTTP application."""
+
+import re
+import secrets
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from gameserver.seats import SeatIssuer
+from gameserver.sessions.client import StoreClient
+from gameserver.sessions.model import PlayerId
+from matchmaker.api import problems
+from matchmaker.api.auth import PlayerTokens, RateLimit
+from matchmaker.api.schemas import DevelopmentPlayerBody, DevelopmentPlayerRequest
+from matchmaker.api.tickets import Services, router
+from matchmaker.api.watch import TicketWatch
+from matchmaker.model import QueueConfig
+from matchmaker.ports import Allocator
+from matchmaker.store import TicketStore
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+def create_app(
+    *,
+    client: StoreClient,
+    queues: Sequence[QueueConfig],
+    allocator: Allocator,
+    seats: SeatIssuer,
+    players: PlayerTokens,
+    requests_per_s: float = 10.0,
+    development: bool = False,
+) -> tuple[FastAPI, TicketWatch]:
+    """
+    Make the application, and the watch whose `run` must run beside it.
+
+    Args:
+        development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
+    """
+    watch = TicketWatch(client, [queue.name for queue in queues])
+    app = FastAPI(
+        title="Warmfleet matchmaker",
+        version="1",
+        description="Tickets in, matches on warm servers out. Errors are RFC 9457 problem details.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
+    services = Services(
+        queues={queue.name: queue for queue in queues},
+        store=TicketStore(client),
+        allocator=allocator,
+        seats=seats,
+        players=players,
+        watch=watch,
+        rate=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
+    )
+    app.include_router(router(services))
+
+    @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """The process lives."""
+        return "ok\n"
+
+    @app.get("/readyz", tags=["operations"], response_class=PlainTextResponse)
+    async def readyz() -> str:
+        """The process can serve: its store answers."""
+        await services.store.now_s()
+        return "ok\n"
+
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    if development:
+        _add_development(app, players)
+    return app, watch
+
+
+def _add_development(app: FastAPI, players: PlayerTokens) -> None:
+    @app.post("/v1/dev/players", status_code=201, tags=["development"])
+    async def development_player(body: DevelopmentPlayerRequest) -> DevelopmentPlayerBody:
+        """A player and a token for it, for whoever asks; the name gets a random end, so that no two share an id."""
+        name = re.sub(r"[^\w-]+", "-", body.name).strip("-") or "guest"
+        player = PlayerId(f"{name}-{secrets.token_hex(3)}")
+        return DevelopmentPlayerBody(player=player, token=players.issue(player))

@@ -1,0 +1,116 @@
+"""
+Errors as RFC 9457 problem details, from one table. Unknown exceptions become a 500 with an id that is logged here, once.
+"""
+
+import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gameserver.sessions.port import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An expected refusal; `detail` names the field and the mend."""
+
+    def __init__(
+        self, status: int, detail: str, *, kind: str = "", headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.kind = kind
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem."""
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> JSONResponse:
+        return respond(error.status, error.detail, kind=error.kind, headers=error.headers, **error.extra)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return respond(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+        detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:5])
+        return respond(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid", errors=errors)
+
+    @app.exception_handler(StoreUnavailable)
+    async def away(request: Request, error: StoreUnavailable) -> JSONResponse:
+        log.warning("store_unavailable", path=request.url.path, error=str(error))
+        return respond(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the session store does not answer; nothing is lost, ask again",
+            kind="store-unavailable",
+            headers={"Retry-After": "1"},
+        )
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        error_id = secrets.token_hex(8)
+        log.error("request_failed", path=request.url.path, error_id=error_id, exc_info=error)
+        return respond(HTTPStatus.INTERNAL_SERVER_ERROR, f"an error of ours; its id is {error_id}", kind="internal")
+
+
+def respond(
+    status: int, detail: str, *, kind: str = "", headers: Mapping[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """Make a problem response."""
+    body = {
+        "type": f"urn:warmfleet:problem:{kind}" if kind else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        **extra,
+    }
+    return JSONResponse(body, status_code=int(status), headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+class BodyLimit:
+    """ASGI middleware: a request body over the limit is answered with 413, before it is read whole."""
+
+    def __init__(self, app: Any, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on, counting its body."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        read = 0
+        refused = respond(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {self._max_bytes} bytes at most", kind="too-large"
+        )
+        if length.isdigit() and int(length) > self._max_bytes:
+            await refused(scope, receive, send)
+            return
+
+        async def counted() -> Any:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                raise Problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {self._max_bytes} bytes at most", kind="too-large"
+                )
+            return message
+
+        await self._app(scope, counted, send)

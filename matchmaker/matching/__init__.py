@@ -1,0 +1,1 @@
+"""Matches out of tickets: pure, deterministic."""
