@@ -355,6 +355,25 @@ test("ticket states resume where their stream broke off", async () => {
   assert.deepEqual(headers, [undefined, "4"]);
 });
 
+test("a stream that falls silent is asked for anew", async () => {
+  const clock = new FakeClock();
+  let asked = 0;
+  const fetch = async () => {
+    asked += 1;
+    if (asked > 1) return new Response('data: {"id":"t","state":"assigned"}\n\n');
+    return new Response(new ReadableStream({ start: (stream) => stream.enqueue(Buffer.from('data: {"id":"t","state":"queued"}\n\n')) }));
+  };
+  const seen = [];
+  const following = (async () => {
+    for await (const { state } of new Matchmaking({ baseUrl: "http://m", fetch, clock }).states("t")) seen.push(state);
+  })();
+  await clock.pass(59_000);
+  assert.deepEqual([seen, asked], [["queued"], 1]);
+  await clock.pass(2000);
+  await following;
+  assert.deepEqual(seen, ["queued", "assigned"]);
+});
+
 test("where no stream comes through, states come over a WebSocket, else by asking", async () => {
   for (const webSocketWorks of [true, false]) {
     const clock = new FakeClock();

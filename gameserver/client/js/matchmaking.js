@@ -13,6 +13,8 @@ const RETRY_MS = 250;
 const LONGEST_RETRY_MS = 4000;
 const POLL_MS = 1000;
 const REQUEST_TIMEOUT_MS = 10_000;
+/** A stream that says nothing for so long, not even that it is still there, is asked for anew. */
+const SILENT_STREAM_MS = 60_000;
 
 /** The matchmaker refused; `status` is HTTP's, 0 where it could not be reached. */
 export class MatchmakingError extends Error {
@@ -115,11 +117,30 @@ export class Matchmaking {
     const reply = await this._fetch(`${this._baseUrl}${path}/events`, { headers: { ...headers, ...this._bearer() }, signal });
     if (!reply.ok) throw await problem(reply);
     if (reply.body === null) return;
-    for await (const { id, data } of serverSentEvents(reply.body)) {
+    for await (const { id, data } of serverSentEvents(this._unlessSilent(reply.body))) {
       const state = JSON.parse(data);
       position.lastId = id || position.lastId;
       yield state;
     }
+  }
+
+  /** The same bytes; ends them when none have come for too long. */
+  _unlessSilent(body) {
+    let timer;
+    const watch = (controller) => {
+      this._clock.clearTimeout(timer);
+      timer = this._clock.setTimeout(() => controller.terminate(), SILENT_STREAM_MS);
+    };
+    const passing = {
+      start: watch,
+      transform(chunk, controller) {
+        watch(controller);
+        controller.enqueue(chunk);
+      },
+      flush: () => this._clock.clearTimeout(timer),
+      cancel: () => this._clock.clearTimeout(timer),
+    };
+    return body.pipeThrough(new TransformStream(passing));
   }
 
   /** A browser's WebSocket sends no headers: the token goes as a subprotocol. */

@@ -17,6 +17,8 @@ const QUEUE = query.get("queue") || "duel";
 /** The wait after which the matchmaker is asked for reasons, and how often. */
 const EXPLAIN_AFTER_MS = 1500;
 const TOAST_MS = 2500;
+/** Text is read more slowly than ships are followed. */
+const HUD_MS = 100;
 /** A ship's own muzzle flashes at once, at the pace of its gun. */
 const COOLDOWN_MS = 220;
 /** Sessions are kept for this tab only, so that a reload comes back to the match. */
@@ -37,7 +39,7 @@ let seated = new Map();
 let coming = [];
 /** @type {any} */
 let results = null;
-let [queuedAt, explainedAt, lastFrame, firedAt, bannerUntil, fps] = [0, 0, 0, 0, 0, 60];
+let [queuedAt, explainedAt, lastFrame, firedAt, bannerUntil, hudAt, fps] = [0, 0, 0, 0, 0, 0, 60];
 /** @type {Map<number, boolean>} */
 let aliveBefore = new Map();
 let lastError = "";
@@ -261,7 +263,10 @@ function frame(now) {
     scene.ships = ships();
     scene.bullets = [...client.rows("bullets").values()].map(({ id, x, y, owner }) => ({ id, x, y, colour: who(owner).colour }));
     flashMuzzles(me, now);
-    if (client.phase === "playing") updateHud(me);
+    if (client.phase === "playing" && now - hudAt > HUD_MS) {
+      hudAt = now;
+      updateHud(me);
+    }
     if (bannerUntil !== 0 && now > bannerUntil) {
       bannerUntil = 0;
       if (client.phase === "playing") showBanner("");

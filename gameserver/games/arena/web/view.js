@@ -9,8 +9,8 @@ import { STICK } from "./controls.js";
 /** Pixels per unit below which the camera follows the ship instead of showing everything. */
 const SMALLEST_SCALE = 20;
 const TEAMS = { red: 0, blue: 1, green: 2, yellow: 3 };
-/** More ships than this leave no trails. */
-const MOST_TRAILS = 40;
+/** In a larger crowd ships have neither names nor trails. */
+const CROWD = 40;
 const DARK = ["#ff6b6b", "#5aa9ff", "#5fe3a1", "#ffd166", "#c792ff", "#4fd9e8", "#ff9fd0", "#ffa05a"];
 const LIGHT = ["#d92f3c", "#1f6fd6", "#12945a", "#b8860b", "#8a3fd1", "#0c8a9c", "#cf3d8b", "#cc5a0e"];
 
@@ -73,7 +73,7 @@ export class View {
     pen.translate(origin.x + (Math.random() - 0.5) * shake, origin.y + (Math.random() - 0.5) * shake);
     this._drawGround(scene.map, scale);
     pen.scale(scale, scale);
-    if (scene.ships.length <= MOST_TRAILS) for (const ship of scene.ships) if (ship.alive) scene.effects.trail(ship);
+    if (scene.ships.length <= CROWD) for (const ship of scene.ships) if (ship.alive) scene.effects.trail(ship);
     this._drawRings(scene.effects);
     this._drawSparks(scene.effects.trails, 0.3);
     this._drawSight(scene.ships.find((ship) => ship.mine && ship.alive), scene.radius);
@@ -81,7 +81,7 @@ export class View {
     for (const ship of scene.ships) if (ship.alive) this._drawShip(ship, scene);
     this._drawSparks(scene.effects.sparks, 1);
     pen.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
-    for (const ship of scene.ships) if (ship.alive && !ship.mine) this._drawName(ship, scene.radius);
+    if (scene.ships.length <= CROWD) for (const ship of scene.ships) if (ship.alive && !ship.mine) this._drawName(ship, scene.radius);
     this._drawSticks(scene.controls);
     this._drawHurt(scene.effects.hurt);
   }
