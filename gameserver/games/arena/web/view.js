@@ -201,7 +201,7 @@ export class View {
       // The own ship is found at a glance: a halo that breathes.
       pen.globalAlpha = 0.12 + 0.05 * Math.sin(this._time * 4);
       pen.fillStyle = this._style["--me"];
-      disc(pen, radius * 1.9);
+      disc(pen, radius * 1.65);
       pen.globalAlpha = 1;
     }
     pen.lineWidth = 0.09;
@@ -209,13 +209,13 @@ export class View {
     pen.strokeStyle = ship.colour;
     pen.globalAlpha = 0.25;
     pen.beginPath();
-    pen.arc(0, 0, radius * 1.38, 0, 7);
+    pen.arc(0, 0, radius * 1.2, 0, 7);
     pen.stroke();
     pen.globalAlpha = 1;
     const share = clamp(ship.health / health, 0, 1);
     pen.strokeStyle = share > 0.35 ? ship.colour : this._style["--alarm"];
     pen.beginPath();
-    pen.arc(0, 0, radius * 1.38, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * share);
+    pen.arc(0, 0, radius * 1.2, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * share);
     pen.stroke();
     pen.rotate(ship.aim);
     if (effects.muzzles.has(ship.id)) {
@@ -233,10 +233,10 @@ export class View {
     pen.lineWidth = ship.mine ? 0.1 : 0.06;
     pen.lineJoin = "round";
     pen.beginPath();
-    pen.moveTo(radius * 1.05, 0);
-    pen.lineTo(-radius * 0.75, radius * 0.78);
+    pen.moveTo(radius * 0.95, 0);
+    pen.lineTo(-radius * 0.68, radius * 0.7);
     pen.lineTo(-radius * 0.38, 0);
-    pen.lineTo(-radius * 0.75, -radius * 0.78);
+    pen.lineTo(-radius * 0.68, -radius * 0.7);
     pen.closePath();
     pen.fill();
     pen.stroke();
