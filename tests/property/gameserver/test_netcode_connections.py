@@ -40,7 +40,9 @@ class Net:
         self._travelling: list[tuple[float, int, Address, Address, bytes]] = []
         self._count = 0
 
-    def server(self, address: Address = HERE, *, max_clients: int = 4, key: bytes = KEY, **more: object) -> NetcodeServer:
+    def server(
+        self, address: Address = HERE, *, max_clients: int = 4, key: bytes = KEY, **more: object
+    ) -> NetcodeServer:
         self.servers[address] = NetcodeServer(
             addresses=[address], protocol_id=PROTOCOL, private_key=key, max_clients=max_clients,
             challenge_key=self.rng.randbytes(32), unix_offset_s=UNIX, **more,
@@ -280,7 +282,12 @@ def test_a_silent_server_is_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"private_key": bytes(32)}, {"protocol_id": PROTOCOL + 1}, {"now_unix_s": UNIX - 61}, {"servers": [("192.0.2.7", 40000)]}],
+    [
+        {"private_key": bytes(32)},
+        {"protocol_id": PROTOCOL + 1},
+        {"now_unix_s": UNIX - 61},
+        {"servers": [("192.0.2.7", 40000)]},
+    ],
 )
 def test_wrong_tokens_are_not_answered(changes: dict[str, object]) -> None:
     """Another key, protocol, server, or an expired one: silence."""

@@ -114,7 +114,9 @@ def test_tokens_do_not_repeat() -> None:
     """Two tokens for the same share neither keys nor nonce nor, unless told, the client's id."""
     first, second = (read_connect_token(issue(client_id=None)) for _ in range(2))
     assert first.nonce != second.nonce
-    assert len({t.client_to_server_key for t in (first, second)} | {t.server_to_client_key for t in (first, second)}) == 4
+    assert (
+        len({t.client_to_server_key for t in (first, second)} | {t.server_to_client_key for t in (first, second)}) == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,17 @@ def test_addresses_as_text() -> None:
     for text in ("127.0.0.1:1", "[::1]:65535", "[2001:db8::1:2]:40001"):
         assert format_address(parse_address(text)) == text
     assert parse_address("[0:0::0:1]:7") == make_address("::1", 7)
-    for text in ("", "127.0.0.1", "::1:7", "[127.0.0.1]:7", "host:7", "1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:x", "[::1]"):
+    for text in (
+        "",
+        "127.0.0.1",
+        "::1:7",
+        "[127.0.0.1]:7",
+        "host:7",
+        "1.2.3.4:0",
+        "1.2.3.4:65536",
+        "1.2.3.4:x",
+        "[::1]",
+    ):
         with pytest.raises(ValueError):
             parse_address(text)
 
