@@ -21,6 +21,15 @@ export interface Ticket {
   reason?: string;
 }
 
+export interface Queue {
+  name: string;
+  /** How many wait. */
+  depth: number;
+  playersPerMatch: number;
+  teams: Record<string, number>;
+  partyMax: number;
+}
+
 /** Where a session is, and the token that lets its player in. */
 export interface Assignment {
   session: string;
@@ -207,7 +216,7 @@ export class Matchmaking {
   developmentPlayer(name?: string): Promise<{ player: string; token: string }>;
   createTicket(queue: string, players: Ticket["players"]): Promise<Ticket>;
   cancelTicket(ticket: string): Promise<void>;
-  explanation(ticket: string): Promise<any>;
+  queues(): Promise<Queue[]>;
   seat(session: string): Promise<Assignment>;
   states(ticket: string, signal?: AbortSignal): AsyncGenerator<Ticket>;
 }

@@ -74,9 +74,9 @@ export class Matchmaking {
     }
   }
 
-  /** Why a ticket waits. @param {string} ticket */
-  explanation(ticket) {
-    return this._call("GET", `/v1/tickets/${encodeURIComponent(ticket)}/explanation`);
+  /** The queues, and how they do: `{name, depth, playersPerMatch, …}` each. */
+  queues() {
+    return this._call("GET", "/v1/queues");
   }
 
   /** Where a session is now; status 410 when it has ended. @param {string} session */

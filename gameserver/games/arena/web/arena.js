@@ -14,7 +14,7 @@ import { View } from "./view.js";
 
 const query = new URLSearchParams(location.search);
 const QUEUE = query.get("queue") || "duel";
-/** The wait after which the matchmaker is asked for reasons, and how often. */
+/** The wait after which the matchmaker is asked how the queue does, and how often. */
 const EXPLAIN_AFTER_MS = 1500;
 const TOAST_MS = 2500;
 /** Text is read more slowly than ships are followed. */
@@ -300,10 +300,18 @@ function waiting(now) {
   showWait((now - queuedAt) / 1000);
   if (client === null || client.ticket === null || now - explainedAt < EXPLAIN_AFTER_MS) return;
   explainedAt = now;
-  client.matchmaking.explanation(client.ticket.id).then(
-    (said) => showExplanation([said.explanation, said.text, said.summary, said.detail].find((text) => typeof text === "string") ?? ""),
+  client.matchmaking.queues().then(
+    (queues) => explain(queues.find(({ name }) => name === QUEUE)),
     () => {}, // the wait goes on without reasons
   );
+}
+
+/** Say what the wait is for. @param {import("/sdk/index.js").Queue | undefined} queue */
+function explain(queue) {
+  if (queue === undefined) return;
+  const { depth, playersPerMatch } = queue;
+  const waiting = `A match takes ${playersPerMatch}; ${depth} ${depth === 1 ? "is" : "are"} in the queue.`;
+  showExplanation(depth < playersPerMatch ? `${waiting} Open this page in a second window to play against yourself.` : waiting);
 }
 
 /** What tests and the curious look at. */
