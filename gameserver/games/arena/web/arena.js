@@ -43,6 +43,8 @@ let [queuedAt, explainedAt, lastFrame, firedAt, bannerUntil, hudAt, fps] = [0, 0
 /** @type {Map<number, boolean>} */
 let aliveBefore = new Map();
 let lastError = "";
+/** From the click on Play until the match is over: one at a time. */
+let busy = false;
 /** @type {any} what the field looked like when the match ended: the results stand before it */
 let stillLife = null;
 
@@ -58,14 +60,14 @@ async function signIn() {
 }
 
 async function play() {
-  if (client !== null) return;
+  if (busy) return;
   showProblem("");
   await journey((made) => made.play(QUEUE, options()));
 }
 
 /** @param {(client: Warmfleet) => Promise<import("/sdk/index.js").End>} begin */
 async function journey(begin) {
-  /** @type {HTMLButtonElement} */ (element("play")).disabled = true;
+  busy = true;
   try {
     const { player, token } = await signIn();
     client = makeClient(player, token);
@@ -76,7 +78,7 @@ async function journey(begin) {
     toMenu(error.status === 404 ? "There are no development players here: start with `warmfleet up`." : error.message);
   } finally {
     client = null;
-    /** @type {HTMLButtonElement} */ (element("play")).disabled = false;
+    busy = false;
   }
 }
 
@@ -99,6 +101,7 @@ function makeClient(player, token) {
   made.on("ticket", (ticket) => showTicket(ticket.state));
   made.on("welcome", welcomed);
   made.on("event", (event) => coming.push(event));
+  made.on("snapshot", () => document.hidden && publish()); // a hidden page has no frames
   made.on("moving", () => showBanner("The match moves to another server"));
   [seated, coming, results, aliveBefore, stillLife] = [new Map(), [], null, new Map(), null];
   effects.clear();
@@ -136,12 +139,12 @@ function finish(ended, end) {
   controls.release();
   element("hud").hidden = true;
   showBanner("");
-  if (ended.welcome === null) {
-    toMenu(end.name === "cancelled" ? "" : `No match: ${end.reason}`);
+  if (end.name === "cancelled" || end.reason === "left") {
+    toMenu("");
     return;
   }
-  if (end.reason === "left") {
-    toMenu("");
+  if (ended.welcome === null) {
+    toMenu(`No match: ${end.reason}`);
     return;
   }
   stillLife = { ...ended.welcome.room.info, ships: ships(), bullets: [], effects, controls };
@@ -354,4 +357,4 @@ identity = before.identity ?? null;
 /** @type {HTMLInputElement} */ (element("name")).value = query.get("name") ?? identity?.name ?? "";
 requestAnimationFrame(frame);
 await comeBack(before.session);
-if (client === null && query.get("play") === "1" && element("results").hidden) play();
+if (!busy && query.get("play") === "1" && element("results").hidden) play();
