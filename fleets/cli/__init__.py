@@ -1,1 +1,1 @@
-"""fleets/cli."""
+"""The command `warmfleet`: one file a command."""

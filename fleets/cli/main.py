@@ -1,0 +1,24 @@
+"""The command `warmfleet`. Exit codes: 0 done, 1 failed, 2 misused."""
+
+import typer
+
+from fleets.cli.bots import bots
+from fleets.cli.logs import logs
+from fleets.cli.schema import schema
+from fleets.cli.status import status
+from fleets.cli.up import up
+from fleets.cli.validate import validate
+
+app = typer.Typer(
+    help="Warm fleets of multiplayer game servers: matched, seated, and kept alive.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (up, status, logs, bots, validate, schema):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,338 @@
+"""
+Everything on one machine: what `warmfleet up` runs, wired.
+
+The composition root of the laptop: embedded Valkey (or the studio's own), the local Agones, a shelf keeper per fleet, a director per queue, the
+matchmaker's API with the page, in one event loop; game servers are processes of their own. Parts come up in the order in which they need each
+other, each is reported, and they go down in reverse.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from redis.exceptions import RedisError
+
+from allocator.keeper import ShelfKeeper
+from allocator.model import ServerState
+from allocator.service import Allocator
+from allocator.shelf import Shelf
+from fleets.home import Home, Running
+from fleets.local.agones import FleetStatus, LocalAgones
+from fleets.local.planner import LocalFleet
+from fleets.local.valkey import EmbeddedValkey
+from fleets.spec.convert import to_policy, to_queue_config, version_of
+from fleets.spec.fleet import FleetSpec
+from fleets.spec.loader import Specs
+from fleets.web import mount_operator, mount_pages
+from gameserver.seats import SeatIssuer
+from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.model import FleetName
+from matchmaker.api.app import create_app
+from matchmaker.api.auth import PlayerTokens
+from matchmaker.director import Director
+from matchmaker.store import TicketStore
+
+STOP_GRACE_S = 3.0
+"""On a laptop Ctrl-C does not wait for matches to finish: servers checkpoint, say goodbye and go."""
+REQUESTS_PER_S = 50.0
+"""Per player: on a laptop bots share one machine and hurry."""
+_VALKEY_RETRY_S = 0.5
+
+
+class CannotStart(Exception):
+    """The system cannot come up; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaptopSettings:
+    """What `warmfleet up` was asked for."""
+
+    specs: Specs
+    home: Home
+    host: str = "127.0.0.1"
+    port: int = 8080
+    valkey_url: str = ""
+    bots: int = 0
+
+
+Report = Callable[[str, str, bool], None]
+"""(part, how it stands, ready)."""
+
+
+async def run(
+    settings: LaptopSettings, *, report: Report, on_ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """
+    Bring everything up, serve until `stop`, drain and leave nothing behind.
+
+    Raises: CannotStart.
+    """
+    listener = _listen(settings.host, settings.port)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        valkey_url = settings.valkey_url
+        if not valkey_url:
+            valkey_url = (await stack.enter_async_context(EmbeddedValkey(settings.home.valkey))).url
+        client = connect(valkey_url)
+        stack.push_async_callback(client.aclose)
+        await _until_answers(client, valkey_url if settings.valkey_url else "the embedded Valkey", report, stop)
+        laptop = _Laptop(settings, client, valkey_url, url)
+        stack.push_async_callback(laptop.agones.stop, grace_s=STOP_GRACE_S)
+        await stack.enter_async_context(laptop.agones)
+        await laptop.serve(listener, report, on_ready, stop)
+
+
+class _Laptop:
+    """The parts, and what they run."""
+
+    def __init__(self, settings: LaptopSettings, client: StoreClient, valkey_url: str, url: str) -> None:
+        specs, home = settings.specs, settings.home
+        self._settings = settings
+        self._url = url
+        seats = SeatIssuer(_seat_key(home))
+        self.agones = LocalAgones(
+            [_local_fleet(fleet, valkey_url, seats.public_key, url) for fleet in specs.fleets], logs=home.logs
+        )
+        self._buffers = {FleetName(fleet.metadata.name): _buffer(fleet) for fleet in specs.fleets}
+        shelf = Shelf(client)
+        policies = [to_policy(fleet) for fleet in specs.fleets]
+        self._keepers = [
+            ShelfKeeper(policy, shelf, client, self.agones, on_shortage=self._grow(policy.name)) for policy in policies
+        ]
+        self._store = TicketStore(client)
+        queues = [to_queue_config(queue, specs.fleets) for queue in specs.queues]
+        allocator = Allocator(shelf, client, policies, self.agones)
+        self._directors = [Director(queue, self._store, allocator) for queue in queues]
+        self._app, self._watch = create_app(
+            client=client,
+            queues=queues,
+            allocator=allocator,
+            seats=seats,
+            players=PlayerTokens(home.secret("jwt")),
+            requests_per_s=REQUESTS_PER_S,
+            development=settings.host in ("127.0.0.1", "::1", "localhost"),
+        )
+        self._operator_token = secrets.token_urlsafe(24)
+        mount_pages(self._app)
+        mount_operator(self._app, token=self._operator_token, status=self.status)
+
+    async def serve(
+        self, listener: socket.socket, report: Report, on_ready: Callable[[str], None], stop: asyncio.Event
+    ) -> None:
+        """Run every service until `stop`."""
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, timeout_graceful_shutdown=2, ws="websockets-sansio"
+        )
+        server = _Server(config)
+        async with asyncio.TaskGroup() as tasks:
+            services = [
+                *(tasks.create_task(keeper.run(), name=f"keeper-{keeper.policy.name}") for keeper in self._keepers),
+                *(tasks.create_task(d.run(), name=f"director-{d.queue.name}") for d in self._directors),
+                tasks.create_task(self._watch.run(), name="watch"),
+            ]
+            web = tasks.create_task(server.serve(sockets=[listener]), name="web")
+            self._settings.home.publish(Running(pid=os.getpid(), url=self._url, operator_token=self._operator_token))
+            try:
+                await self._until_ready(report, stop)
+                if not stop.is_set():
+                    on_ready(self._url)
+                    if self._settings.bots:
+                        services.append(tasks.create_task(self._bots(self._settings.bots), name="bots"))
+                await stop.wait()
+            finally:
+                report("shutdown", "draining", False)
+                server.should_exit = True
+                await asyncio.wait([web])
+                for service in services:
+                    service.cancel()
+
+    async def status(self) -> dict[str, Any]:
+        """What `GET /v1/fleets` answers."""
+        keepers = {keeper.policy.name: keeper for keeper in self._keepers}
+        return {
+            "fleets": [_fleet_status(status, keepers[status.fleet.name]) for status in self.agones.status()],
+            "queues": [{"name": d.queue.name, "depth": await self._store.depth(d.queue.name)} for d in self._directors],
+        }
+
+    def _grow(self, fleet: FleetName) -> Callable[[int], None]:
+        """Matches that wait for a server, and an empty shelf, ask for more than the buffer."""
+
+        def on_shortage(servers: int) -> None:
+            self.agones.set_buffer(fleet, max(self._buffers[fleet], servers))
+
+        return on_shortage
+
+    async def _until_ready(self, report: Report, stop: asyncio.Event) -> None:
+        """Report each fleet until its shelf is full; a fleet that cannot start does not hold the others up."""
+        report("matchmaker", f"{len(self._directors)} queues", True)
+        waiting = {keeper.policy.name: keeper for keeper in self._keepers}
+        while waiting and not stop.is_set():
+            for status in self.agones.status():
+                keeper = waiting.get(status.fleet.name)
+                if keeper is None:
+                    continue
+                free = keeper.seen.free if keeper.seen else 0
+                line = f"{len(status.servers)} servers, shelf {free} of {keeper.policy.shelf} rooms"
+                full = free >= keeper.policy.shelf and any(s.server.state is ServerState.READY for s in status.servers)
+                if full or (free >= keeper.policy.shelf and not status.fleet.buffer):
+                    report(f"fleet {status.fleet.name}", line, True)
+                    del waiting[status.fleet.name]
+                elif status.failures >= 2:
+                    report(f"fleet {status.fleet.name}", f"fails: {status.reason} (see `warmfleet status`)", False)
+                    del waiting[status.fleet.name]
+                else:
+                    report(f"fleet {status.fleet.name}", line, False)
+            await asyncio.sleep(0.02)
+
+    async def _bots(self, count: int) -> None:
+        """Bots to play against, in a process of their own."""
+        queue = self._settings.specs.queues[0].metadata.name
+        command = (sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue)
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                *("setpriv", "--pdeathsig", "KILL", "--", *command, "--players", str(count), "--duration", "86400"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            await asyncio.sleep(1.0)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are `warmfleet up`'s own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: {error.strerror}. If another `warmfleet up` runs there, stop it (Ctrl-C), "
+            f"or give this one another port: --port {port + 1}"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+async def _until_answers(client: StoreClient, name: str, report: Report, stop: asyncio.Event) -> None:
+    """Wait for Valkey, however long it is away."""
+    while not stop.is_set():
+        try:
+            await client.ping()
+            report("valkey", "answers", True)
+            return
+        except (RedisError, OSError) as error:
+            report("valkey", f"waiting for {name.rpartition('@')[2]}: {error}", False)
+            await asyncio.sleep(_VALKEY_RETRY_S)
+
+
+def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, url: str) -> LocalFleet:
+    spec = fleet.spec
+    server = spec.server
+    env = dict(server.env)
+    command: tuple[str, ...]
+    ports: tuple[str, ...]
+    if server.game is not None:
+        command = (sys.executable, "-m", "gameserver")
+        ports = tuple(name for name in server.transports if name == "websocket")
+        env |= {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", "")))),
+            "OPENBLAS_NUM_THREADS": "1",
+            "WARMFLEET_GAME": server.game,
+            "WARMFLEET_FLEET": fleet.metadata.name,
+            "WARMFLEET_TICK_RATE": str(server.tick_rate),
+            "WARMFLEET_ROOMS": str(server.rooms),
+            "WARMFLEET_SEATS": str(server.seats),
+            "WARMFLEET_TRANSPORTS": ",".join(ports),
+            "WARMFLEET_VALKEY_URL": valkey_url,
+            "WARMFLEET_SEAT_KEYS": seat_key,
+            "WARMFLEET_DRAIN_TIMEOUT_S": str(min(spec.disruption.drain_timeout, STOP_GRACE_S / 2)),
+            "WARMFLEET_CHECKPOINT_INTERVAL_S": str(server.checkpoint_interval),
+        }
+    else:
+        assert server.command is not None
+        command, ports = tuple(server.command), tuple(server.ports or ("default",))
+    return LocalFleet(
+        name=FleetName(fleet.metadata.name),
+        command=command,
+        env=env,
+        ports=ports,
+        min=spec.warm.min,
+        max=spec.warm.max,
+        buffer=_buffer(fleet),
+        version=version_of(fleet),
+        drain_timeout_s=spec.disruption.drain_timeout,
+    )
+
+
+def _buffer(fleet: FleetSpec) -> int:
+    """On a laptop one Ready server is a good guess at demand."""
+    return 1 if fleet.spec.warm.buffer == "auto" else fleet.spec.warm.buffer
+
+
+def _seat_key(home: Home) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(home.secret("seat")).private_bytes_raw()
+
+
+def _fleet_status(status: FleetStatus, keeper: ShelfKeeper) -> dict[str, Any]:
+    states = [server.server.state for server in status.servers]
+    seen = keeper.seen
+    return {
+        "name": status.fleet.name,
+        "ready": states.count(ServerState.READY),
+        "allocated": states.count(ServerState.ALLOCATED),
+        "shelf": {
+            "free": seen.free if seen else 0,
+            "wanted": keeper.policy.shelf,
+            "waiters": seen.waiters if seen else 0,
+            "sessions": sum(len(entry.sessions) for entry in seen.entries) if seen else 0,
+        },
+        "moved": keeper.moved,
+        "failures": status.failures,
+        "retryInS": status.retry_in_s,
+        "reason": status.reason,
+        "lastLines": list(status.last_lines),
+        "servers": [
+            {
+                "name": server.server.name,
+                "state": server.server.state.value,
+                "sinceS": server.since_s,
+                "pid": server.pid,
+                "ports": dict(server.server.ports),
+                "reason": server.reason,
+                "log": str(server.log),
+            }
+            for server in status.servers
+        ],
+    }
+
+
+def default_files(folder: Path) -> list[Path]:
+    """The YAML files of a folder that describe fleets and queues."""
+    found = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+    return [path for path in found if "warmfleet.dev/" in path.read_text(encoding="utf-8", errors="ignore")]

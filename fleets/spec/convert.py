@@ -1,0 +1,79 @@
+"""From the YAML's models to the words of the packages below."""
+
+import hashlib
+from typing import assert_never
+
+from allocator.model import FleetPolicy
+from fleets.spec.fleet import FleetSpec
+from fleets.spec.queue import Difference, Equal, Intersection, Latency, QueueSpec, RuleBody, TeamBalance
+from gameserver.sessions.model import FleetName
+from matchmaker.model import (
+    DifferenceRule,
+    EqualRule,
+    IntersectionRule,
+    LatencyRule,
+    Limit,
+    QueueConfig,
+    QueueName,
+    Rule,
+    Step,
+    Team,
+    TeamBalanceRule,
+)
+
+
+def to_policy(fleet: FleetSpec) -> FleetPolicy:
+    """What the allocator must know of a fleet."""
+    server = fleet.spec.server
+    return FleetPolicy(
+        name=FleetName(fleet.metadata.name),
+        rooms=server.rooms,
+        shelf=fleet.spec.warm.shelf,
+        recycle=server.recycle == "ready",
+        seats=server.seats,
+        region=fleet.metadata.labels.get("region", ""),
+        managed=server.game is not None,
+    )
+
+
+def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueConfig:
+    """What the matchmaker must know of a queue."""
+    spec = queue.spec
+    regions = {FleetName(fleet.metadata.name): fleet.metadata.labels.get("region", "") for fleet in fleets}
+    return QueueConfig(
+        name=QueueName(queue.metadata.name),
+        fleets=tuple(FleetName(name) for name in spec.fleets),
+        teams=tuple(Team(name=team.name, players=team.players) for team in spec.teams),
+        rules=tuple(_rule(rule) for rule in spec.rules),
+        regions={fleet: region for fleet, region in regions.items() if fleet in spec.fleets},
+        party_max=spec.party.max,
+        aggregate=spec.party.aggregate,
+        ticket_timeout_s=spec.ticket_timeout,
+        max_tickets=spec.max_tickets,
+        options=dict(spec.options),
+    )
+
+
+def version_of(fleet: FleetSpec) -> str:
+    """Changes when what runs in the fleet's servers changes."""
+    return hashlib.sha256(fleet.spec.server.model_dump_json().encode()).hexdigest()[:8]
+
+
+def _rule(rule: RuleBody) -> Rule:
+    match rule:
+        case Difference():
+            return DifferenceRule(attribute=rule.attribute, limit=_limit(rule))
+        case Latency():
+            return LatencyRule(limit=_limit(rule))
+        case Equal():
+            return EqualRule(attribute=rule.attribute)
+        case Intersection():
+            return IntersectionRule(attribute=rule.attribute, minimum=rule.min)
+        case TeamBalance():
+            return TeamBalanceRule(attribute=rule.attribute, limit=_limit(rule))
+        case _:
+            assert_never(rule)
+
+
+def _limit(rule: Difference | Latency | TeamBalance) -> Limit:
+    return Limit(value=rule.max, expand=tuple(Step(after_s=step.after, limit=step.max) for step in rule.expand))
