@@ -123,7 +123,8 @@ function entered(phase, why) {
 }
 
 function welcomed(welcome) {
-  seated = new Map((welcome.room.info.players ?? []).map((player) => [player.seat, player]));
+  // After a move the new server knows nobody yet: what was known of the others stays.
+  for (const player of welcome.room.info.players ?? []) seated.set(player.seat, player);
   seated.set(welcome.seat, { player: welcome.room.player, team: welcome.room.team });
   showCard("");
   if (client !== null && client.reconnects > 0) {
@@ -240,8 +241,9 @@ function aimNow(me) {
 function happened({ name, ...data }) {
   const mine = client?.seat;
   if (name === "joined") {
+    const known = seated.get(data.seat)?.player === data.player;
     seated.set(data.seat, data);
-    if (data.seat !== mine) hud.tell([[who(data.seat).name, who(data.seat).colour], ["joined", ""]]);
+    if (data.seat !== mine && !known) hud.tell([[who(data.seat).name, who(data.seat).colour], ["joined", ""]]);
   } else if (name === "left") hud.tell([[who(data.seat).name, who(data.seat).colour], ["left", ""]]);
   else if (name === "hit") effects.hit(data.of, data.x, data.y, who(data.of).colour, data.of === mine);
   else if (name === "kill") {
