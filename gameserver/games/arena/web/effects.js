@@ -29,7 +29,7 @@ export class Effects {
   hit(seat, x, y, colour, mine) {
     this.flashes.set(seat, 0.16);
     this._burst(x, y, 8, 5, 0.3, 0.09, colour);
-    if (mine) [this.shake, this.hurt] = [Math.max(this.shake, 0.18), Math.max(this.hurt, 0.4)];
+    if (mine) [this.shake, this.hurt] = [Math.max(this.shake, 0.18), Math.max(this.hurt, 0.2)];
   }
 
   kill(x, y, colour, mine) {
@@ -37,7 +37,7 @@ export class Effects {
     this._burst(x, y, 14, 4, 0.9, 0.11, "#fff3d6");
     this.rings.push({ x, y, age: 0, life: 0.5, reach: 3, colour });
     this.shake = Math.max(this.shake, mine ? 0.55 : 0.15);
-    if (mine) this.hurt = 0.8;
+    if (mine) this.hurt = 0.5;
   }
 
   spawn(x, y, colour) {
