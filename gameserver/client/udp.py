@@ -49,8 +49,8 @@ class UdpGameClient:
                 family = socket.AF_INET6 if v6 else socket.AF_INET
                 transport, _ = await loop.create_datagram_endpoint(
                     lambda: _Protocol(self),
-                    local_addr=("::" if v6 else "0.0.0.0", 0),
-                    family=family,  # noqa: S104
+                    local_addr=("::" if v6 else "0.0.0.0", 0),  # noqa: S104 (a client's socket, any free port)
+                    family=family,
                 )
                 self._sockets[v6] = transport
         except OSError as error:

@@ -4,6 +4,10 @@ UDP transport: messages as netcode payloads on one socket.
 Owns the socket, Fragments, and what a lossy path needs that a reliable one does not: Welcome said again to a client that repeats Hello, Bye
 and Migrate said three times. The connections themselves are `protocol/netcode`'s. Reads are drained in a loop per wake-up; what a tick sends
 is collected and goes out in one go.
+
+Plain `recvfrom` and `sendto` are deliberate. Measured through ctypes (loopback, 330 bytes): sendmmsg saves 0.3 of 2.8 µs a datagram in batches of
+256 and costs 1.7 µs more in batches of 4; recvmmsg saves 0.4 of 1.1 µs in batches of 64 and costs 2 µs more for a single datagram, which is what a
+wake-up finds. With 400 clients at 30 Hz the process's CPU stayed within its noise (13.5 to 15.3 % without, 14.2 to 14.4 % with).
 """
 
 import asyncio
@@ -87,6 +91,8 @@ class UdpTransport:
         self._connections: dict[int, _UdpConnection] = {}
         self._flushing = False
         self._unsent = 0
+        self._clock_due_s = 0.0
+        """When to look at the wall clock again, which may have been set."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -116,7 +122,7 @@ class UdpTransport:
     ) -> None:
         for connection in tuple(self._connections.values()):
             connection.close(CloseCode.GOING_AWAY, "the server goes")
-        self._flush()
+        self._flush(time.monotonic())
         self._loop.remove_reader(self._socket.fileno())
         if self._timer is not None:
             self._timer.cancel()
@@ -154,6 +160,9 @@ class UdpTransport:
 
     def _readable(self) -> None:
         now_s = time.monotonic()
+        if now_s >= self._clock_due_s:
+            self._clock_due_s = now_s + 1.0
+            self._core.unix_offset_s = _unix_offset_s()
         receive, read = self._core.receive, self._socket.recvfrom
         for _ in range(_READS_PER_WAKE):
             try:
@@ -163,14 +172,11 @@ class UdpTransport:
             except OSError:
                 continue  # a report about an earlier datagram (port unreachable): nobody waits for it
             receive(data, peer, now_s)
-        self._flush()
+        self._flush(now_s)
 
-    def _flush(self) -> None:
+    def _flush(self, now_s: float) -> None:
         """Handle events, send what waits, and come back in time for the next keep-alive."""
         self._flushing = False
-        now_s = time.monotonic()
-        self._core.unix_offset_s = time.time() - now_s
-        out = self._core.data_to_send(now_s)
         while (event := self._core.next_event()) is not None:
             match event:
                 case Received(client, payload):
@@ -179,11 +185,9 @@ class UdpTransport:
                     self._connect(client, peer)
                 case Disconnected(client):
                     self._connections.pop(client).lost()
-        out += self._core.data_to_send(now_s)
-        if out:
+        if out := self._core.data_to_send(now_s):
             self._send_out(out)
-        due_s = self._core.next_timer_s()
-        if self._timer is None and due_s is not None:
+        if self._timer is None and (due_s := self._core.next_timer_s()) is not None:
             self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._on_timer)
 
     def _send_out(self, out: list[tuple[Peer, bytes]]) -> None:
@@ -197,7 +201,7 @@ class UdpTransport:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._flush()
+        self._flush(time.monotonic())
 
     def _flush_soon(self) -> None:
         """One flush after everything that runs now: a tick's snapshots go out together."""
@@ -207,7 +211,7 @@ class UdpTransport:
 
     def _flush_if_wanted(self) -> None:
         if self._flushing and self._socket.fileno() >= 0:
-            self._flush()
+            self._flush(time.monotonic())
 
     def _connect(self, client: int, peer: Peer) -> None:
         connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))

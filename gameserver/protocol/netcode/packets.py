@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from gameserver.protocol.netcode.crypto import MAC_BYTES, TOKEN_NONCE_BYTES, Cipher, decrypt
+from cryptography.exceptions import InvalidTag
+
+from gameserver.protocol.netcode.crypto import MAC_BYTES, TOKEN_NONCE_BYTES, Cipher
 from gameserver.protocol.netcode.replay import ReplayProtection
 
 VERSION_INFO = b"NETCODE 1.02\0"
@@ -120,8 +122,9 @@ def unseal(
     sequence = int.from_bytes(data[1 : 1 + size], "little")
     if kind >= KEEP_ALIVE and replay.seen(sequence):
         return None
-    body = decrypt(cipher, sequence, data[1 + size :], associated[prefix])
-    if body is None:
+    try:
+        body = cipher.decrypt(b"\0\0\0\0" + sequence.to_bytes(8, "little"), data[1 + size :], associated[prefix])
+    except InvalidTag:
         return None
     if kind >= KEEP_ALIVE:
         replay.advance(sequence)

@@ -79,7 +79,6 @@ class _Pending:
     expires_at_s: float
     send: Cipher
     read: Cipher
-    replay: ReplayProtection = field(default_factory=ReplayProtection)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -93,7 +92,7 @@ class _Client:
     read: Cipher
     sent_at_s: float
     heard_at_s: float
-    replay: ReplayProtection
+    replay: ReplayProtection = field(default_factory=ReplayProtection)
     sequence: int = 0
     confirmed: bool = False
     """Whether it is known to know its slot."""
@@ -199,7 +198,7 @@ class NetcodeServer:
 
     def next_timer_s(self) -> float | None:
         """When `data_to_send` must be called though nothing happens; None for not by the clock."""
-        return self._sweep_at_s if self._by_peer or self._pending else None
+        return self._sweep_at_s if self._by_peer or self._pending or self._events else None
 
     # Clients.
 
@@ -276,7 +275,7 @@ class NetcodeServer:
         pending = self._pending.get(peer)
         if pending is None or now_s >= pending.expires_at_s:
             return False
-        opened = p.unseal(data, pending.read, self._associated, pending.replay, _RESPONSES)
+        opened = p.unseal(data, pending.read, self._associated, _NO_REPLAY, _RESPONSES)
         if opened is None:
             return False
         sequence, token = p.decode_challenge(opened.body)
@@ -292,7 +291,7 @@ class NetcodeServer:
         self._number += 1
         client = _Client(
             number=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
-            send=pending.send, read=pending.read, sent_at_s=now_s, heard_at_s=now_s, replay=pending.replay,
+            send=pending.send, read=pending.read, sent_at_s=now_s, heard_at_s=now_s,
         )  # fmt: skip
         self._clients[client.number] = self._by_peer[peer] = client
         self._ids.add(client.client_id)
@@ -306,6 +305,8 @@ class NetcodeServer:
 
 
 _RESPONSES = frozenset({p.RESPONSE})
+_NO_REPLAY = ReplayProtection()
+"""Never consulted: a response is not under replay protection."""
 
 
 def _pending(token: PrivateToken, mac: bytes, send: Cipher, now_s: float) -> _Pending:

@@ -271,7 +271,7 @@ async def test_a_handler_that_raises_costs_its_own_client() -> None:
 
 async def test_refused_connections() -> None:
     """Full, another key, nobody there: ConnectFailed says which."""
-    async with asyncio.timeout(20), recorded(max_connections=1) as (recorder, transport):
+    async with asyncio.timeout(20), recorded(max_connections=1) as (_, transport):
         async with UdpGameClient(connect_token(transport.port), "seat"):
             with pytest.raises(ConnectFailed, match="connection denied"):
                 await UdpGameClient(connect_token(transport.port), "seat").__aenter__()

@@ -184,7 +184,7 @@ def test_private_keys_as_text() -> None:
     """32 bytes of base64url, and an error that does not repeat them."""
     assert parse_private_key("A" * 43) == bytes(32)
     for text in ("", "A" * 42, "secret!" * 6, "é" * 43):
-        with pytest.raises(ValueError, match="32 bytes in base64url$"):
+        with pytest.raises(ValueError, match=r"32 bytes in base64url$"):
             parse_private_key(text)
     assert protocol_id_of("arena") != protocol_id_of("arena-eu")
     assert 0 <= protocol_id_of("arena") < 2**64
