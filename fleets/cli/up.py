@@ -33,7 +33,6 @@ def up(
     data_dir: DataDir = Path(".warmfleet"),
 ) -> None:
     """Run everything: Valkey, warm game servers, allocator, matchmaker and the page to play on."""
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children are started by exec: gRPC needs no fork handlers
     configure_logging(json=not sys.stderr.isatty())
     specs = _specs(files or [])
     display = _Display()

@@ -1,0 +1,107 @@
+"""Two real browser tabs play a real match."""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from up import EXAMPLE, Up, server_pid
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-renderer-backgrounding", "--disable-background-timer-throttling",
+]  # fmt: skip
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, up: Up, name: str) -> Page:
+    page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"page error: {error}"))
+    page.goto(f"{up.url}/?play=1&name={name}")
+    return page
+
+
+def state(page: Page) -> dict[str, Any]:
+    value: dict[str, Any] = page.evaluate("() => JSON.parse(JSON.stringify(window.warmfleetState))")
+    return value
+
+
+def until(page: Page, condition: str, timeout_s: float = 20) -> dict[str, Any]:
+    try:
+        page.wait_for_function(
+            f"() => {{ const s = window.warmfleetState; return {condition}; }}", timeout=timeout_s * 1000
+        )
+    except Exception as error:
+        raise AssertionError(f"{condition}: {state(page)}") from error
+    return state(page)
+
+
+def with_duration(seconds: int) -> str:
+    return re.sub(r'duration_s: "120"', f'duration_s: "{seconds}"', EXAMPLE.read_text())
+
+
+def test_two_pages_are_matched_and_play(start: Callable[..., Up], browser: Browser) -> None:
+    """Matched on a warm server, each sees the other move, the match ends with results, and the server is warm again."""
+    up = start(with_duration(12)).until_ready()
+    ann, bob = open_page(browser, up, "ann"), open_page(browser, up, "bob")
+    one = until(ann, "s.phase === 'playing' && s.others.length === 1 && s.snapshots > 5")
+    two = until(bob, "s.phase === 'playing' && s.others.length === 1 && s.snapshots > 5")
+    assert one["session"] == two["session"]
+    assert one["server"] == two["server"]
+
+    seen = two["others"][0]
+    key = "d" if one["me"]["x"] < 13 else "a"
+    ann.keyboard.down(key)
+    until(bob, f"s.others.length === 1 && Math.abs(s.others[0].x - {seen['x']}) > 0.5")
+    ann.keyboard.up(key)
+    assert until(ann, "s.latency_ms > 0")["error"] in (None, "")
+
+    until(ann, "s.phase === 'results' || s.phase === 'over'", 30)
+    until(bob, "s.phase === 'results' || s.phase === 'over'", 30)
+
+    def warm() -> bool:
+        fleet = up.status()["fleets"][0]
+        shelf = fleet["shelf"]
+        return shelf["sessions"] == 0 and shelf["free"] >= shelf["wanted"] and fleet["ready"] >= 1
+
+    up.until(warm)
+
+
+def test_a_match_survives_its_server(start: Callable[..., Up], browser: Browser) -> None:
+    """After kill -9 of the server both pages are back in the same match on another one, with their state."""
+    up = start().until_ready()
+    ann, bob = open_page(browser, up, "ann"), open_page(browser, up, "bob")
+    before = until(ann, "s.phase === 'playing' && s.tick > 60")
+    until(bob, "s.phase === 'playing'")
+    os.kill(server_pid(up, before["server"]), signal.SIGKILL)
+    for page in (ann, bob):
+        after = until(page, f"s.phase === 'playing' && s.epoch === 2 && s.tick > {before['tick']}")
+        assert after["session"] == before["session"]
+        assert after["server"] != before["server"]
+
+
+def test_the_page_fetches_nothing_from_elsewhere(start: Callable[..., Up], browser: Browser, tmp_path: Path) -> None:
+    """Every request of the page goes to this machine, under a policy that allows no other."""
+    up = start().until_ready()
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    reply = page.goto(up.url)
+    assert reply is not None
+    assert "default-src 'self'" in reply.headers["content-security-policy"]
+    page.wait_for_load_state("networkidle")
+    assert requests
+    assert all(url.startswith(up.url) for url in requests)
