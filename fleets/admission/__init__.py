@@ -1,0 +1,1 @@
+"""The admission webhook that makes host networking safe: a pure mutation of pods, the review around it, an HTTPS app."""
