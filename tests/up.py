@@ -61,7 +61,8 @@ class Up:
         return httpx.post(self.url + path, json=body, headers=headers, timeout=10, trust_env=False)
 
     def get(self, path: str, token: str = "") -> httpx.Response:
-        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=10, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.get(self.url + path, headers=headers, timeout=10, trust_env=False)
 
     def player(self, name: str = "") -> tuple[str, str]:
         body = self.post("/v1/dev/players", {"name": name}).json()

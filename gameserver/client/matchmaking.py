@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+
+
+_PATIENCE_S = 10.0
+"""How long an unreachable or overloaded matchmaker is asked again."""
 
 
 class MatchmakingFailed(Exception):
@@ -37,8 +43,8 @@ class Matchmaking:
     async def create_ticket(
         self, queue: str, players: list[Mapping[str, Any]], *, idempotency_key: str = ""
     ) -> dict[str, Any]:
-        """Queue up. Raises MatchmakingFailed with the problem's detail."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        """Queue up; a lost reply never makes a second ticket. Raises MatchmakingFailed with the problem's detail."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return await self._call("POST", "/v1/tickets", json={"queue": queue, "players": players}, headers=headers)
 
     async def cancel_ticket(self, ticket: str) -> None:
@@ -83,14 +89,22 @@ class Matchmaking:
         return await self._call("GET", f"/v1/sessions/{session}/seat")
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            reply = await self._http.request(method, path, **arguments)
-        except httpx.TransportError as error:
-            raise MatchmakingFailed(f"{path}: {type(error).__name__} {error}") from error
-        if reply.is_error:
-            raise MatchmakingFailed(_detail(reply.content), reply.status_code)
-        body: dict[str, Any] = reply.json() if reply.content else {}
-        return body
+        """Ask, again and again while the matchmaker is away or says when to ask again: every call here may be repeated."""
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                reply = await self._http.request(method, path, **arguments)
+                if not reply.is_error:
+                    body: dict[str, Any] = reply.json() if reply.content else {}
+                    return body
+                failed = MatchmakingFailed(_detail(reply.content), reply.status_code)
+                after = reply.headers.get("retry-after", "")
+                pause_s = float(after) if after.isdecimal() else None
+            except httpx.TransportError as error:
+                failed, pause_s = MatchmakingFailed(f"{path}: {type(error).__name__} {error}"), 0.2
+            if pause_s is None or time.monotonic() + pause_s > give_up_s:
+                raise failed
+            await asyncio.sleep(pause_s)
 
 
 async def development_player(base_url: str, name: str = "") -> tuple[str, str]:
