@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import httpx
 
-
 _PATIENCE_S = 10.0
 """How long an unreachable or overloaded matchmaker is asked again."""
 
@@ -64,6 +63,9 @@ class Matchmaking:
                 async with self._http.stream(
                     "GET", f"/v1/tickets/{ticket}/events", headers=headers, timeout=60.0
                 ) as reply:
+                    if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                        await asyncio.sleep(float(reply.headers.get("retry-after", "1")))
+                        continue
                     if reply.status_code != httpx.codes.OK:
                         raise MatchmakingFailed(_detail(await reply.aread()), reply.status_code)
                     async for event_id, data in _events(reply.aiter_lines()):

@@ -18,7 +18,7 @@ COMMAND_TIMEOUT_S = 2.0
 
 
 class StoreClient(redis.asyncio.Redis):
-    """A client whose commands raise redis' TimeoutError after `COMMAND_TIMEOUT_S`; none is tried twice behind the caller's back."""
+    """A client whose commands raise redis' TimeoutError after `COMMAND_TIMEOUT_S`."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command under the deadline."""
@@ -30,9 +30,13 @@ class StoreClient(redis.asyncio.Redis):
 
 
 def connect(url: str) -> StoreClient:
-    """Make a client; connections are opened as they are needed."""
+    """
+    Make a client; connections are opened as they are needed.
+
+    A command on a connection that turns out to be dead is sent once more on a new one: all that is sent here may be repeated.
+    """
     client = StoreClient.from_url(
-        url, socket_timeout=None, socket_connect_timeout=COMMAND_TIMEOUT_S, retry=Retry(NoBackoff(), 0), protocol=3
+        url, socket_timeout=None, socket_connect_timeout=COMMAND_TIMEOUT_S, retry=Retry(NoBackoff(), 1), protocol=3
     )
     assert isinstance(client, StoreClient)
     return client
