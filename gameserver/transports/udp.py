@@ -25,7 +25,7 @@ from gameserver.protocol.messages import Bye, CloseCode, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
-from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Peer, Received
+from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Peer, Received, ServerEvent
 from gameserver.transports.port import Accept, Handler
 
 log = structlog.get_logger(__name__)
@@ -178,17 +178,27 @@ class UdpTransport:
         """Handle events, send what waits, and come back in time for the next keep-alive."""
         self._flushing = False
         while (event := self._core.next_event()) is not None:
-            match event:
-                case Received(client, payload):
-                    self._connections[client].received(payload, now_s)
-                case Connected(client, peer):
-                    self._connect(client, peer)
-                case Disconnected(client):
-                    self._connections.pop(client).lost()
+            try:
+                self._handle(event, now_s)
+            except Exception:
+                # A fault in handling one client costs that client alone.
+                log.exception("handler_failed", client=event.client)
+                if (faulty := self._connections.get(event.client)) is not None:
+                    faulty.close(CloseCode.GAME_ERROR, "the server failed")
         if out := self._core.data_to_send(now_s):
             self._send_out(out)
         if self._timer is None and (due_s := self._core.next_timer_s()) is not None:
             self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._on_timer)
+
+    def _handle(self, event: ServerEvent, now_s: float) -> None:
+        match event:
+            case Received(client, payload):
+                self._connections[client].received(payload, now_s)
+            case Connected(client, peer):
+                connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))
+                connection.handler = self._accept(connection)
+            case Disconnected(client):
+                self._connections.pop(client).lost()
 
     def _send_out(self, out: list[tuple[Peer, bytes]]) -> None:
         send = self._socket.sendto
@@ -213,16 +223,12 @@ class UdpTransport:
         if self._flushing and self._socket.fileno() >= 0:
             self._flush(time.monotonic())
 
-    def _connect(self, client: int, peer: Peer) -> None:
-        connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))
-        connection.handler = self._accept(connection)
-
 
 class _UdpConnection:
     """One client."""
 
     reliable = False
-    handler: Handler
+    handler: Handler | None = None
 
     def __init__(self, transport: UdpTransport, client: int, peer: str) -> None:
         self._transport = transport
@@ -258,22 +264,19 @@ class _UdpConnection:
         self._transport.disconnect(self._client)
 
     def received(self, message: bytes, now_s: float) -> None:
-        """Hand a message on; a fault in handling it costs this client alone."""
-        if self._closed:
+        """Hand a message on."""
+        if self._closed or self.handler is None:
             return
         if message[0] == _HELLO and self._welcome and now_s - self._welcome_at_s >= _WELCOME_INTERVAL_S:
             self._welcome_at_s = now_s
             self._send(self._welcome)
-        try:
-            self.handler.received(message)
-        except Exception:
-            log.exception("handler_failed", peer=self.peer)
-            self.close(CloseCode.GAME_ERROR, "the server failed")
+        self.handler.received(message)
 
     def lost(self) -> None:
         """The client is gone."""
         self._closed = True
-        self.handler.lost()
+        if self.handler is not None:
+            self.handler.lost()
 
     def _send(self, message: bytes) -> None:
         if len(message) <= MAX_PLAIN_BYTES:

@@ -299,6 +299,34 @@ async def test_a_server_that_goes_says_so() -> None:
         assert recorder.losses == 1
 
 
+async def test_bye_travels_three_times() -> None:
+    """Nobody asks for it again."""
+    async with asyncio.timeout(10), recorded() as (recorder, transport):
+        async with UdpGameClient(connect_token(transport.port), "seat") as client:
+            arrived: list[int] = []
+            take = client._message
+            client._message = lambda message, now_s: (arrived.append(message[0]), take(message, now_s))[1]  # type: ignore[method-assign]
+            recorder.connections[0].close(m.CloseCode.NORMAL)
+            await first(client, Ended)
+            while client._core.state > 0:
+                await asyncio.sleep(0.01)
+            assert arrived.count(0x86) == 3
+
+
+async def test_an_accept_that_raises_costs_its_own_client() -> None:
+    """It is told, and the next one is served."""
+    async with asyncio.timeout(10), recorded() as (recorder, transport):
+        accept, transport._accept = transport._accept, lambda connection: {}["no place"]  # type: ignore[assignment]
+        async with UdpGameClient(connect_token(transport.port), "seat") as client:
+            ended = await first(client, Ended)
+            assert isinstance(ended, Ended)
+            assert ended.code == m.CloseCode.GAME_ERROR
+        transport._accept = accept
+        recorder.react = lambda connection, message: connection.send(WELCOME)
+        async with UdpGameClient(connect_token(transport.port), "seat") as client:
+            await first(client, Seated)
+
+
 async def test_a_client_that_vanishes_times_out() -> None:
     """Its handler hears of it after the token's timeout."""
     async with asyncio.timeout(10), recorded() as (recorder, transport):
