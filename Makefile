@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev up style types layers test check bench proto lock clean
+.PHONY: install dev up style types layers test check bench proto picture lock clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ bench: dev ## the full benchmarks; their results belong in docs/performance.md
 
 proto: dev ## regenerate the gRPC stubs from our .proto files
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto
+
+picture: dev ## take docs/arena.png anew
+	$(BIN)/python docs/picture.py
 
 lock: ## resolve the newest releases anew and pin them
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev]'

@@ -123,7 +123,7 @@ class _Laptop:
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
         self._operator_token = secrets.token_urlsafe(24)
-        mount_pages(self._app)
+        mount_pages(self._app, arena=any(":Arena" in (fleet.spec.server.game or "") for fleet in specs.fleets))
         mount_operator(self._app, token=self._operator_token, status=self.status)
 
     async def serve(

@@ -46,15 +46,15 @@ class _PageHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def mount_pages(app: FastAPI) -> None:
-    """Serve the arena at `/` and `/arena/`, and the browser SDK at `/sdk/`."""
+def mount_pages(app: FastAPI, *, arena: bool) -> None:
+    """Serve the arena at `/arena/`, the browser SDK at `/sdk/`, and at `/` the arena or, for other games, the playground."""
     app.mount("/arena", _PageHeaders(StaticFiles(directory=_PAGE)))
     app.mount("/sdk", _PageHeaders(StaticFiles(directory=_SDK)))
     headers = {name.decode(): value.decode() for name, value in _HEADERS}
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(_PAGE / "index.html", headers=headers)
+        return FileResponse(_PAGE / "index.html" if arena else _SDK / "playground.html", headers=headers)
 
 
 def mount_operator(app: FastAPI, *, token: str, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:

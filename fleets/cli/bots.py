@@ -28,7 +28,7 @@ def bots(
     policy: Annotated[
         str, typer.Option(help="What bots do, as module:function(world, seat, rng) → input.")
     ] = DEFAULT_POLICY,
-    rating: Annotated[float, typer.Option(help="The bots' rating attribute.")] = 1000.0,
+    rating: Annotated[float, typer.Option(help="The bots' rating attribute.")] = 1500.0,
     data_dir: DataDir = Path(".warmfleet"),
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
