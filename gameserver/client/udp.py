@@ -25,7 +25,14 @@ class UdpGameClient:
     """A seat in a match, as an async context manager; iterate `events()` to follow it."""
 
     def __init__(self, connect_token: bytes, token: str, *, spectator: bool = False, timeout_s: float = 5.0) -> None:
-        """`connect_token` opens the connection and names the servers; `token` is the seat's."""
+        """
+        Prepare to connect.
+
+        Args:
+            connect_token: opens the connection, and names the servers.
+            token: the seat's.
+            timeout_s: for connecting, to whichever of the servers.
+        """
         self._connect_token = connect_token
         self._timeout_s = timeout_s
         self._sockets: dict[bool, asyncio.DatagramTransport] = {}
@@ -43,19 +50,14 @@ class UdpGameClient:
     async def __aenter__(self) -> Self:
         """Connect and say Hello. Raises ConnectFailed."""
         self._core = NetcodeClient(self._connect_token, time.monotonic())
-        loop = asyncio.get_running_loop()
-        try:
-            for v6 in {":" in host for host, _ in self._core.servers}:
-                family = socket.AF_INET6 if v6 else socket.AF_INET
-                transport, _ = await loop.create_datagram_endpoint(
-                    lambda: _Protocol(self),
-                    local_addr=("::" if v6 else "0.0.0.0", 0),  # noqa: S104 (a client's socket, any free port)
-                    family=family,
-                )
-                self._sockets[v6] = transport
-        except OSError as error:
-            self._close_sockets()
-            raise ConnectFailed(f"no UDP socket: {error}") from error
+        failed: OSError | None = None
+        for v6 in {":" in host for host, _ in self._core.servers}:
+            try:
+                self._sockets[v6] = await self._open(v6=v6)
+            except OSError as error:
+                failed = error  # no IPv6 here, say: servers of the other family may do
+        if failed is not None and not self._sockets:
+            raise ConnectFailed(f"no UDP socket: {failed}") from failed
         self._running = asyncio.create_task(self._run(), name="netcode")
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -66,11 +68,9 @@ class UdpGameClient:
             await self._stop()
             raise
         if self._core.state is not ClientState.CONNECTED:
-            failed = self._core.state
+            state, server = self._core.state, self._core.server
             await self._stop()
-            raise ConnectFailed(
-                f"{self._core.server[0]}:{self._core.server[1]}: {failed.name.lower().replace('_', ' ')}"
-            )
+            raise ConnectFailed(f"{server[0]}:{server[1]}: {state.name.lower().replace('_', ' ')}")
         return self
 
     async def __aexit__(
@@ -109,6 +109,14 @@ class UdpGameClient:
 
     # The connection.
 
+    async def _open(self, *, v6: bool) -> asyncio.DatagramTransport:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Protocol(self),
+            local_addr=("::" if v6 else "0.0.0.0", 0),  # noqa: S104 (a client's socket, any free port)
+            family=socket.AF_INET6 if v6 else socket.AF_INET,
+        )
+        return transport
+
     async def _run(self) -> None:
         while self._core.state > ClientState.DISCONNECTED:
             now_s = time.monotonic()
@@ -146,7 +154,8 @@ class UdpGameClient:
 
     def _flush(self, now_s: float) -> None:
         for address, data in self._core.data_to_send(now_s):
-            self._sockets[":" in address[0]].sendto(data, address)
+            if (transport := self._sockets.get(":" in address[0])) is not None:
+                transport.sendto(data, address)
 
     def _pump(self, now_s: float) -> None:
         while (event := self._core.next_event()) is not None:

@@ -284,6 +284,29 @@ async def test_refused_connections() -> None:
         assert transport.ignored > 0
 
 
+@pytest.mark.parametrize("servers", [1, 2])
+async def test_a_machine_without_ipv6(servers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token's IPv4 server is reached all the same; with none of those, ConnectFailed says what is missing."""
+    async with asyncio.timeout(10), recorded() as (_, transport):
+        loop = asyncio.get_running_loop()
+        make = loop.create_datagram_endpoint
+
+        async def without_v6(*args: object, **options: object) -> object:
+            if options["family"] == socket.AF_INET6:
+                raise OSError("Address family not supported")
+            return await make(*args, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(loop, "create_datagram_endpoint", without_v6)
+        listed = [("::1", 9), ("127.0.0.1", transport.port)][:servers]
+        token = issue_connect_token(listed, protocol_id=PROTOCOL, private_key=KEY, now_unix_s=time.time(), timeout_s=1)
+        if servers == 1:
+            with pytest.raises(ConnectFailed, match="no UDP socket: Address family"):
+                await UdpGameClient(token, "seat").__aenter__()
+        else:
+            async with UdpGameClient(token, "seat") as client:
+                assert client._core.server == ("127.0.0.1", transport.port)
+
+
 async def test_a_server_that_goes_says_so() -> None:
     """Leaving the transport's context closes every connection with going_away."""
     async with asyncio.timeout(10):
