@@ -196,7 +196,9 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
         if settings.valkey_url:
             client = connect(settings.valkey_url)
             stack.push_async_callback(client.aclose)
-            store = ValkeySessions(client, settings.fleet)
+            sessions = ValkeySessions(client, settings.fleet)
+            await sessions.prepare()
+            store = sessions
         process = GameServerProcess(settings, game, store)
         gate = Gate(verifier, process.find_room)
         if "websocket" in settings.transports:

@@ -41,6 +41,13 @@ class FunctionLibrary:
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{function}: {error}") from error
 
+    async def prepare(self) -> None:
+        """Load the library ahead of its first call; a store that is away is met again then."""
+        try:
+            await self._load()
+        except (RedisError, OSError):
+            pass  # `call` loads it
+
     async def _load(self) -> None:
         await self._client.function_load(self._code, replace=True)
         self._loaded = True

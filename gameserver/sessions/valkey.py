@@ -81,6 +81,10 @@ class ValkeySessions:
         self._fleet = fleet
         self._functions = FunctionLibrary(client, Path(__file__).with_name("sessions.lua"))
 
+    async def prepare(self) -> None:
+        """Load the functions and open a connection, so that the first player does not wait for them."""
+        await self._functions.prepare()
+
     async def open(self, session: SessionId, *, server: ServerName, epoch: int) -> tuple[Session, bytes | None]:
         """Take a session into its room; see `SessionStore.open`."""
         keys = [session_key(session), checkpoint_key(session)]

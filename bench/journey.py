@@ -1,0 +1,94 @@
+"""
+From a ticket to the first snapshot: warm shelf against cold start; and from the command to all-ready.
+
+`python -m bench.journey [--quick] [--json FILE]`. Starts whole systems (`warmfleet up`, as processes) and plays real matches of two players over REST and
+WebSocket. Warm and cold rounds alternate in one run: the warm system has a shelf, the cold one keeps no server at all, so that each of its matches waits for a
+new process. Time is from just before the second player's POST to its first snapshot.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.report import Report, arguments
+from gameserver.client.matchmaking import Matchmaking, development_player
+from gameserver.client.session import WorldSeen
+from gameserver.client.websocket import GameClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from up import EXAMPLE, Up
+
+COMMAND = "python -m bench.journey"
+WARM = EXAMPLE.read_text().replace("max: 10", "max: 4").replace('"120"', '"1"')
+COLD = WARM.replace("shelf: 4, buffer: 1, min: 1", "shelf: 0, buffer: 0, min: 0").replace("rooms: 4", "rooms: 1\n    recycle: replace")
+
+
+async def first_snapshot_s(url: str) -> float:
+    """One match of two new players; the second one's POST to its first snapshot, in s."""
+    players = [await development_player(url, name) for name in ("ann", "bob")]
+    async with Matchmaking(url, players[0][1]) as first, Matchmaking(url, players[1][1]) as second:
+        bodies: list[list[dict[str, Any]]] = [[{"id": player, "attributes": {"rating": 1500}}] for player, _ in players]
+        await first.create_ticket("duel", bodies[0])
+        begun_s = time.perf_counter()
+        ticket = await second.create_ticket("duel", bodies[1])
+        assignment = await second.assignment(ticket["id"])
+        address = f"ws://{assignment['host']}:{assignment['ports']['websocket']}"
+        async with GameClient(address, assignment["token"]) as client:
+            async for event in client.events():
+                if isinstance(event, WorldSeen):
+                    took_s = time.perf_counter() - begun_s
+                    break
+            async for _ in client.events():
+                pass  # until the match is over, so that its server is free (or replaced) again
+    return took_s
+
+
+def start_up_s(folder: Path) -> tuple[Up, float]:
+    """A system, and how long it took from the command to all-ready, in s."""
+    folder.mkdir(exist_ok=True)
+    begun_s = time.perf_counter()
+    up = Up(folder, WARM)
+    while "warmfleet is up" not in up.said():
+        time.sleep(0.005)
+    took_s = time.perf_counter() - begun_s
+    return up.until_ready(), took_s
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = arguments(__doc__)
+    rounds, starts = (5, 2) if options.quick else (30, 7)
+    report = Report(COMMAND)
+    with tempfile.TemporaryDirectory() as folder:
+        took_s = []
+        for index in range(starts):
+            up, s = start_up_s(Path(folder) / f"start-{index}")
+            took_s.append(s)
+            up.stop()
+        report.add("warmfleet up (installed) to all-ready, median", statistics.median(took_s), "s")
+        for name in ("warm", "cold"):
+            (Path(folder) / name).mkdir()
+        warm = Up(Path(folder) / "warm", WARM).until_ready()
+        cold = Up(Path(folder) / "cold", COLD).until_ready()
+        times: dict[str, list[float]] = {"warm": [], "cold": []}
+        for _ in range(rounds):
+            for name, up in (("warm", warm), ("cold", cold)):
+                times[name].append(asyncio.run(first_snapshot_s(up.url)))
+                time.sleep(1.0)  # the ended match's server is handed back or replaced
+        warm.stop()
+        cold.stop()
+    for name, values in times.items():
+        report.add(f"POST ticket to first snapshot, {name}, median", statistics.median(values) * 1e3, "ms")
+        report.add(f"POST ticket to first snapshot, {name}, worst", max(values) * 1e3, "ms")
+    ratio = statistics.median(c / w for c, w in zip(times["cold"], times["warm"], strict=True))
+    report.add("cold ÷ warm, median of pairs", ratio, "×", goal=20.0, at_least=True)
+    report.finish(options.json)
+
+
+if __name__ == "__main__":
+    main()
