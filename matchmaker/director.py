@@ -93,6 +93,8 @@ class Director:
             return 0
         proposals = form_matches(queue, list(self._known.values()), await self._store.now_s())
         made = 0
+        if proposals and not await self._store.hold_lease(queue.name, self._token, lease_s=LEASE_S):
+            return 0  # forming took longer than the lease, and another directs now
         for proposal in proposals:
             match = self._match(proposal)
             if await self._store.commit(queue.name, self._token, match):

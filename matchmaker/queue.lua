@@ -24,14 +24,16 @@ end
 -- A ticket is over: its players may queue again.
 local function finish(p, id, ...)
   redis.call('ZREM', p .. 'pool', id)
-  for _, player in ipairs(cjson.decode(redis.call('HGET', p .. 'ticket:' .. id, 'names'))) do
+  local names = redis.call('HGET', p .. 'ticket:' .. id, 'names')
+  if not names then return end -- it waited longer than its record lives
+  for _, player in ipairs(cjson.decode(names)) do
     if redis.call('GET', p .. 'player:' .. player) == id then redis.call('DEL', p .. 'player:' .. player) end
   end
   change(p, id, FINAL_TTL_S, ...)
 end
 
 -- ARGV: ticket id, players (JSON), player ids (JSON list), idempotency key or '', most tickets.
--- Returns {'OK', id}, {'HAVE', id} for a repeated key, {'BUSY', player, id}, {'FULL'}.
+-- Returns {'OK', id}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'FULL'}.
 local function ticket_create(keys, args)
   local p, id, names = keys[1], args[1], cjson.decode(args[3])
   local again = args[4] ~= '' and p .. 'idempotency:' .. args[4]
@@ -39,6 +41,7 @@ local function ticket_create(keys, args)
     local before = redis.call('GET', again)
     if before then return {'HAVE', before} end
   end
+  if redis.call('EXISTS', p .. 'ticket:' .. id) == 1 then return {'HAVE', id} end
   for _, player in ipairs(names) do
     local live = redis.call('GET', p .. 'player:' .. player)
     if live and redis.call('EXISTS', p .. 'ticket:' .. live) == 1 then return {'BUSY', player, live} end
@@ -91,6 +94,7 @@ end
 local function match_commit(keys, args)
   local p = keys[1]
   if fenced(p, args[1]) then return 'FENCED' end
+  if redis.call('HEXISTS', p .. 'matches', args[2]) == 1 then return 'OK' end -- a call repeated because its reply was lost
   for i = 4, #args do
     if not redis.call('ZSCORE', p .. 'pool', args[i]) then return args[i] end
   end

@@ -14,6 +14,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p wake`, `p changed` | channels: something for the director to do; a ticket's id | |
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -23,13 +24,15 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from gameserver.sessions.client import StoreClient
+from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import FleetName, MatchId, PlayerId
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
 
 _T = TypeVar("_T")
+_PIPELINE = 1000
+"""Tickets fetched in one round trip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +115,19 @@ class TicketStore:
 
     async def tickets(self, queue: QueueName, ids: Sequence[TicketId]) -> list[Ticket]:
         """Fetch tickets; those that are gone are left out."""
-        pipeline = self.client.pipeline(transaction=False)
-        for ticket in ids:
-            pipeline.hmget(f"{_prefix(queue)}ticket:{ticket}", "players", "created_ms")
-        rows: Any = await self._answer(pipeline.execute())
-        return [_ticket(ticket, *row) for ticket, row in zip(ids, rows, strict=True) if row[0] is not None]
+        found: list[Ticket] = []
+        for start in range(0, len(ids), _PIPELINE):
+            some = ids[start : start + _PIPELINE]
+            pipeline = self.client.pipeline(transaction=False)
+            for ticket in some:
+                pipeline.hmget(f"{_prefix(queue)}ticket:{ticket}", "players", "created_ms")
+            try:
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):  # the client's own deadline covers single commands
+                    rows: Any = await self._answer(pipeline.execute())
+            except TimeoutError as error:
+                raise StoreUnavailable(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
+            found.extend(_ticket(ticket, *row) for ticket, row in zip(some, rows, strict=True) if row[0] is not None)
+        return found
 
     async def depth(self, queue: QueueName) -> int:
         """How many tickets wait."""

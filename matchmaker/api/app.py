@@ -14,6 +14,7 @@ from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import PlayerId
 from matchmaker.api import problems
 from matchmaker.api.auth import PlayerTokens, RateLimit
+from matchmaker.api.connect import ConnectTokens
 from matchmaker.api.schemas import DevelopmentPlayerBody, DevelopmentPlayerRequest
 from matchmaker.api.tickets import Services, router
 from matchmaker.api.watch import TicketWatch
@@ -31,6 +32,7 @@ def create_app(
     allocator: Allocator,
     seats: SeatIssuer,
     players: PlayerTokens,
+    connect: ConnectTokens | None = None,
     requests_per_s: float = 10.0,
     development: bool = False,
 ) -> tuple[FastAPI, TicketWatch]:
@@ -38,6 +40,7 @@ def create_app(
     Make the application, and the watch whose `run` must run beside it.
 
     Args:
+        connect: makes players' UDP connect tokens; None where no server speaks UDP.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
     watch = TicketWatch(client, [queue.name for queue in queues])
@@ -57,6 +60,7 @@ def create_app(
         seats=seats,
         players=players,
         watch=watch,
+        connect=connect,
         rate=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
     )
     app.include_router(router(services))

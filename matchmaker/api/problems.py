@@ -20,17 +20,19 @@ log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(Exception):
-    """An expected refusal; `detail` names the field and the mend."""
+class Problem(HTTPException):
+    """
+    An expected refusal; `detail` names the field and the mend.
+
+    An HTTPException, because FastAPI turns any other one that is raised while it reads a body into its own 400.
+    """
 
     def __init__(
         self, status: int, detail: str, *, kind: str = "", headers: Mapping[str, str] | None = None, **extra: Any
     ) -> None:
-        super().__init__(detail)
+        super().__init__(status, detail, headers)
         self.status = status
-        self.detail = detail
         self.kind = kind
-        self.headers = dict(headers or {})
         self.extra = extra
 
 

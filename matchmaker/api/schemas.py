@@ -83,6 +83,7 @@ class AssignmentBody(BaseModel):
     ports: dict[str, int]
     seat: SeatBody
     token: str
+    connectToken: str | None = Field(default=None, description="netcode connect token, base64, for UDP.")  # noqa: N815
     temperature: str
 
 

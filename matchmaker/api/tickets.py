@@ -21,6 +21,7 @@ from gameserver.seats import SeatGrant, SeatIssuer
 from gameserver.sessions.model import PlayerId, SessionId, SessionState, parse_session_id
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.api.auth import PlayerTokens, RateLimit
+from matchmaker.api.connect import ConnectTokens
 from matchmaker.api.problems import Problem
 from matchmaker.api.schemas import AssignmentBody, QueueBody, SeatBody, TicketBody, TicketRequest
 from matchmaker.api.watch import TicketWatch
@@ -55,6 +56,7 @@ class Services:
     players: PlayerTokens
     watch: TicketWatch
     rate: RateLimit
+    connect: ConnectTokens | None = None
 
 
 class Tickets:
@@ -172,6 +174,7 @@ class Tickets:
             ports=dict(found.ports),
             seat=SeatBody(index=seat.index, team=seat.team),
             token=self._services.seats.issue(grant, time.time()),
+            connectToken=self._services.connect.issue(found, time.time()) if self._services.connect else None,
             temperature=found.temperature.value,
         )
 
@@ -189,8 +192,9 @@ class Tickets:
                 try:
                     record = await self.fetch(ticket, player)
                     if record.event > after:
-                        after = record.event
-                        yield after, await self.body(record, player)
+                        body = await self.body(record, player)
+                        after = record.event  # only now: an outage in between must not swallow the event
+                        yield after, body
                 except StoreUnavailable:
                     await asyncio.sleep(_STORE_RETRY_S)
                     continue
@@ -253,7 +257,7 @@ def router(services: Services) -> APIRouter:
 
     @api.get("/tickets/{ticket}/events", response_class=StreamingResponse, tags=["tickets"])
     async def ticket_events(
-        ticket: str, authorization: Authorization = "", last_event_id: Annotated[str, Header()] = ""
+        ticket: str, authorization: Authorization = "", last_event_id: Annotated[str, Header(max_length=20)] = ""
     ) -> StreamingResponse:
         """Server-sent events: the ticket now and at each change, until it is over; resumable by Last-Event-ID."""
         player = tickets.player(authorization)
