@@ -7,6 +7,7 @@ other, each is reported, and they go down in reverse.
 """
 
 import asyncio
+import base64
 import os
 import secrets
 import socket
@@ -38,6 +39,7 @@ from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
+from matchmaker.api.connect import ConnectTokens
 from matchmaker.director import Director
 from matchmaker.store import TicketStore
 
@@ -101,7 +103,8 @@ class _Laptop:
         self._url = url
         seats = SeatIssuer(_seat_key(home))
         self.agones = LocalAgones(
-            [_local_fleet(fleet, valkey_url, seats.public_key, url) for fleet in specs.fleets], logs=home.logs
+            [_local_fleet(fleet, valkey_url, seats.public_key, home.secret("netcode")) for fleet in specs.fleets],
+            logs=home.logs,
         )
         self._buffers = {FleetName(fleet.metadata.name): _buffer(fleet) for fleet in specs.fleets}
         shelf = Shelf(client)
@@ -119,6 +122,7 @@ class _Laptop:
             allocator=allocator,
             seats=seats,
             players=PlayerTokens(home.secret("jwt")),
+            connect=ConnectTokens(home.secret("netcode")),
             requests_per_s=REQUESTS_PER_S,
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
@@ -251,7 +255,7 @@ async def _until_answers(client: StoreClient, name: str, report: Report, stop: a
             await asyncio.sleep(_VALKEY_RETRY_S)
 
 
-def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, url: str) -> LocalFleet:
+def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: bytes) -> LocalFleet:
     spec = fleet.spec
     server = spec.server
     env = dict(server.env)
@@ -259,7 +263,7 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, url: str) -> 
     ports: tuple[str, ...]
     if server.game is not None:
         command = (sys.executable, "-m", "gameserver")
-        ports = tuple(name for name in server.transports if name == "websocket")
+        ports = tuple(server.transports)
         env |= {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", "")))),
             "OPENBLAS_NUM_THREADS": "1",
@@ -271,6 +275,8 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, url: str) -> 
             "WARMFLEET_TRANSPORTS": ",".join(ports),
             "WARMFLEET_VALKEY_URL": valkey_url,
             "WARMFLEET_SEAT_KEYS": seat_key,
+            "WARMFLEET_NETCODE_KEY": base64.urlsafe_b64encode(netcode_key).decode(),
+            "WARMFLEET_DSCP": spec.low_latency.dscp or "DF",
             "WARMFLEET_DRAIN_TIMEOUT_S": str(min(spec.disruption.drain_timeout, STOP_GRACE_S / 2)),
             "WARMFLEET_CHECKPOINT_INTERVAL_S": str(server.checkpoint_interval),
         }

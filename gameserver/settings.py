@@ -5,7 +5,7 @@ Plain standard library: a game server's cold start is on a player's path, and a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gameserver.sessions.model import FleetName, ServerName
 
@@ -31,6 +31,10 @@ class Settings:
     valkey_url: str = ""
     """Empty: sessions are taken from the seat token alone, and nothing is checkpointed."""
     seat_keys: tuple[str, ...] = ()
+    netcode_key: bytes = field(default=b"", repr=False)
+    """32 bytes shared with the matchmaker, which makes connect tokens with it; wanted for the udp transport."""
+    dscp: int = 0
+    """Marks what the udp transport sends, 0 to 63."""
     bind_host: str = "127.0.0.1"
     drain_timeout_s: float = 30.0
     checkpoint_interval_s: float = 1.0
@@ -55,12 +59,32 @@ class Settings:
             transports=transports,
             valkey_url=env.get("WARMFLEET_VALKEY_URL", ""),
             seat_keys=read.list("WARMFLEET_SEAT_KEYS"),
+            netcode_key=_netcode_key(read) if "udp" in transports else b"",
+            dscp=_dscp(env.get("WARMFLEET_DSCP", "DF")) if "udp" in transports else 0,
             bind_host=env.get("WARMFLEET_BIND_HOST", "127.0.0.1"),
             drain_timeout_s=read.number("WARMFLEET_DRAIN_TIMEOUT_S", 30.0),
             checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),
             allowed_origins=read.list("WARMFLEET_ALLOWED_ORIGINS"),
             listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
         )
+
+
+def _netcode_key(read: "_Reader") -> bytes:
+    from gameserver.protocol.netcode.tokens import parse_private_key
+
+    try:
+        return parse_private_key(read.text("WARMFLEET_NETCODE_KEY"))
+    except ValueError as error:
+        raise SettingsError(f"WARMFLEET_NETCODE_KEY: {error}") from None
+
+
+def _dscp(name: str) -> int:
+    from gameserver.transports.udp import parse_dscp
+
+    try:
+        return parse_dscp(name)
+    except ValueError as error:
+        raise SettingsError(f"WARMFLEET_DSCP: {error}") from None
 
 
 class _Reader:

@@ -29,6 +29,7 @@ def bots(
         str, typer.Option(help="What bots do, as module:function(world, seat, rng) → input.")
     ] = DEFAULT_POLICY,
     rating: Annotated[float, typer.Option(help="The bots' rating attribute.")] = 1500.0,
+    transport: Annotated[str, typer.Option(help="websocket or udp.")] = "websocket",
     data_dir: DataDir = Path(".warmfleet"),
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -37,6 +38,8 @@ def bots(
         url = url or Home(data_dir).running().url
     except NotRunning as error:
         fail(str(error))
+    if transport not in ("websocket", "udp"):
+        fail(f"--transport {transport}: websocket or udp is wanted", code=2)
     chosen = load_policy(policy)
 
     async def token_for(name: str) -> tuple[str, str]:
@@ -44,7 +47,14 @@ def bots(
 
     async def run() -> dict[str, Any]:
         report = await run_bots(
-            url, queue, players, duration_s=duration, policy=chosen, token_for=token_for, attributes={"rating": rating}
+            url,
+            queue,
+            players,
+            duration_s=duration,
+            policy=chosen,
+            token_for=token_for,
+            attributes={"rating": rating},
+            transport=transport,
         )
         return report.summary()
 

@@ -302,15 +302,13 @@ def _not_yet(document: _Document, spec: FleetSpec | QueueSpec) -> Iterator[SpecP
     """Keys that this version reads and does nothing with."""
     keys: list[tuple[_Path, bool]] = []
     if isinstance(spec, FleetSpec):
-        keys.append((("spec", "server", "transports"), "udp" in spec.spec.server.transports))
         keys += [(("spec", key), key in document.value["spec"]) for key in ("lowLatency", "rollout")]
     else:
         keys.append((("spec", "acceptance"), spec.spec.acceptance is not None))
         keys.append((("spec", "backfill"), spec.spec.backfill.enabled))
     for path, is_set in keys:
         if is_set:
-            what = "udp is" if path[-1] == "transports" else "this is"
-            yield document.problem(path, f"{what} read and checked, but not acted on by this version")
+            yield document.problem(path, "this is read and checked, but not acted on by this version")
 
 
 def _dotted(path: _Path) -> str:

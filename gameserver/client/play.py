@@ -6,6 +6,7 @@ Drives the real REST API and real WebSockets; what the players saw (waits, gaps 
 """
 
 import asyncio
+import base64
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from gameserver.client.matchmaking import Matchmaking, MatchmakingFailed
 from gameserver.client.session import Ended, Happened, Seated, WorldSeen
+from gameserver.client.udp import UdpGameClient
 from gameserver.client.websocket import ConnectFailed, GameClient
 from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.snapshot import World
@@ -69,7 +71,9 @@ class Player:
         *,
         policy: Policy,
         attributes: Mapping[str, Any] | None = None,
+        transport: str = "websocket",
     ) -> None:
+        self._transport = transport
         self._base_url = base_url
         self._queue = queue
         self._player = player
@@ -140,9 +144,8 @@ class Player:
                     journey.ended = "over" if error.status == 410 else str(error)
 
     async def _connect(self, assignment: dict[str, Any], journey: Journey, begun_s: float, until_s: float) -> None:
-        url = f"ws://{assignment['host']}:{assignment['ports']['websocket']}"
         try:
-            async with GameClient(url, assignment["token"]) as client:
+            async with self._client(assignment) as client:
                 seated = asyncio.Event()
                 acting = self._act(client, assignment["seat"]["index"], seated)
                 playing = asyncio.create_task(acting, name=f"play-{self._player}")
@@ -158,7 +161,14 @@ class Player:
         except ConnectFailed:
             pass  # a disconnect like any other
 
-    async def _follow(self, client: GameClient, journey: Journey, begun_s: float, seated: asyncio.Event) -> None:
+    def _client(self, assignment: dict[str, Any]) -> GameClient | UdpGameClient:
+        if self._transport == "udp":
+            return UdpGameClient(base64.b64decode(assignment["connectToken"]), assignment["token"])
+        return GameClient(f"ws://{assignment['host']}:{assignment['ports']['websocket']}", assignment["token"])
+
+    async def _follow(
+        self, client: GameClient | UdpGameClient, journey: Journey, begun_s: float, seated: asyncio.Event
+    ) -> None:
         fresh = True
         async for event in client.events():
             match event:
@@ -185,7 +195,7 @@ class Player:
                 case _:
                     return  # the session moves: ask where it is
 
-    async def _act(self, client: GameClient, seat: int, seated: asyncio.Event) -> None:
+    async def _act(self, client: GameClient | UdpGameClient, seat: int, seated: asyncio.Event) -> None:
         """Send one input per tick of the server."""
         await seated.wait()
         assert client.session.welcome is not None
@@ -236,6 +246,7 @@ async def run_bots(
     policy: Policy,
     token_for: Callable[[str], Awaitable[tuple[str, str]]],
     attributes: Mapping[str, Any] | None = None,
+    transport: str = "websocket",
 ) -> BotsReport:
     """Let so many players play match after match for `duration_s`; `token_for(name)` gives a player id and its token."""
     until_s = time.monotonic() + duration_s
@@ -243,7 +254,7 @@ async def run_bots(
 
     async def one(number: int) -> None:
         player, token = await token_for(f"bot-{number}")
-        bot = Player(base_url, queue, player, token, policy=policy, attributes=attributes)
+        bot = Player(base_url, queue, player, token, policy=policy, attributes=attributes, transport=transport)
         while time.monotonic() < until_s:
             journey = await bot.play(until_s=until_s)
             journeys.append(journey)

@@ -15,7 +15,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.mark.xdist_group("browser")
 def test_the_game_of_the_readme_is_playable(start: Callable[..., Up], tmp_path: Path) -> None:
     """Its class and its YAML, copied into a folder, run; two tabs on the printed URL play it."""
-    code, yaml = (re.search(rf"```{kind}\n(.*?)```", README, re.S) for kind in ("python", "yaml"))
+    code, yaml = (re.search(rf"```{kind}\n(.*?)```", README, re.DOTALL) for kind in ("python", "yaml"))
     assert code
     assert yaml
     folder = tmp_path / "studio"
@@ -29,7 +29,7 @@ def test_the_game_of_the_readme_is_playable(start: Callable[..., Up], tmp_path: 
         pages = [browser.new_context().new_page() for _ in range(2)]
         errors: list[object] = []
         for page in pages:
-            page.on("pageerror", errors.append)
+            page.on("pageerror", lambda error: errors.append(error))
             page.goto(up.url)
         for page in pages:
             up.until(lambda page=page: re.search(r"playing, tick \d\d", page.inner_text("#status")))

@@ -47,6 +47,16 @@ def test_bots_play_matches_and_report(start: Start) -> None:
     assert "no log" in up.cli("logs", "nope").stderr
 
 
+def test_bots_play_over_udp(start: Start) -> None:
+    """The same matches over encrypted UDP, beside players on WebSockets."""
+    up = start(EXAMPLE.read_text().replace('duration_s: "120"', 'duration_s: "3"')).until_ready()
+    result = up.cli("bots", "--players", "2", "--duration", "7", "--transport", "udp", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["matches"] >= 2
+    assert set(report["endings"]) <= {"over", "left", "left the queue"}
+
+
 def test_a_second_up_says_what_is_in_the_way(start: Start, tmp_path: Path) -> None:
     """A used port and a used data directory are named, with the mend."""
     up = start().until_ready()
