@@ -1,5 +1,6 @@
 """Fakes that tests share: a backend in memory with faults."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ class FakeBackend:
         self.lose_replies = 0.0
         self.down = False
         self.rng = random.Random(0)
+        self._watchers: list[asyncio.Queue[GameServer]] = []
         self._count = 0
         self.add(ready)
 
@@ -26,21 +28,26 @@ class FakeBackend:
         for _ in range(count):
             self._count += 1
             name = ServerName(f"{self.fleet}-{self._count}")
-            self.all[name] = GameServer(
-                name=name, fleet=self.fleet, state=ServerState.READY, host="h", ports={"websocket": 7000 + self._count}
-            )
+            ports = {"websocket": 7000 + self._count}
+            self._set(GameServer(name=name, fleet=self.fleet, state=ServerState.READY, host="h", ports=ports))
 
     def kill(self, name: ServerName) -> None:
-        self.all.pop(name, None)
+        if (server := self.all.pop(name, None)) is not None:
+            self._tell(replace(server, state=ServerState.SHUTDOWN))
 
     async def allocate(
         self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
     ) -> GameServer | None:
         self._check()
-        for server in self.all.values():
+        for server in await self.servers(fleet):
             if server.state is ServerState.READY:
-                taken = replace(server, state=ServerState.ALLOCATED, labels=dict(labels), annotations=dict(annotations))
-                self.all[server.name] = taken
+                taken = replace(
+                    server,
+                    state=ServerState.ALLOCATED,
+                    labels={**server.labels, **labels},
+                    annotations={**server.annotations, **annotations},
+                )
+                self._set(taken)
                 self.given.append(server.name)
                 self._maybe_lose()
                 return taken
@@ -48,23 +55,41 @@ class FakeBackend:
 
     async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
         self._check()
-        return tuple(self.all.values())
+        return tuple(server for server in self.all.values() if server.fleet == fleet)
 
     async def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
-        for server in tuple(self.all.values()):
-            yield server
+        changes: asyncio.Queue[GameServer] = asyncio.Queue()
+        self._watchers.append(changes)
+        try:
+            for server in await self.servers(fleet):
+                yield server
+            while True:
+                server = await changes.get()
+                self._check()
+                if server.fleet == fleet:
+                    yield server
+        finally:
+            self._watchers.remove(changes)
 
     async def label(self, server: ServerName, labels: Mapping[str, str]) -> None:
         self._check()
         if (held := self.all.get(server)) is not None:
             state = ServerState.READY if labels.get(RECYCLE_LABEL) == "ready" else held.state
-            self.all[server] = replace(held, labels={**held.labels, **labels}, state=state)
+            self._set(replace(held, labels={**held.labels, **labels}, state=state))
             self._maybe_lose()
 
     async def delete(self, server: ServerName) -> None:
         self._check()
-        self.all.pop(server, None)
+        self.kill(server)
         self._maybe_lose()
+
+    def _set(self, server: GameServer) -> None:
+        self.all[server.name] = server
+        self._tell(server)
+
+    def _tell(self, server: GameServer) -> None:
+        for changes in self._watchers:
+            changes.put_nowait(server)
 
     def _check(self) -> None:
         if self.down:

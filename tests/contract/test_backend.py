@@ -1,0 +1,194 @@
+"""The Backend port's contract, on every backend that runs without a cluster."""
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fakes import FakeBackend
+
+from allocator.model import GameServer, ServerState
+from allocator.ports import Backend
+from fleets.local.agones import LocalAgones
+from fleets.local.planner import LocalFleet
+from gameserver.sessions.model import FleetName, ServerName
+
+FLEET = FleetName("f")
+UNKNOWN = ServerName("f-unknown")
+READY = textwrap.dedent(
+    """
+    import os, signal, sys, time, urllib.request
+    def post(path):
+        url = f"http://127.0.0.1:{os.environ['AGONES_SDK_HTTP_PORT']}/{path}"
+        urllib.request.urlopen(urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})).read()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    post("ready")
+    while True:
+        post("health")
+        time.sleep(0.2)
+    """
+)
+
+
+@dataclass
+class Stage:
+    """A backend with three Ready servers, and how to end one of them from outside."""
+
+    backend: Backend
+    kill: Callable[[ServerName], None]
+
+    async def state(self, name: ServerName) -> ServerState | None:
+        return next((s.state for s in await self.backend.servers(FLEET) if s.name == name), None)
+
+    async def allocate(self) -> GameServer:
+        server = await self.backend.allocate(FLEET, labels={"match": "m1"}, annotations={"note": "n"})
+        assert server is not None
+        return server
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(15):
+        while not await check():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def fake(_: Path) -> AsyncIterator[Stage]:
+    backend = FakeBackend(FLEET, ready=3)
+    yield Stage(backend, backend.kill)
+
+
+@asynccontextmanager
+async def local(logs: Path) -> AsyncIterator[Stage]:
+    # No more than three at a time, so that nothing replaces an allocated one.
+    fleet = LocalFleet(name=FLEET, command=(sys.executable, "-c", READY), min=3, max=3, buffer=0)
+    async with LocalAgones([fleet], logs=logs) as agones:
+
+        def kill(name: ServerName) -> None:
+            (pid,) = [s.pid for s in agones.status()[0].servers if s.server.name == name]
+            os.kill(pid, signal.SIGKILL)
+
+        async def all_ready() -> bool:
+            return [s.state for s in await agones.servers(FLEET)] == [ServerState.READY] * 3
+
+        await until(all_ready)
+        yield Stage(agones, kill)
+
+
+@pytest.fixture(params=[fake, local])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with request.param(tmp_path) as stage:
+        yield stage
+
+
+async def test_an_allocated_server_has_its_metadata(stage: Stage) -> None:
+    """What is returned and what is listed afterwards are the same: Allocated, dialable, with labels and annotations."""
+    server = await stage.allocate()
+    assert server.state is ServerState.ALLOCATED
+    assert (server.labels["match"], server.annotations["note"]) == ("m1", "n")
+    assert server.host
+    assert server.ports
+    assert server in await stage.backend.servers(FLEET)
+
+
+async def test_nobody_sees_it_allocated_without_its_metadata(stage: Stage) -> None:
+    """State and metadata change in one step: a watcher sees both or neither."""
+    async with aclosing(stage.backend.watch(FLEET)) as watch:  # type: ignore[type-var]
+        for _ in range(3):
+            assert (await anext(watch)).state is ServerState.READY
+        server = await stage.allocate()
+        async with asyncio.timeout(5):
+            seen = await anext(watch)
+    assert (seen.name, seen.state, seen.labels["match"]) == (server.name, ServerState.ALLOCATED, "m1")
+    assert seen.annotations["note"] == "n"
+
+
+async def test_no_server_is_given_twice(stage: Stage) -> None:
+    """Of more concurrent allocations than Ready servers each gets another server, and the surplus ones None."""
+    asked = [stage.backend.allocate(FLEET, labels={"match": str(i)}, annotations={}) for i in range(7)]
+    taken = await asyncio.gather(*asked)
+    given = {server.name: server.labels["match"] for server in taken if server is not None}
+    assert len(given) == 3
+    assert taken.count(None) == 4
+    assert {s.name: s.labels["match"] for s in await stage.backend.servers(FLEET)} == given
+
+
+async def test_none_left_is_an_answer(stage: Stage) -> None:
+    """Without a Ready server an allocation is None, and changes none of the others."""
+    for _ in range(3):
+        await stage.allocate()
+    before = await stage.backend.servers(FLEET)
+    assert await stage.backend.allocate(FLEET, labels={"match": "m2"}, annotations={}) is None
+    assert await stage.backend.servers(FLEET) == before
+
+
+async def test_labels_are_added_to_those_that_are_there(stage: Stage) -> None:
+    """A label is set or changed, the others stay, and so does the state."""
+    server = await stage.allocate()
+    await stage.backend.label(server.name, {"match": "", "more": "yes"})
+    (found,) = [s for s in await stage.backend.servers(FLEET) if s.name == server.name]
+    assert dict(found.labels) == {**server.labels, "match": "", "more": "yes"}
+    assert (found.state, found.annotations) == (ServerState.ALLOCATED, server.annotations)
+
+
+async def test_a_server_that_is_not_there_is_no_error(stage: Stage) -> None:
+    """Labelling and deleting are asked of servers that may be gone already."""
+    before = {server.name for server in await stage.backend.servers(FLEET)}
+    await stage.backend.label(UNKNOWN, {"a": "b"})
+    await stage.backend.delete(UNKNOWN)
+    server = await stage.allocate()
+    await stage.backend.delete(server.name)
+    await stage.backend.delete(server.name)
+    await stage.backend.label(server.name, {"a": "b"})
+    assert before >= {server.name}
+    assert await stage.state(server.name) is None
+
+
+async def test_a_deleted_server_is_not_given_any_more(stage: Stage) -> None:
+    """Deleted while Ready or Allocated, it is neither listed nor allocated again."""
+    allocated = await stage.allocate()
+    ready = [s.name for s in await stage.backend.servers(FLEET) if s.state is ServerState.READY]
+    await stage.backend.delete(allocated.name)
+    await stage.backend.delete(ready[0])
+    given = await stage.allocate()
+    assert given.name == ready[1]
+    assert await stage.state(allocated.name) is None
+
+
+@pytest.mark.parametrize("how", ["delete", "kill"])
+async def test_a_watcher_sees_every_server_first_then_changes(stage: Stage, how: str) -> None:
+    """First every live server, then each change; one that is gone comes a last time with state Shutdown."""
+    live = {server.name for server in await stage.backend.servers(FLEET)}
+    async with asyncio.timeout(15), aclosing(stage.backend.watch(FLEET)) as watch:  # type: ignore[type-var]
+        assert {(await anext(watch)).name for _ in range(3)} == live
+        server = await stage.allocate()
+        assert (await anext(watch)).name == server.name
+        if how == "delete":
+            await stage.backend.delete(server.name)
+        else:
+            stage.kill(server.name)
+        states = []
+        while ServerState.SHUTDOWN not in states:
+            seen = await anext(watch)
+            if seen.name == server.name:
+                states.append(seen.state)
+    assert set(states) <= {ServerState.ALLOCATED, ServerState.UNHEALTHY, ServerState.SHUTDOWN}
+    assert await stage.state(server.name) is None
+
+
+async def test_a_watcher_that_leaves_disturbs_nobody(stage: Stage) -> None:
+    """Of two watchers one ends; the other goes on seeing changes."""
+    first, second = stage.backend.watch(FLEET), stage.backend.watch(FLEET)
+    async with asyncio.timeout(15), aclosing(second):  # type: ignore[type-var]
+        async with aclosing(first):  # type: ignore[type-var]
+            await anext(first)
+            for _ in range(3):
+                await anext(second)
+        server = await stage.allocate()
+        assert (await anext(second)).name == server.name
