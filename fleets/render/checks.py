@@ -1,0 +1,152 @@
+"""
+What is valid YAML and would still go wrong in a cluster; each finding says why and what to change.
+
+Pure. `warmfleet render` refuses errors and shows warnings; the checks that any machine needs are the spec's own.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleets.render.agones import eviction
+from fleets.render.platform import PlatformBody
+from fleets.render.pod import in_host_network, pool_of, ports
+from fleets.spec.fleet import FleetSpec
+
+_SPOT_NOTICE_S = 25
+"""The shortest notice of the large clouds is 30 s; some of it is gone before the pod hears of it."""
+_LABEL_NAME = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OURS = re.compile(r"WARMFLEET_.*|AGONES_SDK_.*|POD_NAME|PORT")
+_MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+class Severity(StrEnum):
+    """Whether a finding stops a rendering."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that would go wrong."""
+
+    severity: Severity
+    fleet: str
+    path: str
+    """As spec.lowLatency.network."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: fleet {self.fleet}: {self.path}: {self.message}"
+
+
+def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding, ...]:
+    """Everything that is wrong, errors first within a fleet."""
+    found = []
+    for fleet in fleets:
+        rows = [
+            *((Severity.ERROR, *row) for row in _errors(fleet, platform)),
+            *((Severity.WARNING, *row) for row in _warnings(fleet, platform)),
+        ]
+        found += [
+            Finding(severity=severity, fleet=fleet.metadata.name, path=f"spec.{path}", message=message)
+            for severity, path, message in rows
+        ]
+    return tuple(found)
+
+
+def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str]]:
+    server, levers = fleet.spec.server, fleet.spec.low_latency
+    if server.image is None:
+        yield "server.image", "is missing: a cluster runs images"
+    if in_host_network(fleet) and platform.admission is None and server.rooms == 1:
+        yield (
+            "lowLatency.network",
+            (
+                "would be cross-wired: in the host network all pods of a node share one set of sidecar ports, and a game's Ready() would "
+                "reach another's sidecar. Give the Platform an admission webhook (spec.admission), or this fleet rooms above 1 (one pod a node)"
+            ),
+        )
+    if levers.cpu_pinning and levers.cpu != int(levers.cpu):
+        yield "lowLatency.cpu", f"{levers.cpu:g} cannot be pinned: the static CPU manager gives whole CPUs; set 1, 2, …"
+    if levers.cpu_pinning and platform.admission is None:
+        yield (
+            "lowLatency.cpuPinning",
+            (
+                "needs the Platform's admission webhook: Agones' sidecar has no limits, so the pod is Burstable and its CPUs are shared. "
+                "The webhook gives the sidecar requests equal to limits"
+            ),
+        )
+    if levers.hugepages_2_mi is not None and _bytes(levers.hugepages_2_mi) % (2 << 20):
+        yield "lowLatency.hugepages2Mi", f"{levers.hugepages_2_mi} is no multiple of 2Mi"
+    for name in server.env:
+        if _OURS.fullmatch(name):
+            yield f"server.env.{name}", "is set by Warmfleet or Agones: choose another name"
+        elif not _VARIABLE.fullmatch(name):
+            yield f"server.env.{name}", "is no variable's name: letters, digits and '_' are wanted"
+    for key, value in fleet.metadata.labels.items():
+        if not _LABEL_NAME.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            yield f"metadata.labels.{key}", f"{key}={value!r} is no Kubernetes label"
+        elif key.startswith(("agones.dev/", "warmfleet.dev/", "app.kubernetes.io/")):
+            yield f"metadata.labels.{key}", "is Agones', Kubernetes' or ours: choose another prefix"
+    names = [name for name, _ in ports(fleet)]
+    if len(set(names)) < len(names):
+        yield "server.ports", f"two have the same name: {', '.join(names)}"
+
+
+def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str]]:
+    warm, levers, drain = fleet.spec.warm, fleet.spec.low_latency, fleet.spec.disruption
+    safe = eviction(fleet)
+    if safe == "Never":
+        yield (
+            "disruption.drainTimeout",
+            (
+                f"{drain.drain_timeout:g} s blocks node drains: nothing waits longer than an hour for a pod, so Agones' budget "
+                "forbids evictions altogether and a node upgrade hangs until its matches are over"
+            ),
+        )
+    elif safe == "OnUpgrade" and drain.on_drain == "migrate":
+        yield (
+            "disruption.drainTimeout",
+            f"{drain.drain_timeout:g} s: Cluster Autoscaler kills a pod after 600 s, so it may not take these nodes away",
+        )
+    pool = pool_of(fleet, platform)
+    if pool is not None and pool.spot and (drain.on_drain == "finish" or drain.drain_timeout > _SPOT_NOTICE_S):
+        yield (
+            "disruption",
+            f"the drain is cut short on spot nodes, which go within 30 s: set onDrain: migrate and at most {_SPOT_NOTICE_S}s",
+        )
+    if levers.node_pool is None and levers.kernel == "realtime":
+        yield (
+            "lowLatency.kernel",
+            "realtime nodes are chosen by label warmfleet.dev/kernel=realtime alone; name their nodePool too",
+        )
+    if levers.kernel == "realtime" and not levers.cpu_pinning:
+        yield "lowLatency.kernel", "realtime without cpuPinning: a neighbour's load still takes the CPU away"
+    if levers.dscp is not None and not (platform.calico_qos and not in_host_network(fleet)):
+        yield (
+            "lowLatency.dscp",
+            "nothing in the cluster marks these packets: the server itself must, as WARMFLEET_DSCP says",
+        )
+    if in_host_network(fleet) and platform.network_policy != "none":
+        yield (
+            "lowLatency.network",
+            "network policies do not reach the host network: let the nodes' firewall admit the game ports alone",
+        )
+    if warm.buffer == 0:
+        yield "warm.buffer", "Agones keeps at least 1 Ready server: 1 is rendered"
+    elif warm.buffer != "auto":
+        shelved = -(-warm.shelf // fleet.spec.server.rooms)
+        if shelved + warm.buffer > warm.max:
+            yield (
+                "warm.max",
+                f"{warm.max} servers are fewer than the shelf's {shelved} and the buffer's {warm.buffer} together",
+            )
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-2]) * _MEMORY[size[-2:]]

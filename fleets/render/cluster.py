@@ -1,0 +1,164 @@
+"""What stands around a fleet in the cluster: priority, disruption budget, network policy, image pre-pull, the allocator's rights."""
+
+from typing import Any
+
+from fleets.render.agones import eviction
+from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
+from fleets.render.platform import PlatformBody
+from fleets.render.pod import FIRST_CONTAINER_PORT, in_host_network, placement, ports, priority_class
+from fleets.spec.fleet import FleetSpec
+
+ALLOCATOR = "warmfleet-allocator"
+_DISRUPTED_AT_ONCE = "10%"
+"""Kubernetes rounds it up: one pod may always go, so that a drain never hangs."""
+
+
+def priority(value: int) -> Manifest:
+    """Game servers push out what is less urgent, rather than wait for a node."""
+    return manifest(
+        "scheduling.k8s.io/v1",
+        "PriorityClass",
+        priority_class(value),
+        value=value,
+        globalDefault=False,
+        preemptionPolicy="PreemptLowerPriority",
+        description="Game servers of Warmfleet.",
+    )
+
+
+def disruption_budget(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
+    """
+    How many of a fleet's pods a drain may take at a time.
+
+    None where eviction is Never: Agones' own budget (maxUnavailable 0%) covers those pods, and a pod under two budgets cannot be evicted at all.
+    """
+    if eviction(fleet) == "Never":
+        return None
+    name = fleet.metadata.name
+    return manifest(
+        "policy/v1",
+        "PodDisruptionBudget",
+        name,
+        namespace=platform.namespace,
+        labels={FLEET_LABEL: name},
+        spec={"maxUnavailable": _DISRUPTED_AT_ONCE, "selector": {"matchLabels": {FLEET_LABEL: name}}},
+    )
+
+
+def network_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
+    """
+    Players reach the game's ports and nothing else; our own game reaches DNS, Valkey and the API server (the sidecar's) and nothing else.
+
+    None in the host network, which network policies do not reach. A foreign command's ways out are its own.
+    """
+    if platform.network_policy == "none" or in_host_network(fleet):
+        return None
+    inside = [{"protocol": proto, "port": FIRST_CONTAINER_PORT + i} for i, (_, proto) in enumerate(ports(fleet))]
+    name, ours = fleet.metadata.name, fleet.spec.server.game is not None
+    selector = {"matchLabels": {FLEET_LABEL: name}}
+    if platform.network_policy == "cilium":
+        spec: dict[str, Any] = {
+            "endpointSelector": selector,
+            "ingress": [{"fromEntities": ["all"], "toPorts": [_cilium_ports(inside)]}],
+        }
+        if ours:
+            spec["egress"] = _cilium_egress(platform)
+        kind = ("cilium.io/v2", "CiliumNetworkPolicy")
+    else:
+        spec = {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{"ports": inside}]}
+        if ours:
+            spec["policyTypes"] = ["Ingress", "Egress"]
+            spec["egress"] = [
+                {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+                {"ports": [{"protocol": "TCP", "port": port} for port in (platform.valkey_port, 443, 6443)]},
+            ]
+        kind = ("networking.k8s.io/v1", "NetworkPolicy")
+    return manifest(*kind, name, namespace=platform.namespace, labels={FLEET_LABEL: name}, spec=spec)
+
+
+def _cilium_ports(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"ports": [{"port": str(item["port"]), "protocol": item["protocol"]} for item in listed]}
+
+
+def _cilium_egress(platform: PlatformBody) -> list[dict[str, Any]]:
+    dns = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    valkey = [{"port": platform.valkey_port, "protocol": "TCP"}]
+    return [
+        {"toEntities": ["kube-apiserver"]},
+        {"toEntities": ["all"], "toPorts": [_cilium_ports(dns)]},
+        {"toEntities": ["all"], "toPorts": [_cilium_ports(valkey)]},
+    ]
+
+
+def pre_pull(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
+    """
+    A pod on every node that may run the fleet, which has its image pulled before a game server needs it.
+
+    The image's own program is not started: its container runs a command that ends at once. Where the image has none of that name the pull
+    has happened all the same.
+    """
+    if not platform.pre_pull:
+        return None
+    name = fleet.metadata.name
+    labels = {"warmfleet.dev/pre-pull": name}
+    server = fleet.spec.server
+    small = {"cpu": "1m", "memory": "16Mi"}
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    resources = {"requests": small, "limits": {"cpu": "100m", "memory": "64Mi"}}
+    pull = {
+        "name": "pull",
+        "image": server.image,
+        "command": ["python", "-c", ""] if server.game is not None else ["/bin/true"],
+        "resources": resources,
+        "securityContext": security,
+    }
+    stay = {"name": "stay", "image": platform.pause_image, "resources": resources, "securityContext": security}
+    spec = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        **placement(fleet, platform),
+        "initContainers": [pull],
+        "containers": [stay],
+    }
+    spec.pop("runtimeClassName", None)
+    return manifest(
+        "apps/v1",
+        "DaemonSet",
+        f"{name}-pre-pull",
+        namespace=platform.namespace,
+        labels=labels,
+        spec={
+            "selector": {"matchLabels": labels},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    )
+
+
+def allocator_rights(platform: PlatformBody) -> tuple[Manifest, ...]:
+    """The allocator's account: it allocates, watches, labels and deletes game servers of one namespace, and nothing else."""
+    rules = [
+        {"apiGroups": ["allocation.agones.dev"], "resources": ["gameserverallocations"], "verbs": ["create"]},
+        {
+            "apiGroups": ["agones.dev"],
+            "resources": ["gameservers"],
+            "verbs": ["get", "list", "watch", "patch", "delete"],
+        },
+    ]
+    namespace = platform.namespace
+    return (
+        manifest("v1", "ServiceAccount", ALLOCATOR, namespace=namespace),
+        manifest("rbac.authorization.k8s.io/v1", "Role", ALLOCATOR, namespace=namespace, rules=rules),
+        manifest(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            ALLOCATOR,
+            namespace=namespace,
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ALLOCATOR},
+            subjects=[{"kind": "ServiceAccount", "name": ALLOCATOR, "namespace": namespace}],
+        ),
+    )

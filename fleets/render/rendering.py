@@ -1,0 +1,97 @@
+"""A whole rendering: every object of some fleets, in a fixed order, and the folder it lives in."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from fleets.render.agones import agones_fleet, fleet_autoscaler
+from fleets.render.cluster import allocator_rights, disruption_budget, network_policy, pre_pull, priority
+from fleets.render.manifest import Manifest, file_name, to_yaml
+from fleets.render.platform import PlatformBody
+from fleets.render.webhook import PRIORITY, admission_webhook
+from fleets.spec.fleet import FleetSpec
+
+_KUSTOMIZATION = "kustomization.yaml"
+
+
+class FolderForeign(Exception):
+    """The folder has files of these names that no rendering made; the message names one."""
+
+
+def render(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Manifest, ...]:
+    """
+    The objects of fleets that passed `checks.check`.
+
+    Returns: what the fleets need before the fleets, which come in the order of their names; the same for the same input in any order.
+    """
+    ordered = sorted(fleets, key=lambda fleet: fleet.metadata.name)
+    priorities = {fleet.spec.low_latency.priority for fleet in ordered} | ({PRIORITY} if platform.admission else set())
+    items: list[Manifest | None] = [priority(value) for value in sorted(v for v in priorities if v is not None)]
+    items += allocator_rights(platform)
+    items += admission_webhook(platform)
+    for fleet in ordered:
+        items += [
+            disruption_budget(fleet, platform),
+            network_policy(fleet, platform),
+            pre_pull(fleet, platform),
+            agones_fleet(fleet, platform),
+            fleet_autoscaler(fleet, platform),
+        ]
+    return tuple(item for item in items if item is not None)
+
+
+def files(items: Iterable[Manifest]) -> dict[str, str]:
+    """Name to content of a kustomize-friendly folder, one object a file."""
+    contents = {file_name(item): to_yaml([item]) for item in items}
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": sorted(contents),
+    }
+    return {**contents, _KUSTOMIZATION: to_yaml([kustomization])}
+
+
+def write(folder: Path, contents: dict[str, str]) -> None:
+    """Make the folder so; removes what an earlier rendering wrote and this one does not. Raises FolderForeign, OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier(folder)
+    for name in contents:
+        if (folder / name).exists() and name not in earlier:
+            raise FolderForeign(
+                f"{folder / name} was not written by `warmfleet render`: choose another folder, or remove it"
+            )
+    for name in sorted(earlier - contents.keys()):
+        (folder / name).unlink(missing_ok=True)
+    # The list of files goes last: cut short, the next run still knows every file of the earlier one.
+    for name, content in sorted(contents.items(), key=lambda item: item[0] == _KUSTOMIZATION):
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def differences(folder: Path, contents: dict[str, str]) -> list[str]:
+    """What a folder would have to change to be current, one line each; empty when it is."""
+    rows = []
+    for name in sorted(contents.keys() | _earlier(folder)):
+        path = folder / name
+        present = path.read_text(encoding="utf-8") if path.is_file() else None
+        if name not in contents:
+            rows += [f"{name}: is left over"] if present is not None else []
+        elif present is None:
+            rows.append(f"{name}: is missing")
+        elif present != contents[name]:
+            rows.append(f"{name}: differs")
+    return rows
+
+
+def _earlier(folder: Path) -> set[str]:
+    """The files that the folder's kustomization lists, and itself: plain names only, whatever somebody wrote into it."""
+    path = folder / _KUSTOMIZATION
+    if not path.is_file():
+        return set()
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return set()
+    listed = value.get("resources") if isinstance(value, dict) else None
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return {name for name in names if Path(name).name == name and name.endswith(".yaml")} | {_KUSTOMIZATION}

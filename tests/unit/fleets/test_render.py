@@ -1,0 +1,550 @@
+"""Rendered manifests: against Agones' CRDs, against Kubernetes' own models, and lever by lever."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import fleets
+from fleets.cli.render import render_command
+from fleets.render.checks import Severity, check
+from fleets.render.manifest import to_yaml
+from fleets.render.platform import Platform, PlatformBody, PlatformError, read_platform
+from fleets.render.rendering import FolderForeign, differences, files, render, write
+from fleets.spec.fleet import FleetSpec
+from fleets.spec.loader import load
+
+_EXAMPLES = Path(fleets.__file__).parent / "examples"
+_CRDS = Path(fleets.__file__).parents[2] / "shared/agones/crds.yaml"
+_ADMISSION = {"image": "registry.example/warmfleet:1", "issuer": {"name": "internal"}}
+
+
+def fleet(name: str = "arena", server: dict[str, Any] | None = None, **spec: Any) -> FleetSpec:
+    base = (
+        {"game": "g:G", "image": "registry.example/g:1"}
+        if server is None or "command" not in server
+        else {"image": "i"}
+    )
+    body = {"server": base | (server or {}), **spec}
+    document = {"apiVersion": "warmfleet.dev/v1", "kind": "Fleet", "metadata": {"name": name}, "spec": body}
+    return FleetSpec.model_validate(document)
+
+
+def platform(**spec: Any) -> PlatformBody:
+    return PlatformBody.model_validate(spec)
+
+
+def rendered(*fleets_: FleetSpec, on: PlatformBody | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(item["kind"], item["metadata"]["name"]): item for item in render(fleets_, on or platform())}
+
+
+def game_server(item: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = item["spec"]["template"]["spec"]
+    return found
+
+
+def pod(item: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = game_server(item)["template"]["spec"]
+    return found
+
+
+def errors(fleet_: FleetSpec, on: PlatformBody | None = None) -> dict[str, str]:
+    return {f.path: f.message for f in check([fleet_], on or platform()) if f.severity is Severity.ERROR}
+
+
+def warnings(fleet_: FleetSpec, on: PlatformBody | None = None) -> dict[str, str]:
+    return {f.path: f.message for f in check([fleet_], on or platform()) if f.severity is Severity.WARNING}
+
+
+# Schemas
+
+
+@functools.cache
+def crds() -> dict[str, jsonschema.Draft202012Validator]:
+    """Agones' schemas, made strict: a key that the API server would silently prune is an error here."""
+    if not _CRDS.exists():
+        pytest.skip(f"Agones' CRDs are not at {_CRDS}")
+    found = {}
+    for crd in yaml.load_all(_CRDS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        schema = strict(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+        schema["properties"] |= {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+        }
+        found[crd["spec"]["names"]["kind"]] = jsonschema.Draft202012Validator(schema)
+    return found
+
+
+def strict(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    closed = made.get("type") == "object" and not made.get("x-kubernetes-preserve-unknown-fields")
+    if closed and isinstance(made.get("properties"), dict):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def valid_for_agones(item: dict[str, Any]) -> None:
+    problems = [f"{e.json_path}: {e.message}" for e in crds()[item["kind"]].iter_errors(item)]
+    assert problems == []
+
+
+def valid_for_kubernetes(item: dict[str, Any]) -> None:
+    """Against the models of Kubernetes' own client: every key known, every value of its type, nothing required missing."""
+    client = pytest.importorskip("kubernetes").client
+    model = getattr(client, f"V1{item['kind']}").model_validate(item)
+    assert model.model_dump(by_alias=True, exclude_unset=True) == item
+
+
+_CUSTOM = {"Certificate", "ServiceMonitor", "CiliumNetworkPolicy"}
+
+
+def valid(items: Any) -> None:
+    for item in items:
+        if item["kind"] in ("Fleet", "FleetAutoscaler"):
+            valid_for_agones(item)
+        elif item["kind"] not in _CUSTOM:
+            valid_for_kubernetes(item)
+
+
+_PLATFORMS: list[dict[str, Any]] = [
+    {},
+    {
+        "admission": _ADMISSION,
+        "mesh": "istio",
+        "prometheusOperator": True,
+        "networkPolicy": "cilium",
+        "calicoQos": True,
+    },
+    {
+        "admission": {"image": "i", "caBundle": "Y2E="},
+        "mesh": "linkerd",
+        "networkPolicy": "none",
+        "prePull": False,
+        "autoscaler": {"caBundle": "Y2E="},
+        "nodePools": {"games": {"labels": {"pool": "g"}, "taints": [{"key": "g"}], "runtimeClass": "rt"}},
+    },
+]
+
+
+@pytest.mark.parametrize("spec", _PLATFORMS, ids=["default", "admission", "own CA"])
+@pytest.mark.parametrize("example", ["arena.yaml", "ranked.yaml", "command.yaml"])
+def test_the_examples_are_valid_objects(example: str, spec: dict[str, Any]) -> None:
+    """Every kind has its schema; what has none is our neighbours' CRD."""
+    valid(render([with_image(f) for f in load([_EXAMPLES / example]).fleets], platform(**spec)))
+
+
+def with_image(spec: FleetSpec) -> FleetSpec:
+    """A laptop's example names none."""
+    server = spec.spec.server.model_copy(update={"image": spec.spec.server.image or "registry.example/built:1"})
+    return spec.model_copy(update={"spec": spec.spec.model_copy(update={"server": server})})
+
+
+_NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+
+
+@st.composite
+def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
+    game = draw(st.booleans())
+    server: dict[str, Any] = {
+        "env": draw(st.dictionaries(st.from_regex(r"A[A-Z_]{0,5}", fullmatch=True), st.text(max_size=8), max_size=3))
+    }
+    server |= (
+        {
+            "game": "g:G",
+            "rooms": draw(st.integers(1, 9)),
+            "transports": draw(st.sampled_from([["udp"], ["websocket", "udp"]])),
+        }
+        if game
+        else {
+            "command": ["./run", draw(st.text(min_size=1, max_size=8))],
+            "ports": draw(st.lists(_NAMES, min_size=1, max_size=3, unique=True)),
+        }
+    )
+    low = {
+        "network": draw(st.sampled_from(["host", "hostPort"])),
+        "cpu": draw(st.sampled_from([1, 2, 0.5, 1.25])),
+        "cpuPinning": draw(st.booleans()),
+        "memory": draw(st.sampled_from(["256Mi", "2Gi"])),
+        "kernel": draw(st.sampled_from(["default", "realtime"])),
+    }
+    for key, values in {
+        "hugepages2Mi": ["128Mi"],
+        "nodePool": ["games", "other"],
+        "priority": [0, 7],
+        "dscp": ["EF", "CS5"],
+    }.items():
+        if draw(st.booleans()):
+            low[key] = draw(st.sampled_from(values))
+    most = draw(st.integers(1, 50))
+    warm = {
+        "shelf": draw(st.integers(0, most)),
+        "buffer": draw(st.just("auto") | st.integers(0, 60)),
+        "min": draw(st.integers(0, most)),
+        "max": most,
+    }
+    drain = {
+        "drainTimeout": draw(st.sampled_from(["500ms", "5m", "30m", "2h"])),
+        "onDrain": draw(st.sampled_from(["migrate", "finish"])),
+    }
+    return fleet(draw(_NAMES), server, lowLatency=low, warm=warm, disruption=drain)
+
+
+@given(
+    st.lists(fleets_of_any_kind(), min_size=1, max_size=3, unique_by=lambda f: f.metadata.name),
+    st.sampled_from(_PLATFORMS),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_fleets_give_valid_objects_the_same_every_time(some: list[FleetSpec], spec: dict[str, Any]) -> None:
+    """In any order of the fleets; the text reads back as the objects; Agones' own rules for buffers hold."""
+    on = platform(**spec)
+    items = render(some, on)
+    valid(items)
+    text = to_yaml(items)
+    assert text == to_yaml(render(list(reversed(some)), on))
+    assert list(yaml.safe_load_all(text)) == list(items)
+    assert "&id" not in text
+    assert len(files(items)) == len(items) + 1
+    for item in items:
+        if item["kind"] == "FleetAutoscaler":
+            policy = item["spec"]["policy"]
+            buffer = (policy["chain"][-1] if policy["type"] == "Chain" else policy)["buffer"]
+            assert 1 <= buffer["bufferSize"] <= buffer["maxReplicas"]
+            assert buffer["minReplicas"] == 0 or buffer["bufferSize"] <= buffer["minReplicas"] <= buffer["maxReplicas"]
+        if item["kind"] == "Fleet":
+            containers = pod(item)["containers"]
+            assert all(c["resources"]["requests"] == c["resources"]["limits"] for c in containers)
+            assert "replicas" not in item["spec"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "n", "1e3", "0o17", "12:30:00", "1_000", "", " a", "null", "5%", "~", "#x", "2026-01-01", "inf", "0x1F"],
+)
+def test_text_that_some_reader_takes_for_something_else_is_quoted(text: str) -> None:
+    """YAML 1.1 and 1.2 disagree; kubectl, kustomize and PyYAML must not."""
+    assert to_yaml([{"a": text}]) == f"a: {json.dumps(text)}\n"
+
+
+# Levers
+
+
+def test_the_host_network_with_the_webhook() -> None:
+    """Passthrough ports, node DNS, no pod without the webhook, several pods a node."""
+    made = rendered(fleet(lowLatency={"network": "host"}), on=platform(admission=_ADMISSION))
+    item = made["Fleet", "arena"]
+    assert game_server(item)["ports"] == [{"name": "websocket", "portPolicy": "Passthrough", "protocol": "TCP"}]
+    assert (pod(item)["hostNetwork"], pod(item)["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert "affinity" not in pod(item)
+    assert game_server(item)["template"]["metadata"]["labels"]["warmfleet.dev/admission"] == "required"
+    hooks = made["MutatingWebhookConfiguration", "warmfleet-admission-default"]["webhooks"]
+    assert {h["objectSelector"]["matchLabels"]["warmfleet.dev/admission"]: h["failurePolicy"] for h in hooks} == {
+        "required": "Fail",
+        "optional": "Ignore",
+    }
+    assert ("NetworkPolicy", "arena") not in made
+
+
+def test_the_host_network_without_the_webhook_has_a_node_each() -> None:
+    """Against every other such fleet's pods too, in every namespace."""
+    item = rendered(fleet(server={"rooms": 8}, lowLatency={"network": "host"}))["Fleet", "arena"]
+    term = pod(item)["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["namespaceSelector"] == {}
+    assert term["labelSelector"]["matchLabels"].items() <= game_server(item)["template"]["metadata"]["labels"].items()
+    assert item["spec"]["scheduling"] == "Distributed"
+
+
+def test_dynamic_ports_are_told_to_the_game() -> None:
+    """Each transport listens where Agones forwards to, with the protocol that it speaks."""
+    made = rendered(fleet(server={"transports": ["websocket", "udp"]}))
+    item = made["Fleet", "arena"]
+    assert [(p["name"], p["protocol"], p["containerPort"]) for p in game_server(item)["ports"]] == [
+        ("websocket", "TCP", 7001),
+        ("udp", "UDP", 7002),
+    ]
+    env = {e["name"]: e.get("value") for e in pod(item)["containers"][0]["env"]}
+    assert (env["WARMFLEET_WEBSOCKET_PORT"], env["WARMFLEET_UDP_PORT"]) == ("7001", "7002")
+    assert made["NetworkPolicy", "arena"]["spec"]["ingress"] == [
+        {"ports": [{"protocol": "TCP", "port": 7001}, {"protocol": "UDP", "port": 7002}]}
+    ]
+
+
+def test_the_games_settings_are_those_that_the_server_reads() -> None:
+    """The environment of a pod is accepted by the game server's own settings; secrets come by reference."""
+    from gameserver.settings import Settings
+
+    spec = fleet(
+        server={"tickRate": 60, "rooms": 3, "seats": 4, "checkpointInterval": "250ms"},
+        disruption={"drainTimeout": "5m"},
+    )
+    entries = pod(
+        rendered(spec, on=platform(allowedOrigins=["https://a.example", "https://b.example"]))["Fleet", "arena"]
+    )["containers"][0]["env"]
+    env = {e["name"]: e.get("value", f"from-{e['name']}") for e in entries}
+    read = Settings.from_environment(env)
+    assert (read.game, read.tick_rate_hz, read.rooms, read.seats) == ("g:G", 60, 3, 4)
+    assert (read.drain_timeout_s, read.checkpoint_interval_s, read.bind_host) == (300.0, 0.25, "0.0.0.0")
+    assert read.allowed_origins == ("https://a.example", "https://b.example")
+    assert read.listen_ports == {"websocket": 7001}
+    assert read.server == "from-POD_NAME"
+    secret = next(e for e in entries if e["name"] == "WARMFLEET_VALKEY_URL")["valueFrom"]["secretKeyRef"]
+    assert secret == {"name": "warmfleet-valkey", "key": "url"}
+
+
+def test_a_command_keeps_its_own_program_and_learns_its_port() -> None:
+    """In a network of its own by a fixed PORT; in the host network the webhook sets it."""
+    own = rendered(fleet(server={"command": ["./run"], "ports": ["game", "ws-admin"]}))["Fleet", "arena"]
+    assert [p["protocol"] for p in game_server(own)["ports"]] == ["UDP", "TCP"]
+    container = pod(own)["containers"][0]
+    assert container["command"] == ["./run"]
+    assert {"name": "PORT", "value": "7001"} in container["env"]
+    host = rendered(
+        fleet(server={"command": ["./run"]}, lowLatency={"network": "host"}), on=platform(admission=_ADMISSION)
+    )
+    metadata = game_server(host["Fleet", "arena"])["template"]["metadata"]
+    assert metadata["annotations"]["warmfleet.dev/port-variable"] == "PORT"
+    assert "PORT" not in {e["name"] for e in pod(host["Fleet", "arena"])["containers"][0]["env"]}
+
+
+def test_pinned_cpus_huge_pages_and_priority() -> None:
+    """Guaranteed, with the pages mounted; the class is rendered beside."""
+    low = {"cpu": 2, "cpuPinning": True, "memory": "512Mi", "hugepages2Mi": "128Mi", "priority": 100000}
+    made = rendered(fleet(lowLatency=low), on=platform(admission=_ADMISSION))
+    spec = pod(made["Fleet", "arena"])
+    resources = spec["containers"][0]["resources"]
+    assert resources["requests"] == resources["limits"] == {"cpu": "2", "memory": "512Mi", "hugepages-2Mi": "128Mi"}
+    assert spec["volumes"][0]["emptyDir"] == {"medium": "HugePages-2Mi"}
+    assert spec["priorityClassName"] == "warmfleet-100000"
+    assert made["PriorityClass", "warmfleet-100000"]["value"] == 100000
+    metadata = game_server(made["Fleet", "arena"])["template"]["metadata"]
+    assert metadata["annotations"]["warmfleet.dev/guaranteed-sidecar"] == "true"
+    assert metadata["labels"]["warmfleet.dev/admission"] == "required"
+
+
+def test_fractions_of_a_cpu_are_millis() -> None:
+    """As Kubernetes writes them."""
+    made = rendered(fleet(lowLatency={"cpu": 0.25}))
+    assert pod(made["Fleet", "arena"])["containers"][0]["resources"]["limits"]["cpu"] == "250m"
+
+
+def test_a_pool_is_reached_as_the_platform_says() -> None:
+    """Game servers and the pods that pull their image go to the same nodes."""
+    pools = {
+        "games": {"labels": {"cloud/pool": "g"}, "taints": [{"key": "dedicated", "value": "g"}], "runtimeClass": "rt"}
+    }
+    spec = fleet(lowLatency={"nodePool": "games", "kernel": "realtime"})
+    made = rendered(spec, on=platform(nodePools=pools))
+    wanted = {"cloud/pool": "g", "warmfleet.dev/kernel": "realtime"}
+    ahead = made["DaemonSet", "arena-pre-pull"]["spec"]["template"]["spec"]
+    assert pod(made["Fleet", "arena"])["nodeSelector"] == ahead["nodeSelector"] == wanted
+    assert pod(made["Fleet", "arena"])["tolerations"] == ahead["tolerations"]
+    assert {t["key"] for t in ahead["tolerations"]} == {"dedicated", "warmfleet.dev/kernel"}
+    assert pod(made["Fleet", "arena"])["runtimeClassName"] == "rt"
+    default = pod(rendered(spec)["Fleet", "arena"])
+    assert default["nodeSelector"]["warmfleet.dev/pool"] == "games"
+
+
+@pytest.mark.parametrize(
+    ("drain", "on_drain", "safe", "budget"),
+    [
+        ("30s", "migrate", "Always", True),
+        ("20m", "migrate", "OnUpgrade", True),
+        ("30s", "finish", "OnUpgrade", True),
+        ("2h", "finish", "Never", False),
+    ],
+)
+def test_eviction_follows_from_the_drain(drain: str, on_drain: str, safe: str, budget: bool) -> None:
+    """And a pod is never under two budgets, with which no eviction works; the pod outlives its drain."""
+    made = rendered(fleet(disruption={"drainTimeout": drain, "onDrain": on_drain}))
+    assert game_server(made["Fleet", "arena"])["eviction"] == {"safe": safe}
+    assert (("PodDisruptionBudget", "arena") in made) is budget
+    seconds = {"30s": 30, "20m": 1200, "2h": 7200}[drain]
+    assert pod(made["Fleet", "arena"])["terminationGracePeriodSeconds"] > seconds
+
+
+def test_the_autoscaler_falls_back_to_a_buffer() -> None:
+    """Demand first; blind, enough to fill the shelf anew."""
+    spec = fleet(server={"rooms": 4}, warm={"shelf": 10, "min": 2, "max": 50})
+    policy = rendered(spec)["FleetAutoscaler", "arena"]["spec"]["policy"]
+    assert [entry["type"] for entry in policy["chain"]] == ["Webhook", "Buffer"]
+    assert policy["chain"][1]["buffer"] == {"bufferSize": 3, "minReplicas": 3, "maxReplicas": 50}
+    fixed = rendered(fleet(warm={"shelf": 1, "buffer": 5, "max": 50}))["FleetAutoscaler", "arena"]["spec"]["policy"]
+    assert fixed == {"type": "Buffer", "buffer": {"bufferSize": 5, "minReplicas": 0, "maxReplicas": 50}}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "where", "key"),
+    [
+        ("istio", "labels", "sidecar.istio.io/inject"),
+        ("istioAmbient", "labels", "istio.io/dataplane-mode"),
+        ("linkerd", "annotations", "linkerd.io/inject"),
+    ],
+)
+def test_game_servers_stay_out_of_the_mesh(mesh: str, where: str, key: str) -> None:
+    """Each mesh by its own word."""
+    metadata = game_server(rendered(fleet(), on=platform(mesh=mesh))["Fleet", "arena"])["template"]["metadata"]
+    assert metadata[where][key] in ("false", "none", "disabled")
+
+
+# Checks
+
+
+def test_a_cross_wired_fleet_is_refused() -> None:
+    """One room, host network, no webhook; either cure is accepted."""
+    crossed = fleet(lowLatency={"network": "host"})
+    assert "cross-wired" in errors(crossed)["spec.lowLatency.network"]
+    assert errors(crossed, platform(admission=_ADMISSION)) == {}
+    assert errors(fleet(server={"rooms": 2}, lowLatency={"network": "host"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "on", "path", "reason"),
+    [
+        ({"lowLatency": {"cpuPinning": True, "cpu": 1.5}}, {"admission": _ADMISSION}, "lowLatency.cpu", "whole CPUs"),
+        ({"lowLatency": {"cpuPinning": True, "cpu": 2}}, {}, "lowLatency.cpuPinning", "Burstable"),
+        ({"lowLatency": {"hugepages2Mi": "3Mi"}}, {}, "lowLatency.hugepages2Mi", "multiple of 2Mi"),
+        ({"server": {"env": {"WARMFLEET_GAME": "x"}}}, {}, "server.env.WARMFLEET_GAME", "another name"),
+        ({"server": {"env": {"a b": "x"}}}, {}, "server.env.a b", "variable's name"),
+        ({"server": {"image": None}}, {}, "server.image", "is missing"),
+        ({"server": {"command": ["x"], "ports": ["a", "a"]}}, {}, "server.ports", "same name"),
+    ],
+)
+def test_what_a_cluster_would_do_wrong_is_an_error(
+    spec: dict[str, Any], on: dict[str, Any], path: str, reason: str
+) -> None:
+    """With the reason and the mend."""
+    found = errors(fleet(**spec), platform(**on))
+    assert list(found) == [f"spec.{path}"]
+    assert reason in found[f"spec.{path}"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "on", "path"),
+    [
+        ({"disruption": {"drainTimeout": "2h"}}, {}, "disruption.drainTimeout"),
+        ({"disruption": {"drainTimeout": "20m", "onDrain": "migrate"}}, {}, "disruption.drainTimeout"),
+        ({"lowLatency": {"dscp": "EF"}}, {}, "lowLatency.dscp"),
+        ({"lowLatency": {"kernel": "realtime", "nodePool": "p"}}, {}, "lowLatency.kernel"),
+        ({"warm": {"buffer": 0}}, {}, "warm.buffer"),
+        ({"warm": {"shelf": 8, "buffer": 5, "max": 10}}, {}, "warm.max"),
+        ({"lowLatency": {"nodePool": "p"}}, {"nodePools": {"p": {"labels": {"a": "b"}, "spot": True}}}, "disruption"),
+        ({"lowLatency": {"network": "host"}}, {"admission": _ADMISSION}, "lowLatency.network"),
+    ],
+)
+def test_what_may_surprise_is_a_warning(spec: dict[str, Any], on: dict[str, Any], path: str) -> None:
+    """It does not stop a rendering."""
+    assert list(warnings(fleet(**spec), platform(**on))) == [f"spec.{path}"]
+    assert errors(fleet(**spec), platform(**on)) == {}
+
+
+def test_labels_that_kubernetes_would_refuse_are_errors() -> None:
+    """So are those that are somebody else's."""
+    spec = fleet().model_dump(by_alias=True, exclude_unset=True)
+    spec["metadata"]["labels"] = {"a/b/c": "x", "ok": "no spaces", "agones.dev/fleet": "x", "fine": "yes"}
+    found = errors(FleetSpec.model_validate(spec))
+    assert len(found) == 3
+    assert "spec.metadata.labels.fine" not in found
+
+
+# Folder and command
+
+
+def test_a_folder_follows_its_fleets(tmp_path: Path) -> None:
+    """Files of a fleet that is gone go too; others' files stay; a second run changes nothing."""
+    folder = tmp_path / "out"
+    both = files(render([fleet("a"), fleet("b")], platform()))
+    write(folder, both)
+    assert differences(folder, both) == []
+    (folder / "mine.yaml").write_text("a: 1\n")
+    one = files(render([fleet("a")], platform()))
+    assert "fleet-b.yaml: is left over" in differences(folder, one)
+    write(folder, one)
+    assert {p.name for p in folder.iterdir()} == {*one, "mine.yaml"}
+    (folder / "fleet-a.yaml").write_text("edited")
+    assert differences(folder, one) == ["fleet-a.yaml: differs"]
+
+
+def test_files_of_others_are_not_overwritten_or_removed(tmp_path: Path) -> None:
+    """Neither one of our names, nor a path outside that a kustomization lists."""
+    outside = tmp_path / "outside.yaml"
+    outside.write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text("resources: [../outside.yaml]\n")
+    write(folder, files(render([fleet("a")], platform())))
+    assert outside.read_text() == "mine"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "fleet-a.yaml").write_text("mine")
+    with pytest.raises(FolderForeign, match=r"fleet-a\.yaml"):
+        write(other, files(render([fleet("a")], platform())))
+    assert (other / "fleet-a.yaml").read_text() == "mine"
+
+
+def run(*arguments: str | Path) -> Any:
+    app = typer.Typer()
+    app.command()(render_command)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command_renders_checks_and_refuses(tmp_path: Path) -> None:
+    """Exit codes for CI: 0 current or written, 1 not current or wrong, 2 misused."""
+    (tmp_path / "f.yaml").write_text(to_yaml([fleet().model_dump(by_alias=True, exclude_unset=True)]))
+    out = tmp_path / "out"
+    assert run(tmp_path / "f.yaml", "--out", out, "--check").exit_code == 1
+    assert not out.exists()
+    assert run(tmp_path / "f.yaml", "--out", out).exit_code == 0
+    assert run(tmp_path / "f.yaml", "--out", out, "--check").exit_code == 0
+    stream = run(tmp_path / "f.yaml")
+    assert {item["kind"] for item in yaml.safe_load_all(stream.stdout)} >= {"Fleet", "FleetAutoscaler"}
+    assert run(tmp_path / "f.yaml", "--check").exit_code == 2
+    refused = run(_EXAMPLES / "ranked.yaml", "--out", out, "--json")
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["valid"] is False
+    assert "cpuPinning" in refused.stderr
+    (tmp_path / "p.yaml").write_text("kind: Platform\nspec: {mesh: none, colour: red}\n")
+    assert "spec.colour" in run(tmp_path / "f.yaml", "--platform", tmp_path / "p.yaml").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("spec: {admission: {image: i}}", "exactly one of issuer and caBundle"),
+        ("spec: {admission: {image: i, caBundle: x}, gamePorts: {first: 7000, last: 12000}}", "closer together"),
+        ("spec: {admission: {image: i, caBundle: x}, sidecarPorts: {grpc: 3000}}", "the kubelet"),
+        ("spec: {allowedOrigins: ['a,b']}", "an origin"),
+        ("spec: [1]", "spec"),
+        ("a: [", "is no YAML"),
+        ("a: 1\n---\nb: 1", "one document"),
+        ("", "valid dictionary"),
+    ],
+)
+def test_a_wrong_platform_is_said(tmp_path: Path, text: str, reason: str) -> None:
+    """With the file and the key."""
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(PlatformError, match=r"p\.yaml") as caught:
+        read_platform(path)
+    assert reason in str(caught.value)
+
+
+def test_the_default_platform_is_what_an_empty_one_says(tmp_path: Path) -> None:
+    """And a missing file is named."""
+    path = tmp_path / "p.yaml"
+    path.write_text("kind: Platform\n")
+    assert read_platform(path) == Platform()
+    with pytest.raises(PlatformError, match="cannot be read"):
+        read_platform(tmp_path / "none.yaml")
