@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from up import EXAMPLE, Up
 
 COMMAND = "python -m bench.journey"
 WARM = EXAMPLE.read_text().replace("max: 10", "max: 4").replace('"120"', '"1"')
-COLD = WARM.replace("shelf: 4, buffer: 1, min: 1", "shelf: 0, buffer: 0, min: 0").replace("rooms: 4", "rooms: 1\n    recycle: replace")
+COLD = WARM.replace("shelf: 4, buffer: 1, min: 1", "shelf: 0, buffer: 0, min: 0").replace(
+    "rooms: 4", "rooms: 1\n    recycle: replace"
+)
 
 
 async def first_snapshot_s(url: str) -> float:
@@ -48,15 +51,14 @@ async def first_snapshot_s(url: str) -> float:
     return took_s
 
 
-def start_up_s(folder: Path) -> tuple[Up, float]:
-    """A system, and how long it took from the command to all-ready, in s."""
+def start_up_s(folder: Path) -> float:
+    """How long a system takes from the command to all-ready, in s."""
     folder.mkdir(exist_ok=True)
     begun_s = time.perf_counter()
-    up = Up(folder, WARM)
-    while "warmfleet is up" not in up.said():
-        time.sleep(0.005)
-    took_s = time.perf_counter() - begun_s
-    return up.until_ready(), took_s
+    with Up(folder, WARM) as up:
+        while "warmfleet is up" not in up.said():
+            time.sleep(0.005)
+        return time.perf_counter() - begun_s
 
 
 def main() -> None:
@@ -64,24 +66,18 @@ def main() -> None:
     options = arguments(__doc__)
     rounds, starts = (5, 2) if options.quick else (30, 7)
     report = Report(COMMAND)
-    with tempfile.TemporaryDirectory() as folder:
-        took_s = []
-        for index in range(starts):
-            up, s = start_up_s(Path(folder) / f"start-{index}")
-            took_s.append(s)
-            up.stop()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        took_s = [start_up_s(Path(folder) / f"start-{index}") for index in range(starts)]
         report.add("warmfleet up (installed) to all-ready, median", statistics.median(took_s), "s")
         for name in ("warm", "cold"):
             (Path(folder) / name).mkdir()
-        warm = Up(Path(folder) / "warm", WARM).until_ready()
-        cold = Up(Path(folder) / "cold", COLD).until_ready()
+        warm = stack.enter_context(Up(Path(folder) / "warm", WARM)).until_ready()
+        cold = stack.enter_context(Up(Path(folder) / "cold", COLD)).until_ready()
         times: dict[str, list[float]] = {"warm": [], "cold": []}
         for _ in range(rounds):
             for name, up in (("warm", warm), ("cold", cold)):
                 times[name].append(asyncio.run(first_snapshot_s(up.url)))
                 time.sleep(1.0)  # the ended match's server is handed back or replaced
-        warm.stop()
-        cold.stop()
     for name, values in times.items():
         report.add(f"POST ticket to first snapshot, {name}, median", statistics.median(values) * 1e3, "ms")
         report.add(f"POST ticket to first snapshot, {name}, worst", max(values) * 1e3, "ms")

@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -13,8 +14,9 @@ from up import EXAMPLE, Up
 
 def main() -> None:
     """Start everything with bots, play for a while, take the picture."""
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        up = Up(Path(folder), EXAMPLE.read_text().replace("players: 1", "players: 2", 2), "--bots", "3").until_ready()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack, sync_playwright() as playwright:
+        yaml = EXAMPLE.read_text().replace("players: 1", "players: 2", 2)
+        up = stack.enter_context(Up(Path(folder), yaml, "--bots", "3")).until_ready()
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
@@ -23,7 +25,6 @@ def main() -> None:
         up.until(lambda: page.evaluate("window.warmfleetState?.tick ?? 0") > 240)
         page.screenshot(path=str(Path(__file__).with_name("arena.png")))
         browser.close()
-        up.stop()
 
 
 main()

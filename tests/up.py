@@ -29,6 +29,12 @@ class Up:
             )
         self.url = ""
 
+    def __enter__(self) -> "Up":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def until_ready(self, timeout_s: float = 40.0) -> "Up":
         found = self.until(lambda: re.search(r"warmfleet is up: (http://\S+)", self.said()), timeout_s)
         self.url = found[1]
