@@ -53,41 +53,64 @@ def network_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     """
     if platform.network_policy == "none" or in_host_network(fleet):
         return None
-    inside = [{"protocol": proto, "port": FIRST_CONTAINER_PORT + i} for i, (_, proto) in enumerate(ports(fleet))]
+    inside = [(protocol, FIRST_CONTAINER_PORT + i) for i, (_, protocol) in enumerate(ports(fleet))]
     name, ours = fleet.metadata.name, fleet.spec.server.game is not None
-    selector = {"matchLabels": {FLEET_LABEL: name}}
     if platform.network_policy == "cilium":
-        spec: dict[str, Any] = {
-            "endpointSelector": selector,
-            "ingress": [{"fromEntities": ["all"], "toPorts": [_cilium_ports(inside)]}],
-        }
-        if ours:
-            spec["egress"] = _cilium_egress(platform)
-        kind = ("cilium.io/v2", "CiliumNetworkPolicy")
+        kind, spec = ("cilium.io/v2", "CiliumNetworkPolicy"), _cilium(name, inside, platform if ours else None)
+    elif platform.network_policy == "calico":
+        kind, spec = ("projectcalico.org/v3", "NetworkPolicy"), _calico(name, inside, platform if ours else None)
     else:
-        spec = {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{"ports": inside}]}
-        if ours:
-            spec["policyTypes"] = ["Ingress", "Egress"]
-            spec["egress"] = [
-                {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
-                {"ports": [{"protocol": "TCP", "port": port} for port in (platform.valkey_port, 443, 6443)]},
-            ]
-        kind = ("networking.k8s.io/v1", "NetworkPolicy")
+        kind, spec = ("networking.k8s.io/v1", "NetworkPolicy"), _kubernetes(name, inside, platform if ours else None)
     return manifest(*kind, name, namespace=platform.namespace, labels={FLEET_LABEL: name}, spec=spec)
 
 
-def _cilium_ports(listed: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"ports": [{"port": str(item["port"]), "protocol": item["protocol"]} for item in listed]}
+_Ports = list[tuple[str, int]]
+_DNS: _Ports = [("UDP", 53), ("TCP", 53)]
 
 
-def _cilium_egress(platform: PlatformBody) -> list[dict[str, Any]]:
-    dns = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
-    valkey = [{"port": platform.valkey_port, "protocol": "TCP"}]
-    return [
-        {"toEntities": ["kube-apiserver"]},
-        {"toEntities": ["all"], "toPorts": [_cilium_ports(dns)]},
-        {"toEntities": ["all"], "toPorts": [_cilium_ports(valkey)]},
-    ]
+def _kubernetes(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
+    def listed(some: _Ports) -> dict[str, Any]:
+        return {"ports": [{"protocol": protocol, "port": port} for protocol, port in some]}
+
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": {FLEET_LABEL: name}},
+        "policyTypes": ["Ingress", "Egress"] if out else ["Ingress"],
+        "ingress": [listed(inside)],
+    }
+    if out:  # the API server is outside the pod network, where this kind of policy knows addresses only
+        spec["egress"] = [listed(_DNS), listed([("TCP", out.valkey_port), ("TCP", 443), ("TCP", 6443)])]
+    return spec
+
+
+def _cilium(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
+    def listed(some: _Ports) -> list[dict[str, Any]]:
+        return [{"ports": [{"port": str(port), "protocol": protocol} for protocol, port in some]}]
+
+    spec: dict[str, Any] = {
+        "endpointSelector": {"matchLabels": {FLEET_LABEL: name}},
+        "ingress": [{"fromEntities": ["all"], "toPorts": listed(inside)}],
+    }
+    if out:
+        spec["egress"] = [
+            {"toEntities": ["kube-apiserver"]},
+            {"toEntities": ["all"], "toPorts": listed([*_DNS, ("TCP", out.valkey_port)])},
+        ]
+    return spec
+
+
+def _calico(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
+    def allow(some: _Ports) -> list[dict[str, Any]]:
+        return [{"action": "Allow", "protocol": proto, "destination": {"ports": [port]}} for proto, port in some]
+
+    spec: dict[str, Any] = {
+        "selector": f"{FLEET_LABEL} == '{name}'",
+        "types": ["Ingress", "Egress"] if out else ["Ingress"],
+        "ingress": allow(inside),
+    }
+    if out:
+        api_server = {"action": "Allow", "destination": {"services": {"name": "kubernetes", "namespace": "default"}}}
+        spec["egress"] = [*allow(_DNS), *allow([("TCP", out.valkey_port)]), api_server]
+    return spec
 
 
 def pre_pull(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:

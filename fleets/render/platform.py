@@ -103,7 +103,7 @@ class PlatformBody(Model):
     game_ports: GamePorts = GamePorts()
     sidecar_ports: Offsets = Offsets()
     mesh: Literal["none", "istio", "istioAmbient", "linkerd"] = "none"
-    network_policy: Literal["none", "kubernetes", "cilium"] = "kubernetes"
+    network_policy: Literal["none", "kubernetes", "cilium", "calico"] = "kubernetes"
     calico_qos: bool = Field(default=False, description="Calico marks packets by annotation (lowLatency.dscp).")
     prometheus_operator: bool = False
     pre_pull: bool = True

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import fleets
 from fleets.cli.render import render_command
+from fleets.render import manifest
 from fleets.render.checks import Severity, check
 from fleets.render.manifest import to_yaml
 from fleets.render.platform import Platform, PlatformBody, PlatformError, read_platform
@@ -115,7 +116,7 @@ def valid(items: Any) -> None:
     for item in items:
         if item["kind"] in ("Fleet", "FleetAutoscaler"):
             valid_for_agones(item)
-        elif item["kind"] not in _CUSTOM:
+        elif item["kind"] not in _CUSTOM and not item["apiVersion"].startswith("projectcalico.org/"):
             valid_for_kubernetes(item)
 
 
@@ -128,6 +129,7 @@ _PLATFORMS: list[dict[str, Any]] = [
         "networkPolicy": "cilium",
         "calicoQos": True,
     },
+    {"networkPolicy": "calico"},
     {
         "admission": {"image": "i", "caBundle": "Y2E="},
         "mesh": "linkerd",
@@ -139,7 +141,7 @@ _PLATFORMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("spec", _PLATFORMS, ids=["default", "admission", "own CA"])
+@pytest.mark.parametrize("spec", _PLATFORMS, ids=["default", "admission", "calico", "own CA"])
 @pytest.mark.parametrize("example", ["arena.yaml", "ranked.yaml", "command.yaml"])
 def test_the_examples_are_valid_objects(example: str, spec: dict[str, Any]) -> None:
     """Every kind has its schema; what has none is our neighbours' CRD."""
@@ -238,6 +240,22 @@ def test_text_that_some_reader_takes_for_something_else_is_quoted(text: str) -> 
     assert to_yaml([{"a": text}]) == f"a: {json.dumps(text)}\n"
 
 
+_KEYS = st.from_regex(r"[A-Za-z][A-Za-z./-]{0,12}", fullmatch=True)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=120),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(_KEYS, _VALUES, max_size=3), min_size=1, max_size=3))
+def test_both_emitters_write_the_same_bytes(items: list[dict[str, Any]]) -> None:
+    """A folder that is current on one machine is so on another, whether PyYAML has libyaml there or not."""
+    text = to_yaml(items)
+    assert text == manifest._dump(items, manifest._PlainDumper)
+    assert list(yaml.safe_load_all(text)) == items
+
+
 # Levers
 
 
@@ -280,6 +298,18 @@ def test_dynamic_ports_are_told_to_the_game() -> None:
     assert made["NetworkPolicy", "arena"]["spec"]["ingress"] == [
         {"ports": [{"protocol": "TCP", "port": 7001}, {"protocol": "UDP", "port": 7002}]}
     ]
+
+
+@pytest.mark.parametrize("cni", ["kubernetes", "cilium", "calico"])
+def test_a_command_may_call_whom_it_likes_and_our_game_may_not(cni: str) -> None:
+    """Both are reached on their game ports alone."""
+    ours = rendered(fleet(), on=platform(networkPolicy=cni))
+    theirs = rendered(fleet(server={"command": ["./run"]}), on=platform(networkPolicy=cni))
+    policy = "CiliumNetworkPolicy" if cni == "cilium" else "NetworkPolicy"
+    assert "6379" in json.dumps(ours[policy, "arena"]["spec"]["egress"])
+    assert "egress" not in theirs[policy, "arena"]["spec"]
+    for made in (ours, theirs):
+        assert "7001" in json.dumps(made[policy, "arena"]["spec"]["ingress"])
 
 
 def test_the_games_settings_are_those_that_the_server_reads() -> None:
