@@ -9,7 +9,11 @@ packages=""
 command -v make >/dev/null || packages="$packages make"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3 python3-venv"
 case " $* " in
-*" test "* | *" bench "*) [ -x /usr/bin/chromium ] || packages="$packages chromium" ;;
+*" test "* | *" check "* | *" bench "* | *" picture "*)
+    [ -x /usr/bin/chromium ] || packages="$packages chromium"
+    # Playwright's own Node is linked against it.
+    ldconfig -p | grep -q libatomic || packages="$packages libatomic1"
+    ;;
 esac
 if [ -n "$packages" ]; then
     sudo=""
