@@ -12,7 +12,7 @@ case " $* " in
 *" test "* | *" check "* | *" bench "* | *" picture "*)
     [ -x /usr/bin/chromium ] || packages="$packages chromium"
     # Playwright's own Node is linked against it.
-    ldconfig -p | grep -q libatomic || packages="$packages libatomic1"
+    /sbin/ldconfig -p | grep -q libatomic || packages="$packages libatomic1"
     ;;
 esac
 if [ -n "$packages" ]; then

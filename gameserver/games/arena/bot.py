@@ -1,4 +1,4 @@
-"""A bot for the arena: hunts the nearest living foe, keeps a distance, leads its shots, and misses like a person."""
+"""A bot for the arena: hunts the nearest living foe, keeps a distance, and misses like a person."""
 
 import math
 import random

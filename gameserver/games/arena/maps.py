@@ -34,7 +34,7 @@ class Map:
         """
         Move players (shape (n, 2)) by `step`, sliding along walls: first in x, then in y.
 
-        The browser's prediction does the same in the same order (web/arena.js, `slide`); change both.
+        The browser's prediction does the same in the same order (web/slide.js); change both.
         """
         x = np.clip(points[:, 0] + step[:, 0], PLAYER_RADIUS, self.width - PLAYER_RADIUS)
         y = points[:, 1]
