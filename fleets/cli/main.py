@@ -2,8 +2,10 @@
 
 import typer
 
+from fleets.cli.admission import admission
 from fleets.cli.bots import bots
 from fleets.cli.logs import logs
+from fleets.cli.render import render_command
 from fleets.cli.schema import schema
 from fleets.cli.status import status
 from fleets.cli.up import up
@@ -15,8 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, bots, validate, schema):
+for command in (up, status, logs, bots, validate, schema, admission):
     app.command()(command)
+app.command("render")(render_command)
 
 
 def main() -> None:

@@ -302,7 +302,7 @@ def _not_yet(document: _Document, spec: FleetSpec | QueueSpec) -> Iterator[SpecP
     """Keys that this version reads and does nothing with."""
     keys: list[tuple[_Path, bool]] = []
     if isinstance(spec, FleetSpec):
-        keys += [(("spec", key), key in document.value["spec"]) for key in ("lowLatency", "rollout")]
+        keys.append((("spec", "rollout"), "rollout" in document.value["spec"]))
     else:
         keys.append((("spec", "acceptance"), spec.spec.acceptance is not None))
         keys.append((("spec", "backfill"), spec.spec.backfill.enabled))
