@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
 from gameserver.seats import SeatIssuer
@@ -50,6 +51,7 @@ def create_app(
         description="Tickets in, matches on warm servers out. Errors are RFC 9457 problem details.",
         docs_url=None,
         redoc_url=None,
+        responses=problems.RESPONSES,
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
@@ -87,6 +89,9 @@ def create_app(
 
 
 def _add_development(app: FastAPI, players: PlayerTokens) -> None:
+    # A page from elsewhere whose name was made to point here (DNS rebinding) must not get tokens.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1"])
+
     @app.post("/v1/dev/players", status_code=201, tags=["development"])
     async def development_player(body: DevelopmentPlayerRequest) -> DevelopmentPlayerBody:
         """A player and a token for it, for whoever asks; the name gets a random end, so that no two share an id."""

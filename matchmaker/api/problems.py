@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from gameserver.sessions.port import StoreUnavailable
@@ -18,6 +19,25 @@ from gameserver.sessions.port import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+_CONTENT: dict[str, Any] = {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused; `detail` names the field and the mend.", "content": _CONTENT},
+    "5XX": {"description": "Away for a moment or broken; with Retry-After, ask again then.", "content": _CONTENT},
+}
+"""For OpenAPI: what any endpoint may answer besides its success."""
 
 
 class Problem(HTTPException):

@@ -28,14 +28,14 @@ class PlayerBody(_Body):
     attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32)] = {}
     latencies: Annotated[dict[Name, Latency], Field(max_length=64)] = {}
 
-    @field_validator("attributes", mode="before")
+    @field_validator("attributes", "latencies", mode="before")
     @classmethod
     def _no_booleans(cls, value: Any) -> Any:
         """JSON's true would pass for the number 1."""
         if isinstance(value, dict):
             for name, item in value.items():
                 if isinstance(item, bool) or (isinstance(item, float) and not math.isfinite(item)):
-                    raise ValueError(f"{name}: a finite number, a string or a list of strings is wanted")
+                    raise ValueError(f"{name}: true, false, NaN and infinity are no values")
         return value
 
     def to_player(self) -> TicketPlayer:

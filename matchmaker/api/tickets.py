@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Header, Query, Response, Security, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
 
 from allocator.model import Allocation
 from gameserver.seats import SeatGrant, SeatIssuer
@@ -42,7 +43,9 @@ KEEP_ALIVE_S = 15.0
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
 _STORE_RETRY_S = 0.5
 
-Authorization = Annotated[str, Header(description="Bearer <JWT>; its `sub` is the player.")]
+Authorization = Annotated[str, Header(include_in_schema=False)]
+_SIGNED = [Security(HTTPBearer(auto_error=False, bearerFormat="JWT", description="Its `sub` is the player."))]
+"""Tells OpenAPI who may call; `Tickets.player` checks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +218,12 @@ def router(services: Services) -> APIRouter:
     tickets = Tickets(services)
 
     @api.post(
-        "/tickets", status_code=201, response_model=TicketBody, response_model_exclude_none=True, tags=["tickets"]
+        "/tickets",
+        status_code=201,
+        response_model=TicketBody,
+        response_model_exclude_none=True,
+        tags=["tickets"],
+        dependencies=_SIGNED,
     )
     async def create_ticket(
         body: TicketRequest,
@@ -229,7 +237,13 @@ def router(services: Services) -> APIRouter:
         response.headers["Location"] = f"/v1/tickets/{record.ticket.id}"
         return await tickets.body(record, player)
 
-    @api.get("/tickets/{ticket}", response_model=TicketBody, response_model_exclude_none=True, tags=["tickets"])
+    @api.get(
+        "/tickets/{ticket}",
+        response_model=TicketBody,
+        response_model_exclude_none=True,
+        tags=["tickets"],
+        dependencies=_SIGNED,
+    )
     async def get_ticket(
         ticket: str,
         authorization: Authorization = "",
@@ -250,12 +264,18 @@ def router(services: Services) -> APIRouter:
             record = await tickets.fetch(ticket, player)
         return await tickets.body(record, player)
 
-    @api.delete("/tickets/{ticket}", status_code=204, tags=["tickets"])
+    @api.delete("/tickets/{ticket}", status_code=204, tags=["tickets"], dependencies=_SIGNED)
     async def cancel_ticket(ticket: str, authorization: Authorization = "") -> None:
         """Leave the queue; 409 once the ticket is being placed."""
         await tickets.cancel(ticket, tickets.player(authorization))
 
-    @api.get("/tickets/{ticket}/events", response_class=StreamingResponse, tags=["tickets"])
+    @api.get(
+        "/tickets/{ticket}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}},
+        tags=["tickets"],
+        dependencies=_SIGNED,
+    )
     async def ticket_events(
         ticket: str, authorization: Authorization = "", last_event_id: Annotated[str, Header(max_length=20)] = ""
     ) -> StreamingResponse:
@@ -279,19 +299,18 @@ def router(services: Services) -> APIRouter:
         """The same over WebSocket: subprotocols `warmfleet.tickets.1` and `bearer.<JWT>`; one JSON text per change."""
         offered = socket.scope.get("subprotocols", [])
         token = next((name.removeprefix("bearer.") for name in offered if name.startswith("bearer.")), "")
-        try:
-            player = tickets.player(f"Bearer {token}")
-            await tickets.fetch(ticket, player)
-        except Problem as problem:
-            await socket.close(4000 + problem.status, problem.detail[:120])
-            return
+        player = tickets.player(f"Bearer {token}")  # a Problem here answers the handshake
+        await tickets.fetch(ticket, player)
         await socket.accept(subprotocol=WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None)
         try:
-            async for change in tickets.changes(ticket, player, 0):
-                if change is not None:
-                    await socket.send_json(change[1])
-            await socket.close()
-        except WebSocketDisconnect:
+            async with asyncio.TaskGroup() as tasks:
+                gone = tasks.create_task(_until_gone(socket), name=f"watch-{ticket}")
+                async for change in tickets.changes(ticket, player, 0):
+                    if change is not None:
+                        await socket.send_json(change[1])
+                await socket.close()
+                gone.cancel()
+        except* WebSocketDisconnect:
             pass  # the watcher has gone
 
     @api.get("/queues", tags=["queues"])
@@ -308,12 +327,20 @@ def router(services: Services) -> APIRouter:
             for queue in services.queues.values()
         ]
 
-    @api.get("/sessions/{session}/seat", tags=["sessions"])
+    @api.get("/sessions/{session}/seat", response_model_exclude_none=True, tags=["sessions"], dependencies=_SIGNED)
     async def get_seat(session: str, authorization: Authorization = "") -> AssignmentBody:
         """Where the player's match is now, with a fresh seat token: for whoever lost its server."""
         return await tickets.seat(session, tickets.player(authorization))
 
     return api
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Read what nobody should send, to notice that the watcher has gone. Raises WebSocketDisconnect."""
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
 
 
 def _check_party(body: TicketRequest, queue: QueueConfig, player: PlayerId) -> None:
@@ -335,9 +362,13 @@ def _check_party(body: TicketRequest, queue: QueueConfig, player: PlayerId) -> N
                     raise _invalid(
                         f"players.{index}.latencies: queue {queue.name} wants the round trip to its regions, in ms"
                     )
-            elif rule.attribute not in member.attributes:
-                kind = "a value" if isinstance(rule, EqualRule) else "a list of strings"
-                raise _invalid(f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants {kind}")
+            elif isinstance(rule, EqualRule):
+                if rule.attribute not in member.attributes:
+                    raise _invalid(f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants a value")
+            elif not isinstance(member.attributes.get(rule.attribute), list):
+                raise _invalid(
+                    f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants a list of strings"
+                )
 
 
 def _invalid(detail: str) -> Problem:

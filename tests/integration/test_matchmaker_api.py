@@ -1,0 +1,617 @@
+"""The REST API over real HTTP: tickets, their followers, seats, and every refusal."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import requests
+import schemathesis
+import schemathesis.specs.openapi.checks as openapi_checks
+import uvicorn
+import websockets
+from conftest import free_port
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from matchmaking import DUEL, FLEET, FakeAllocator, until
+from schemathesis import GenerationMode, checks
+
+from gameserver.client.matchmaking import Matchmaking, development_player
+from gameserver.seats import SeatIssuer, SeatRefused, SeatVerifier
+from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.model import PlayerId, ServerName, SessionState
+from gameserver.sessions.port import StoreUnavailable
+from matchmaker.api.app import MAX_BODY_BYTES, create_app
+from matchmaker.api.auth import PlayerTokens
+from matchmaker.director import Director
+from matchmaker.model import (
+    DifferenceRule,
+    EqualRule,
+    IntersectionRule,
+    LatencyRule,
+    Limit,
+    QueueName,
+    Team,
+)
+from matchmaker.store import TicketStore
+
+SECRET = b"a secret of thirty-two bytes, no less"
+SEATS = SeatIssuer(bytes(range(32)))
+RATED = replace(DUEL, rules=(DifferenceRule(attribute="rating", limit=Limit(value=100)),))
+SQUAD = replace(
+    DUEL,
+    name=QueueName("squad"),
+    teams=(Team(name="red", players=2), Team(name="blue", players=2)),
+    party_max=2,
+    regions={FLEET: "eu"},
+    rules=(
+        LatencyRule(limit=Limit(value=60)),
+        EqualRule(attribute="mode"),
+        IntersectionRule(attribute="maps"),
+    ),
+)
+SMALL = replace(DUEL, name=QueueName("small"), max_tickets=0)
+QUEUES = (RATED, SQUAD, SMALL)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1, ws="websockets-sansio"
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def make(client: StoreClient, allocator: FakeAllocator, *, requests_per_s: float = 1e6) -> tuple[FastAPI, Any]:
+    return create_app(
+        client=client,
+        queues=QUEUES,
+        allocator=allocator,
+        seats=SEATS,
+        players=PlayerTokens(SECRET),
+        requests_per_s=requests_per_s,
+        development=True,
+    )
+
+
+@dataclass
+class Api:
+    """A running API and somebody who asks."""
+
+    url: str
+    http: httpx.AsyncClient
+    allocator: FakeAllocator
+
+    async def ask(
+        self, method: str, path: str, *, by: str = "ann", headers: Mapping[str, str] | None = None, **values: Any
+    ) -> httpx.Response:
+        bearer = {"Authorization": f"Bearer {token(by)}"} if by else {}
+        return await self.http.request(method, path, headers={**bearer, **(headers or {})}, **values)
+
+    async def queue(self, name: str, *, rating: float = 1500, **values: Any) -> dict[str, Any]:
+        reply = await self.ask("POST", "/v1/tickets", by=name, json=ticket(name, rating=rating), **values)
+        assert reply.status_code == 201, reply.text
+        return dict(reply.json())
+
+    async def refused(self, status: int, kind: str, method: str, path: str, **values: Any) -> dict[str, Any]:
+        return problem(await self.ask(method, path, **values), status, kind)
+
+
+def problem(reply: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """A reply is the wanted problem, in full form."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = reply.json()
+    assert body["type"] == (f"urn:warmfleet:problem:{kind}" if kind else "about:blank")
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+def token(player: str) -> str:
+    return PlayerTokens(SECRET).issue(PlayerId(player))
+
+
+def ticket(*names: str, queue: str = "duel", rating: Any = 1500) -> dict[str, Any]:
+    return {"queue": queue, "players": [{"id": name, "attributes": {"rating": rating}} for name in names]}
+
+
+@pytest.fixture
+async def api(valkey: StoreClient) -> AsyncIterator[Api]:
+    """The API alone; tickets stay where they are."""
+    allocator = FakeAllocator()
+    app, watch = make(valkey, allocator)
+    watching = asyncio.create_task(watch.run())
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
+        yield Api(url, http, allocator)
+    watching.cancel()
+    await asyncio.wait([watching])
+
+
+@asynccontextmanager
+async def directing(api: Api, client: StoreClient) -> AsyncIterator[None]:
+    task = asyncio.create_task(Director(RATED, TicketStore(client), api.allocator).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_create_read_cancel(api: Api) -> None:
+    reply = await api.ask("POST", "/v1/tickets", json=ticket("ann"))
+    made = reply.json()
+    assert reply.status_code == 201
+    assert reply.headers["location"] == f"/v1/tickets/{made['id']}"
+    assert made.pop("createdAt").endswith("Z")
+    player = {"id": "ann", "attributes": {"rating": 1500}, "latencies": {}}
+    assert made == {"id": made["id"], "queue": "duel", "state": "queued", "players": [player]}
+    path = f"/v1/tickets/{made['id']}"
+    assert (await api.ask("GET", path)).json()["state"] == "queued"
+    assert (await api.ask("GET", "/v1/queues", by="")).json()[0] == {
+        "name": "duel",
+        "depth": 1,
+        "playersPerMatch": 2,
+        "teams": {"red": 1, "blue": 1},
+        "partyMax": 1,
+    }
+    for _ in range(2):
+        reply = await api.ask("DELETE", path)
+        assert (reply.status_code, reply.content) == (204, b"")
+    assert (await api.ask("GET", path)).json()["state"] == "cancelled"
+
+
+async def test_every_kind_of_attribute_comes_back(api: Api) -> None:
+    players = [
+        {"id": name, "attributes": {"mode": "ctf", "maps": ["ice", "rock"], "level": 3}, "latencies": {"eu": 20.5}}
+        for name in ("ann", "bob")
+    ]
+    reply = await api.ask("POST", "/v1/tickets", json={"queue": "squad", "players": players})
+    assert reply.status_code == 201, reply.text
+    assert reply.json()["players"] == players
+    assert (await api.ask("GET", reply.headers["location"], by="bob")).json()["players"] == players
+
+
+async def test_idempotency_keys(api: Api) -> None:
+    first = await api.queue("ann", headers={"Idempotency-Key": "k"})
+    assert await api.queue("ann", headers={"Idempotency-Key": "k"}) == first
+    assert (await api.queue("bob", headers={"Idempotency-Key": "k"}))["id"] != first["id"], "keys are a player's own"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Basic YW5uOmFubg==",
+        "Bearer rubbish",
+        "Bearer a.b.c d",
+        f"Bearer {jwt.encode({'sub': 'ann', 'exp': 1}, SECRET)}",
+        f"Bearer {jwt.encode({'sub': 'ann'}, SECRET)}",
+        f"Bearer {jwt.encode({'exp': 10**10}, SECRET)}",
+        f"Bearer {jwt.encode({'sub': '', 'exp': 10**10}, SECRET)}",
+        f"Bearer {jwt.encode({'sub': 'a' * 65, 'exp': 10**10}, SECRET)}",
+        f"Bearer {jwt.encode({'sub': 'ann', 'exp': 10**10}, b'another secret of thirty-two bytes..')}",
+        f"Bearer {jwt.encode({'sub': 'ann', 'exp': 10**10}, None, algorithm='none')}",
+    ],
+)
+async def test_401(api: Api, authorization: str) -> None:
+    for method, path in (
+        ("POST", "/v1/tickets"),
+        ("GET", "/v1/tickets/duel.x"),
+        ("DELETE", "/v1/tickets/duel.x"),
+        ("GET", "/v1/tickets/duel.x/events"),
+        ("GET", "/v1/sessions/arena.x/seat"),
+    ):
+        headers = {"Authorization": authorization} if authorization else {}
+        reply = await api.ask(method, path, by="", headers=headers, json=ticket("ann") if method == "POST" else None)
+        problem(reply, 401, "unauthorized")
+        assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_403_for_a_party_without_oneself(api: Api) -> None:
+    await api.refused(403, "not-your-party", "POST", "/v1/tickets", by="eve", json=ticket("ann"))
+
+
+async def test_404(api: Api) -> None:
+    """What does not exist and what belongs to others look the same."""
+    made = await api.queue("ann")
+    for name in (made["id"], "duel.unknown", "nowhere.x", "x", "%00", "%ff.%ff"):
+        for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+            await api.refused(404, "not-found", method, f"/v1/tickets/{name}{rest}", by="eve")
+    await api.refused(404, "", "GET", "/v1/nothing")
+    await api.refused(405, "", "PUT", "/v1/tickets")
+
+
+async def test_409_for_a_second_live_ticket(api: Api) -> None:
+    made = await api.queue("ann")
+    body = await api.refused(409, "live-ticket", "POST", "/v1/tickets", json=ticket("ann"))
+    assert body["ticket"] == made["id"]
+
+
+async def test_409_for_a_ticket_that_is_being_placed(api: Api, valkey: StoreClient) -> None:
+    api.allocator.hold.clear()
+    async with directing(api, valkey):
+        made = [await api.queue(name) for name in ("ann", "bob")]
+        path = f"/v1/tickets/{made[0]['id']}"
+        await until(lambda: _state_is(api, path, "placing"))
+        await api.refused(409, "too-late", "DELETE", path)
+        api.allocator.hold.set()
+        await until(lambda: _state_is(api, path, "assigned"))
+
+
+async def _state_is(api: Api, path: str, state: str) -> bool:
+    return (await api.ask("GET", path)).json()["state"] == state
+
+
+async def test_413_whether_the_length_is_declared_or_not(api: Api) -> None:
+    large = b" " * MAX_BODY_BYTES + b"{}"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(large), 8192):
+            yield large[start : start + 8192]
+
+    await api.refused(413, "too-large", "POST", "/v1/tickets", content=large)
+    chunked = {"Content-Type": "application/json"}
+    await api.refused(413, "too-large", "POST", "/v1/tickets", content=pieces(), headers=chunked)
+
+
+SQUADDIE = {"id": "ann", "attributes": {"mode": "ctf", "maps": ["ice"]}, "latencies": {"eu": 20}}
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("", "body"),
+        ("{", "body"),
+        ("[]", "body"),
+        ("{}", "queue"),
+        (json.dumps(ticket("ann") | {"extra": 1}), "extra"),
+        (json.dumps(ticket("ann", queue="nowhere")), "there are: duel, squad, small"),
+        (json.dumps({"queue": "duel", "players": []}), "players"),
+        (json.dumps(ticket("ann", "bob")), "a larger party"),
+        (json.dumps(ticket("ann", "ann", queue="squad")), "twice"),
+        (json.dumps(ticket("ann", rating=float("nan"))), "rating"),
+        (json.dumps(ticket("ann", rating=float("-inf"))), "rating"),
+        (json.dumps(ticket("ann")).replace("1500", "1e999"), "rating"),
+        (json.dumps(ticket("ann", rating=True)), "rating"),
+        (json.dumps(ticket("ann", rating=None)), "rating"),
+        (json.dumps(ticket("ann", rating="1500")), "players.0.attributes.rating: queue duel wants a number"),
+        (json.dumps(ticket("ann", rating=["1500"])), "players.0.attributes.rating: queue duel wants a number"),
+        (json.dumps(ticket("ann", rating=[1500])), "rating"),
+        (json.dumps(ticket("ann", rating={"mean": 1500})), "rating"),
+        (json.dumps({"queue": "duel", "players": [{"id": "ann"}]}), "players.0.attributes.rating"),
+        (json.dumps(ticket("an n")), "players.0.id"),
+        (json.dumps(ticket("a{nn}")), "players.0.id"),
+        (json.dumps(ticket("a" * 65)), "players.0.id"),
+        (json.dumps(ticket("a\x00")), "players.0.id"),
+        ('{"queue": "duel", "players": [{"id": "\\ud800"}]}', "players.0.id"),
+        (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {}}]}), "players.0.latencies"),
+        (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": -1}}]}), "latencies.eu"),
+        (
+            json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": float("nan")}}]}),
+            "eu: true, false, NaN",
+        ),
+        (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": True}}]}), "eu: true, false, NaN"),
+        (json.dumps({"queue": "squad", "players": [SQUADDIE | {"attributes": {"maps": ["ice"]}}]}), "mode"),
+        (json.dumps({"queue": "squad", "players": [SQUADDIE | {"attributes": {"mode": "ctf"}}]}), "maps"),
+        (
+            json.dumps({"queue": "squad", "players": [SQUADDIE | {"attributes": {"mode": "ctf", "maps": "ice"}}]}),
+            "players.0.attributes.maps: queue squad wants a list of strings",
+        ),
+    ],
+)
+async def test_422_names_the_field(api: Api, body: str, names: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused = await api.refused(422, "invalid", "POST", "/v1/tickets", content=body, headers=headers)
+    assert names in refused["detail"]
+    assert (await api.ask("GET", "/v1/queues")).json()[0]["depth"] == 0
+
+
+@pytest.mark.parametrize("wait", ["nan", "-1", "61", "inf", "soon"])
+async def test_422_for_a_wait_that_is_none(api: Api, wait: str) -> None:
+    made = await api.queue("ann")
+    await api.refused(422, "invalid", "GET", f"/v1/tickets/{made['id']}", params={"wait": wait})
+
+
+async def test_a_number_too_long_to_parse_is_refused(api: Api) -> None:
+    headers = {"Content-Type": "application/json"}
+    body = json.dumps(ticket("ann")).replace("1500", "1" * 5000)
+    reply = await api.ask("POST", "/v1/tickets", content=body, headers=headers)
+    assert reply.status_code in (400, 422)
+    made = await api.queue("ann")
+    headers = {"Last-Event-ID": "9" * 5000}
+    await api.refused(422, "invalid", "GET", f"/v1/tickets/{made['id']}/events", headers=headers)
+
+
+async def test_429_says_when_to_come_back_and_is_each_players_own(valkey: StoreClient) -> None:
+    app, _ = make(valkey, FakeAllocator(), requests_per_s=0.5)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        api = Api(url, http, FakeAllocator())
+        for _ in range(2):
+            await api.refused(404, "not-found", "GET", "/v1/tickets/duel.x")
+        reply = await api.ask("GET", "/v1/tickets/duel.x")
+        problem(reply, 429, "rate-limit")
+        assert 1 <= int(reply.headers["retry-after"]) <= 3
+        await api.refused(404, "not-found", "GET", "/v1/tickets/duel.x", by="bob")
+
+
+async def test_503_when_the_queue_is_full_or_the_store_is_away(api: Api) -> None:
+    reply = await api.ask("POST", "/v1/tickets", json=ticket("ann", queue="small"))
+    problem(reply, 503, "queue-full")
+    assert reply.headers["retry-after"] == "5"
+    nowhere = connect(f"redis://127.0.0.1:{free_port()}/0")
+    app, _ = make(nowhere, FakeAllocator())
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        away = Api(url, http, FakeAllocator())
+        for method, path in (
+            ("POST", "/v1/tickets"),
+            ("GET", "/v1/tickets/duel.x"),
+            ("DELETE", "/v1/tickets/duel.x"),
+            ("GET", "/v1/tickets/duel.x/events"),
+            ("GET", "/v1/queues"),
+            ("GET", "/readyz"),
+        ):
+            reply = await away.ask(method, path, json=ticket("ann") if method == "POST" else None)
+            problem(reply, 503, "store-unavailable")
+            assert reply.headers["retry-after"] == "1"
+        assert (await away.ask("GET", "/healthz")).text == "ok\n"
+        with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+            await watch(away, "duel.x")
+        assert refused.value.response.status_code == 503
+    await nowhere.aclose()
+
+
+async def test_500_has_an_id_and_no_secrets(valkey: StoreClient) -> None:
+    class Broken(FakeAllocator):
+        async def find(self, session: object) -> None:
+            raise RuntimeError("the password is swordfish")
+
+    app, _ = make(valkey, Broken())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(base_url="http://api", transport=transport) as http:
+        body = await Api("", http, Broken()).refused(500, "internal", "GET", "/v1/sessions/arena.x/seat")
+    assert "swordfish" not in json.dumps(body)
+
+
+def events_of(text: str) -> list[tuple[int, dict[str, Any]]]:
+    found = []
+    for block in filter(None, text.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            assert fields["event"] == "state"
+            found.append((int(fields["id"]), json.loads(fields["data"])))
+    return found
+
+
+async def test_events_are_followed_to_the_end_and_resumed(api: Api, valkey: StoreClient) -> None:
+    ann = await api.queue("ann")
+    path = f"/v1/tickets/{ann['id']}/events"
+    following = asyncio.create_task(api.ask("GET", path))
+    async with directing(api, valkey):
+        await until(lambda: _state_is(api, f"/v1/tickets/{ann['id']}", "searching"))
+        await api.queue("bob")
+        reply = await following
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.headers["cache-control"] == "no-store"
+    events = events_of(reply.text)
+    ids = [number for number, _ in events]
+    assert ids == sorted(set(ids))
+    states = [body["state"] for _, body in events]
+    order = ("queued", "searching", "placing", "assigned")
+    assert states == [state for state in order if state in states]
+    assert states[-1] == "assigned"
+    last = events[-1][1]["assignment"]
+    assert last["ports"] == {"websocket": 7001}
+    for after, wanted in ((ids[-1] - 1, [ids[-1]]), (ids[-1], []), (0, [ids[-1]])):
+        resumed = await api.ask("GET", path, headers={"Last-Event-ID": str(after)})
+        assert [number for number, _ in events_of(resumed.text)] == wanted
+    rubbish = await api.ask("GET", path, headers={"Last-Event-ID": "rubbish"})
+    assert [number for number, _ in events_of(rubbish.text)] == [ids[-1]]
+
+
+async def test_an_outage_swallows_no_event(api: Api, valkey: StoreClient) -> None:
+    """The allocator's part of the store is away while the last event is made up: it is made up again."""
+    ann = await api.queue("ann")
+    following = asyncio.create_task(api.ask("GET", f"/v1/tickets/{ann['id']}/events"))
+    find, failures = api.allocator.find, 2
+
+    async def failing(session: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreUnavailable("away")
+        return await find(session)
+
+    api.allocator.find = failing  # type: ignore[method-assign]
+    async with directing(api, valkey):
+        await api.queue("bob")
+        events = events_of((await following).text)
+    assert not failures
+    assert events[-1][1]["state"] == "assigned"
+
+
+async def watch(api: Api, name: str, *, by: str = "ann") -> websockets.ClientConnection:
+    url = f"{api.url.replace('http', 'ws')}/v1/tickets/{name}/watch"
+    protocols = [websockets.Subprotocol("warmfleet.tickets.1"), websockets.Subprotocol(f"bearer.{token(by)}")]
+    return await websockets.connect(url, subprotocols=protocols, proxy=None)
+
+
+async def test_watching_over_websocket(api: Api, valkey: StoreClient) -> None:
+    ann = await api.queue("ann")
+    socket = await watch(api, ann["id"])
+    assert socket.subprotocol == "warmfleet.tickets.1"
+    assert json.loads(await socket.recv())["state"] == "queued"
+    async with directing(api, valkey):
+        await api.queue("bob")
+        states = [json.loads(message) async for message in socket]
+    assert states[-1]["state"] == "assigned"
+    assert states[-1]["assignment"]["seat"]["team"] in ("red", "blue")
+    assert socket.close_code == 1000
+
+
+async def test_a_watch_is_refused_with_a_problem(api: Api) -> None:
+    ann = await api.queue("ann")
+    for name, by, status in ((ann["id"], "", 401), (ann["id"], "eve", 404), ("duel.x", "ann", 404)):
+        with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+            await watch(api, name, by=by)
+        assert refused.value.response.status_code == status
+        assert refused.value.response.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_watcher_that_has_gone_is_forgotten(valkey: StoreClient) -> None:
+    app, ticket_watch = make(valkey, FakeAllocator())
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        api = Api(url, http, FakeAllocator())
+        ann = await api.queue("ann")
+        socket = await watch(api, ann["id"])
+        await socket.recv()
+        assert ticket_watch._watchers
+        await socket.close()
+
+        async def forgotten() -> bool:
+            return not ticket_watch._watchers
+
+        await until(forgotten)
+
+
+async def test_long_poll(api: Api, valkey: StoreClient) -> None:
+    ann = await api.queue("ann")
+    path = f"/v1/tickets/{ann['id']}"
+    assert (await api.ask("GET", path, params={"wait": 0.05})).json()["state"] == "queued"
+    polling = asyncio.create_task(api.ask("GET", path, params={"wait": 20}))
+    await asyncio.sleep(0.05)
+    assert (await api.ask("DELETE", path)).status_code == 204
+    assert (await polling).json()["state"] == "cancelled"
+    assert (await api.ask("GET", path, params={"wait": 20})).json()["state"] == "cancelled"
+
+
+async def test_seats(api: Api, valkey: StoreClient) -> None:
+    """A fresh token each time that the server takes once; nobody else's seat, and none of a match that is over."""
+    async with directing(api, valkey), Matchmaking(api.url, token("ann")) as ann:
+        made = await api.queue("ann")
+        await api.queue("bob")
+        assignment = await ann.assignment(made["id"])
+        first, second = await ann.seat(assignment["session"]), await ann.seat(assignment["session"])
+    assert first["host"] == "h"
+    assert {**first, "token": ""} == {**second, "token": ""} == {**assignment, "token": ""}
+    verifier = SeatVerifier([SEATS.public_key], ServerName(first["server"]))
+    assert len({assignment["token"], first["token"], second["token"]}) == 3
+    for each in (assignment, first, second):
+        grant = verifier.verify(each["token"], time.time())
+        assert (grant.player, grant.session, grant.epoch) == ("ann", first["session"], 1)
+        assert (grant.seat, grant.team) == (each["seat"]["index"], each["seat"]["team"])
+    with pytest.raises(SeatRefused):
+        verifier.verify(first["token"], time.time())
+    path = f"/v1/sessions/{first['session']}/seat"
+    await api.refused(403, "no-seat", "GET", path, by="eve")
+    await api.refused(404, "not-found", "GET", "/v1/sessions/arena.unknown/seat")
+    await api.refused(404, "not-found", "GET", "/v1/sessions/rubbish/seat")
+    (name, placed), *_ = api.allocator.sessions.items()
+    api.allocator.sessions[name] = replace(
+        placed, session=replace(placed.session, epoch=2, server=ServerName("arena-2"))
+    )
+    moved = (await api.ask("GET", path)).json()
+    assert (moved["epoch"], moved["server"]) == (2, "arena-2")
+    assert SeatVerifier([SEATS.public_key], ServerName("arena-2")).verify(moved["token"], time.time()).epoch == 2
+    api.allocator.sessions[name] = replace(placed, session=replace(placed.session, state=SessionState.ENDED))
+    await api.refused(410, "over", "GET", path)
+    over = (await api.ask("GET", f"/v1/tickets/{made['id']}")).json()
+    assert over["reason"] == "the match is over"
+    assert "assignment" not in over
+
+
+async def test_development_players(api: Api) -> None:
+    (one, bearer), (other, _) = await development_player(api.url, "Ann B."), await development_player(api.url, "Ann B.")
+    assert one.startswith("Ann-B-")
+    assert one != other
+    headers = {"Authorization": f"Bearer {bearer}"}
+    reply = await api.ask("POST", "/v1/tickets", by="", headers=headers, json=ticket(one))
+    assert reply.status_code == 201
+
+
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+]
+
+
+async def test_the_openapi_document_tells_the_truth(api: Api) -> None:
+    """Random requests, valid and not: never a 5xx, and every reply is what the document says."""
+    over = (await api.queue("ann"))["id"]
+    assert (await api.ask("DELETE", f"/v1/tickets/{over}")).status_code == 204
+    schema = schemathesis.openapi.from_dict((await api.http.get("/openapi.json")).json())
+    seen: Counter[tuple[str, int]] = Counter()
+    await asyncio.to_thread(_explore, schema, api.url, over, seen)
+    wanted = {
+        ("POST /v1/tickets", 201),
+        ("POST /v1/tickets", 422),
+        ("GET /v1/tickets/{ticket}", 200),
+        ("GET /v1/tickets/{ticket}", 404),
+        ("GET /v1/tickets/{ticket}", 422),
+        ("DELETE /v1/tickets/{ticket}", 204),
+        ("GET /v1/tickets/{ticket}/events", 200),
+        ("GET /v1/sessions/{session}/seat", 404),
+        ("POST /v1/dev/players", 201),
+        ("GET /v1/queues", 200),
+        ("GET /metrics", 200),
+    }
+    assert wanted <= set(seen), seen
+
+
+def _explore(schema: Any, url: str, over: str, seen: Counter[tuple[str, int]]) -> None:
+    """Ask every operation; of the valid requests half are made to mean something: a queue and a ticket that exist."""
+    with requests.Session() as session:
+        session.trust_env = False
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            for mode in GenerationMode:
+
+                @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+                @given(
+                    operation.as_strategy(generation_mode=mode), st.booleans() if mode.is_positive else st.just(False)
+                )
+                def ask(case: Any, sensible: bool) -> None:
+                    player = "ann"
+                    if sensible:
+                        if "ticket" in case.path_parameters:
+                            case.path_parameters["ticket"] = over
+                        if case.operation.label == "POST /v1/tickets":
+                            player = f"player-{seen.total()}"
+                            case.body = ticket(player)
+                    headers = {"Authorization": f"Bearer {token(player)}"}
+                    reply = case.call(base_url=url, session=session, headers=headers, timeout=30)
+                    case.validate_response(reply, checks=CHECKS)
+                    seen[case.operation.label, reply.status_code] += 1
+
+                try:
+                    ask()
+                except Unsatisfiable:
+                    pass  # nothing about this operation can be wrong
