@@ -1,5 +1,6 @@
 """Host ports for local game servers, from a range, tried before they are given."""
 
+import random
 import socket
 from collections.abc import Collection, Iterator
 
@@ -12,11 +13,15 @@ class NoFreePort(Exception):
 
 
 class PortRange:
-    """Hands out ports in turn, so that one just freed is not given again at once."""
+    """
+    Hands out ports in turn, so that one just freed is not given again at once.
 
-    def __init__(self, ports: range = DEFAULT_RANGE) -> None:
+    It begins anywhere in the range: two systems on one machine would else try the same ports at the same moment.
+    """
+
+    def __init__(self, ports: range = DEFAULT_RANGE, rng: random.Random | None = None) -> None:
         self._ports = ports
-        self._next = 0
+        self._next = (rng or random.SystemRandom()).randrange(len(ports))
 
     def take(self, names: Collection[str], taken: Collection[int]) -> dict[str, int]:
         """Choose a port for each name, none of `taken`, none in use by another program. Raises NoFreePort."""
