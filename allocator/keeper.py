@@ -9,9 +9,8 @@ where two overlap for a moment, each action is still safe by itself.
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import assert_never
 
-import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
@@ -19,6 +18,7 @@ from allocator.model import Allocation, FleetPolicy, ServerState
 from allocator.planner import Action, Adopt, Allocate, Drop, End, Free, HandBack, Move, plan, shortage
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
 from allocator.shelf import Shelf, ShelfState
+from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import ServerName
 from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import wake_channel
@@ -37,7 +37,7 @@ class ShelfKeeper:
         self,
         policy: FleetPolicy,
         shelf: Shelf,
-        client: redis.asyncio.Redis,
+        client: StoreClient,
         backend: Backend,
         *,
         on_shortage: Callable[[int], None] = lambda servers: None,
@@ -67,7 +67,9 @@ class ShelfKeeper:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep(), name=f"keep-{self.policy.name}")
             tasks.create_task(self._watch_backend(), name=f"watch-backend-{self.policy.name}")
-            tasks.create_task(self._watch_store(), name=f"watch-store-{self.policy.name}")
+            channels = [wake_channel(self.policy.name)]
+            hearing = listen(self._client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
+            tasks.create_task(hearing, name=f"watch-store-{self.policy.name}")
 
     async def round(self) -> bool:
         """
@@ -75,8 +77,9 @@ class ShelfKeeper:
 
         Raises: StoreUnavailable, BackendUnavailable.
         """
-        observed = await self._backend.servers(self.policy.name)
+        # The shelf first: a server that another keeper shelves meanwhile must not look like an entry whose server is gone.
         self.seen = await self._shelf.observe(self.policy.name)
+        observed = await self._backend.servers(self.policy.name)
         ready = sum(server.state is ServerState.READY for server in observed)
         self._on_shortage(shortage(self.policy, self.seen, ready))
         done = False
@@ -176,18 +179,4 @@ class ShelfKeeper:
                     self._wake.set()
             except BackendUnavailable as error:
                 log.warning("watch_broke", fleet=self.policy.name, error=str(error))
-            await asyncio.sleep(_RETRY_S)
-
-    async def _watch_store(self) -> None:
-        while True:
-            pubsub: Any = self._client.pubsub()
-            try:
-                await pubsub.subscribe(wake_channel(self.policy.name))
-                while True:
-                    if await pubsub.get_message(ignore_subscribe_messages=True, timeout=None) is not None:
-                        self._wake.set()
-            except (RedisError, OSError) as error:
-                log.warning("watch_broke", fleet=self.policy.name, error=str(error))
-            finally:
-                await pubsub.aclose()
             await asyncio.sleep(_RETRY_S)

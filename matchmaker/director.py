@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from allocator.model import Allocation, AllocationRequest
+from gameserver.sessions.client import listen
 from gameserver.sessions.model import MatchId, Seat
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.matching.form import form_matches
@@ -63,7 +63,9 @@ class Director:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._direct(), name=f"direct-{self.queue.name}")
-                tasks.create_task(self._listen(), name=f"listen-{self.queue.name}")
+                channels = [wake_channel(self.queue.name)]
+                hearing = listen(self._store.client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
+                tasks.create_task(hearing, name=f"listen-{self.queue.name}")
         finally:
             for saga in self._sagas.values():
                 saga.cancel()
@@ -177,21 +179,6 @@ class Director:
             ),
             fleets=proposal.fleets,
         )
-
-    async def _listen(self) -> None:
-        while True:
-            pubsub: Any = self._store.client.pubsub()
-            try:
-                await pubsub.subscribe(wake_channel(self.queue.name))
-                self._wake.set()
-                while True:
-                    if await pubsub.get_message(ignore_subscribe_messages=True, timeout=None) is not None:
-                        self._wake.set()
-            except (RedisError, OSError) as error:
-                log.warning("listening_broke", queue=self.queue.name, error=str(error))
-            finally:
-                await pubsub.aclose()
-            await asyncio.sleep(_RETRY_S)
 
 
 def _assignment(placed: Allocation) -> dict[str, Any]:

@@ -7,14 +7,20 @@ have no timeout here, and every command runs under `asyncio.timeout`, which keep
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import redis.asyncio
+import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+log = structlog.get_logger(__name__)
+
 COMMAND_TIMEOUT_S = 2.0
+_LISTEN_AGAIN_S = 0.2
 
 
 class StoreClient(redis.asyncio.Redis):
@@ -27,6 +33,32 @@ class StoreClient(redis.asyncio.Redis):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             raise RedisTimeoutError(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
+
+
+async def listen(
+    client: StoreClient, channels: Sequence[str], heard: Callable[[bytes], None], *, subscribed: Callable[[], None]
+) -> NoReturn:
+    """
+    Hear every message of some channels until cancelled, through outages.
+
+    Args:
+        heard: told each message's data.
+        subscribed: told after each (re)connection, since messages in between were missed.
+    """
+    while True:
+        pubsub: Any = client.pubsub()
+        try:
+            await pubsub.subscribe(*channels)
+            subscribed()
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
+                if message is not None:
+                    heard(message["data"])
+        except (RedisError, OSError) as error:
+            log.warning("listening_broke", channels=list(channels), error=str(error))
+        finally:
+            await pubsub.aclose()
+        await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
 def connect(url: str) -> StoreClient:

@@ -8,18 +8,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
 
-import structlog
-from redis.exceptions import RedisError
-
-from gameserver.sessions.client import StoreClient
+from gameserver.sessions.client import StoreClient, listen
 from matchmaker.model import QueueName, TicketId
 from matchmaker.store import changed_channel
-
-log = structlog.get_logger(__name__)
-
-_RETRY_S = 0.2
 
 
 class TicketWatch:
@@ -44,21 +36,14 @@ class TicketWatch:
 
     async def run(self) -> None:
         """Listen until cancelled; after an outage everyone is woken, since something may have been missed."""
-        while True:
-            pubsub: Any = self._client.pubsub()
-            try:
-                await pubsub.subscribe(*self._channels)
-                for events in tuple(self._watchers.values()):
-                    self._set(events)
-                while True:
-                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-                    if message is not None:
-                        self._set(self._watchers.get(TicketId(message["data"].decode()), ()))
-            except (RedisError, OSError) as error:
-                log.warning("listening_broke", error=str(error))
-            finally:
-                await pubsub.aclose()
-            await asyncio.sleep(_RETRY_S)
+        await listen(self._client, self._channels, self._changed, subscribed=self._wake_all)
+
+    def _changed(self, ticket: bytes) -> None:
+        self._set(self._watchers.get(TicketId(ticket.decode()), ()))
+
+    def _wake_all(self) -> None:
+        for events in tuple(self._watchers.values()):
+            self._set(events)
 
     @staticmethod
     def _set(events: Iterable[asyncio.Event]) -> None:

@@ -103,12 +103,12 @@ async def test_tickets_are_assigned(store: TicketStore) -> None:
         tickets = await crowd(store, 4)
         await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
     await assert_each_is_in_one_match(store, allocator, tickets)
-    first = allocator.requests[0]
+    assignment = (await record_of(store, tickets[0])).assignment
+    assert assignment is not None
+    first = next(request for request in allocator.requests if assignment["session"].endswith(f".{request.match}"))
     assert first.options == {"queue": "duel", "map": "ice"}
     assert not first.retried
     assert [(seat.index, seat.team) for seat in first.seats] == [(0, "red"), (1, "blue")]
-    assignment = (await record_of(store, tickets[0])).assignment
-    assert assignment is not None
     assert assignment["temperature"] == "shelf"
     assert assignment["seats"] == {seat.player: seat.index for seat in first.seats}
 
