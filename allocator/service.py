@@ -68,11 +68,11 @@ class Allocator:
                     return Unavailable(reason=f"session {found.session.id} has ended")
                 return replace(found, waited_s=time.monotonic() - begun_s)
         except TimeoutError:
-            await self._abandon(request)
+            await self._give_up(request)
             return Unavailable(reason=f"no server within {deadline_s:g} s")
         except asyncio.CancelledError:
             # The caller is gone: nobody would ever use what was claimed.
-            await asyncio.shield(self._abandon(request))
+            await self._give_up(request)
             raise
 
     async def find(self, session: SessionId) -> Allocation | None:
@@ -165,6 +165,15 @@ class Allocator:
         for fleet in request.fleets:
             if fleet != but:
                 await self._until_answered(self._shelf.abandon, session_id(fleet, request.match))
+
+    async def _give_up(self, request: AllocationRequest) -> None:
+        """Abandon to the end, also when cancelled meanwhile: half of it would leave a waiter or a room behind."""
+        abandoning = asyncio.create_task(self._abandon(request), name=f"abandon-{request.match}")
+        try:
+            await asyncio.shield(abandoning)
+        except asyncio.CancelledError:
+            await asyncio.wait([abandoning])
+            raise
 
     async def _abandon(self, request: AllocationRequest) -> None:
         """Hold nothing any more; if the store is away, silent waiters and sessions that nobody joins expire by themselves."""

@@ -55,18 +55,29 @@ local function take_room(p, id, avoid)
   return {'server', server, 'room', room, 'host', place[1], 'ports', place[2]}
 end
 
--- Give a session's room back; with recycle '0' the room is spent instead. Only the session that holds it can.
-local function free_room(p, id, record, recycle)
-  local held = redis.call('HMGET', record, 'server', 'room')
-  if not held[1] then return end
-  local key, field = p .. 'server:' .. held[1], 'room:' .. held[2]
+-- Give the room of a server back; with recycle '0' it is spent instead. Only the session that holds it can.
+local function free_at(p, id, server, room, recycle)
+  local key, field = p .. 'server:' .. server, 'room:' .. room
   if redis.call('HGET', key, field) ~= id then return end
   redis.call('HDEL', key, field)
   if recycle == '0' then
     redis.call('HINCRBY', key, 'spent', 1)
   else
-    redis.call('RPUSH', p .. 'rooms:' .. held[1], held[2])
-    reshelve(p, held[1])
+    redis.call('RPUSH', p .. 'rooms:' .. server, room)
+    reshelve(p, server)
+  end
+end
+
+local function free_room(p, id, record, recycle)
+  local held = redis.call('HMGET', record, 'server', 'room')
+  if held[1] then return free_at(p, id, held[1], held[2], recycle) end
+  -- Its record has expired, so only the servers know where it was.
+  for _, server in ipairs(redis.call('SMEMBERS', p .. 'servers')) do
+    local fields = redis.call('HGETALL', p .. 'server:' .. server)
+    for i = 1, #fields, 2 do
+      local room = string.match(fields[i], '^room:(%d+)$')
+      if room and fields[i + 1] == id then free_at(p, id, server, room, recycle) end
+    end
   end
 end
 
@@ -145,12 +156,12 @@ local function shelf_abandon(keys, args)
   return 1
 end
 
--- KEYS[2]: session. ARGV: session id, recycle ('1' or '0'). Frees the room of a session that has ended. Returns 1 when it had ended.
+-- KEYS[2]: session. ARGV: session id, recycle ('1' or '0'). Frees the room of a session that has ended, or whose record is gone. Returns 1 then.
 local function shelf_release(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
   local state = redis.call('HGET', record, 'state')
   if state and state ~= 'ended' then return 0 end
-  if state then free_room(p, id, record, args[2]) end
+  free_room(p, id, record, args[2])
   redis.call('SREM', p .. 'ended', id)
   redis.call('SREM', p .. 'lost', id)
   publish(p)
@@ -217,6 +228,9 @@ local function shelf_drop(keys, args)
   local lost, fields = {}, redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 5) == 'room:' then
+      local record = p .. 'session:' .. fields[i + 1]
+      -- The time limit for its move begins now, however long it has been live.
+      if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'changed_ms', now_ms()) end
       redis.call('SADD', p .. 'lost', fields[i + 1])
       lost[#lost + 1] = fields[i + 1]
     end

@@ -39,7 +39,7 @@ class FakeBackend:
         self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
     ) -> GameServer | None:
         self._check()
-        for server in await self.servers(fleet):
+        for server in self._of(fleet):
             if server.state is ServerState.READY:
                 taken = replace(
                     server,
@@ -55,13 +55,14 @@ class FakeBackend:
 
     async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
         self._check()
-        return tuple(server for server in self.all.values() if server.fleet == fleet)
+        return self._of(fleet)
 
     async def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
         changes: asyncio.Queue[GameServer] = asyncio.Queue()
         self._watchers.append(changes)
         try:
-            for server in await self.servers(fleet):
+            self._check()
+            for server in self._of(fleet):
                 yield server
             while True:
                 server = await changes.get()
@@ -82,6 +83,9 @@ class FakeBackend:
         self._check()
         self.kill(server)
         self._maybe_lose()
+
+    def _of(self, fleet: FleetName) -> tuple[GameServer, ...]:
+        return tuple(server for server in self.all.values() if server.fleet == fleet)
 
     def _set(self, server: GameServer) -> None:
         self.all[server.name] = server
