@@ -25,7 +25,9 @@ class Report:
         self._command = command
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, metric: str, value: float | str, unit: str, *, goal: float | None = None, at_least: bool = False) -> None:
+    def add(
+        self, metric: str, value: float | str, unit: str, *, goal: float | None = None, at_least: bool = False
+    ) -> None:
         """Add a row; with `at_least` the goal is a lower bound, else an upper one."""
         met = None
         if goal is not None:
