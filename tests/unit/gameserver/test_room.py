@@ -1,0 +1,312 @@
+"""A room, with connections in memory and a clock of the test's."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from gameserver.client.session import ClientSession, Ended, Happened, Seated, WorldSeen
+from gameserver.game import Columns, Game, Player
+from gameserver.protocol import messages as m
+from gameserver.protocol.schema import Fields, Schema, Table, UInt
+from gameserver.room import INPUTS_PER_TICK, RECONNECT_WINDOW_S, Member, Room
+from gameserver.seats import SeatGrant
+from gameserver.sessions.model import PlayerId, ServerName, Session, SessionId, SessionState
+from gameserver.sessions.port import SessionGone, StoreUnavailable
+
+
+class Counting(Game):
+    """Counts steps and remembers what it was told; `fail` names the call that raises."""
+
+    schema: ClassVar[Schema] = Schema(count=Table(steps=UInt(16)))
+    inputs: ClassVar[Fields] = Fields(slot=UInt(8))
+    fail: ClassVar[str] = ""
+
+    def __init__(self, room: Any) -> None:
+        super().__init__(room)
+        self.steps = 0
+        self.log: list[str] = []
+
+    def _told(self, what: str, detail: str) -> None:
+        self.log.append(f"{what} {detail}")
+        if what == self.fail:
+            raise RuntimeError(what)
+
+    def join(self, player: Player) -> None:
+        self._told("join", player.id)
+        self.room.event("hello", player=player.id)
+
+    def leave(self, player: Player) -> None:
+        self._told("leave", player.id)
+
+    def input(self, player: Player, data: Mapping[str, Any]) -> None:
+        self._told("input", f"{player.id} {data['slot']}")
+        if data["slot"] == 99:
+            self.room.kick(player, "cheat")
+        if data["slot"] == 98:
+            self.room.end(winner=player.id)
+
+    def step(self, dt_s: float) -> None:
+        self.steps += 1
+        self._told("step", "")
+
+    def snapshot(self) -> Mapping[str, Columns]:
+        if self.fail == "nonsense":
+            return {"count": {"id": [0], "wrong": [1]}}
+        self._told("snapshot", "")
+        return {"count": {"id": [0], "steps": [self.steps]}}
+
+    def save(self) -> bytes:
+        self._told("save", "")
+        return json.dumps(self.steps).encode()
+
+    def restore(self, state: bytes) -> None:
+        self.steps = json.loads(state)
+
+
+class Wire:
+    """A connection whose client is in the same process; it loses what `lose` says."""
+
+    def __init__(self, *, reliable: bool = True) -> None:
+        self.peer = "test"
+        self.reliable = reliable
+        self.client = ClientSession("t")
+        self.lose = False
+        self.closed: tuple[m.CloseCode, str] | None = None
+        self.baselines: list[int] = []
+
+    def send(self, message: bytes) -> None:
+        if self.closed is None and not self.lose:
+            self.client.receive(message, 0.0)
+
+    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+        self.baselines.append(m.SNAPSHOT_HEADER.unpack(head)[3])
+        self.send(head + body)
+        return not self.lose
+
+    def close(self, code: m.CloseCode, reason: str = "") -> None:
+        self.closed = self.closed or (code, reason)
+
+    def events(self, kind: type[Any]) -> list[Any]:
+        found = []
+        while (event := self.client.next_event()) is not None:
+            if isinstance(event, kind):
+                found.append(event)
+        return found
+
+
+class Store:
+    """Remembers; `errors` are raised by the next calls."""
+
+    def __init__(self) -> None:
+        self.checkpoints: list[tuple[int, bytes]] = []
+        self.ended: list[bytes] = []
+        self.errors: list[Exception] = []
+
+    def _maybe_raise(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def open(self, session: SessionId, *, server: ServerName, epoch: int) -> tuple[Session, bytes | None]:
+        raise NotImplementedError
+
+    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes) -> None:
+        self._maybe_raise()
+        self.checkpoints.append((tick, state))
+
+    async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
+        self._maybe_raise()
+        self.ended.append(results)
+
+    async def beat(self, server: ServerName, *, ttl_s: float) -> None:
+        raise NotImplementedError
+
+
+class Stage:
+    """A room at 100 Hz whose clock is moved by hand: each `tick` lets one tick pass."""
+
+    def __init__(self, store: Store | None = None, *, fail: str = "", checkpoint_interval_s: float = 0.0) -> None:
+        self.now_s = 0.0
+        self.store = store
+        game = type("Failing", (Counting,), {"fail": fail})
+        session = Session(
+            id=SessionId("f.m"), server=ServerName("f-1"), room=0, epoch=1, state=SessionState.LIVE, seats=()
+        )
+        self.room = Room(
+            session, game, seats=4, tick_rate_hz=100, store=store, checkpoint_interval_s=checkpoint_interval_s,
+            now=lambda: self.now_s,
+        )  # fmt: skip
+        self.game: Counting = self.room._game  # type: ignore[assignment]
+        self.task = asyncio.create_task(self.room.run())
+
+    async def tick(self, count: int = 1) -> None:
+        for _ in range(count):
+            before = self.room.tick
+            while self.room.tick == before and not self.task.done():
+                self.now_s += 0.01
+                await asyncio.sleep(0.011)
+
+    def join(self, name: str, *, reliable: bool = True) -> tuple[Wire, Member]:
+        wire = Wire(reliable=reliable)
+        grant = SeatGrant(
+            player=PlayerId(name), seat=len(self.room.members), team="", session=SessionId("f.m"),
+            server=ServerName("f-1"), epoch=1,
+        )  # fmt: skip
+        return wire, self.room.seat(grant, wire)
+
+    def send(self, wire: Wire, member: Member, *slots: int) -> None:
+        for slot in slots:
+            message = m.decode_client(wire.client.send_input({"slot": slot}))
+            assert isinstance(message, m.Input)
+            self.room.handle(member, message)
+
+    async def over(self) -> None:
+        async with asyncio.timeout(5):
+            while not self.task.done():
+                self.now_s += 0.01
+                await asyncio.sleep(0.002)
+
+
+async def test_calls_come_in_order() -> None:
+    """Join before input, inputs in order and a few a tick, a step and a snapshot every tick."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    await stage.tick()
+    stage.send(wire, member, *range(INPUTS_PER_TICK + 2))
+    await stage.tick(2)
+    assert stage.game.log[:3] == ["join ann", "step ", "snapshot "]
+    inputs = [line for line in stage.game.log if line.startswith("input")]
+    assert inputs == [f"input ann {i}" for i in range(INPUTS_PER_TICK + 2)]
+    first = stage.game.log.index(f"input ann {INPUTS_PER_TICK - 1}")
+    assert stage.game.log[first + 1] == "step "
+    assert wire.client.ack_input == INPUTS_PER_TICK + 2
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_deltas_follow_what_a_client_acknowledged() -> None:
+    """Full snapshots until the first acknowledgement, deltas against it afterwards, also across lost ones."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    await stage.tick(2)
+    assert set(wire.baselines) == {0}
+    stage.send(wire, member, 1)
+    acknowledged = wire.client.tick
+    wire.lose = True
+    await stage.tick(3)
+    wire.lose = False
+    await stage.tick()
+    assert wire.baselines[-1] == acknowledged
+    assert wire.events(WorldSeen)[-1].world.values("count")["steps"][0] == stage.game.steps
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_events_are_repeated_until_acknowledged() -> None:
+    """Over an unreliable connection a lost event comes again, once; after the acknowledgement no more."""
+    stage = Stage()
+    wire, member = stage.join("ann", reliable=False)
+    wire.lose = True
+    await stage.tick()
+    wire.lose = False
+    await stage.tick(2)
+    assert [event.data["player"] for event in wire.events(Happened)] == ["ann"]
+    stage.send(wire, member, 1)
+    await stage.tick()
+    assert not member.events
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_returning_player_supersedes_and_keeps_its_seat() -> None:
+    """The old connection is closed; the game hears of neither; numbers start anew."""
+    stage = Stage()
+    old, _ = stage.join("ann")
+    await stage.tick()
+    new, member = stage.join("ann")
+    assert old.closed is not None
+    assert old.closed[0] is m.CloseCode.SUPERSEDED
+    stage.send(new, member, 7)
+    await stage.tick()
+    assert [line for line in stage.game.log if "ann" in line] == ["join ann", "input ann 7"]
+    assert isinstance(new.events((Seated, WorldSeen))[0], Seated)
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_lost_player_has_a_while_to_come_back() -> None:
+    """Within the window nothing happens; after it the game is told, and an empty room ends."""
+    store = Store()
+    stage = Stage(store)
+    wire, member = stage.join("ann")
+    await stage.tick()
+    stage.room.lose(member, wire)
+    stage.now_s += RECONNECT_WINDOW_S - 1
+    await stage.tick()
+    assert "leave ann" not in stage.game.log
+    stage.now_s += 2
+    await stage.over()
+    assert "leave ann" in stage.game.log
+    assert store.ended == [b'{"abandoned": true}']
+
+
+async def test_a_kicked_player_does_not_come_back() -> None:
+    """Its connection is closed with the reason, the game hears `leave`, and the room remembers."""
+    stage = Stage()
+    wire, member = stage.join("eve")
+    stage.join("ann")
+    await stage.tick()
+    stage.send(wire, member, 99)
+    await stage.tick(2)
+    assert wire.closed == (m.CloseCode.KICKED, "cheat")
+    assert "leave eve" in stage.game.log
+    assert stage.room.kicked == {"eve"}
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+@pytest.mark.parametrize("call", ["join", "input", "step", "snapshot", "save", "nonsense"])
+async def test_a_game_that_fails_ends_its_room_alone(call: str) -> None:
+    """Whatever call raises, or returns nonsense: players are told, the session ends with the error, nothing else is raised."""
+    store = Store()
+    stage = Stage(store, fail=call, checkpoint_interval_s=0.02)
+    wire, member = stage.join("ann")
+    if call == "input":
+        await stage.tick()
+        stage.send(wire, member, 1)
+    await stage.over()
+    assert stage.task.exception() is None
+    assert wire.closed is not None
+    assert wire.closed[0] is m.CloseCode.GAME_ERROR
+    assert json.loads(store.ended[0]) == {"error": "the game failed"}
+
+
+async def test_results_wait_out_an_outage() -> None:
+    """The match is over at once for its players; its results are written when the store is back."""
+    store = Store()
+    stage = Stage(store)
+    wire, member = stage.join("ann")
+    await stage.tick()
+    store.errors = [StoreUnavailable("away"), StoreUnavailable("away")]
+    stage.send(wire, member, 98)
+    await stage.over()
+    assert wire.closed == (m.CloseCode.NORMAL, "the match is over")
+    assert json.loads(store.ended[0]) == {"winner": "ann"}
+
+
+async def test_a_failed_checkpoint_is_survived_and_a_refused_one_fences() -> None:
+    """An outage costs one checkpoint; a newer epoch elsewhere ends the room at once, without results."""
+    store = Store()
+    stage = Stage(store, checkpoint_interval_s=0.01)
+    wire, _ = stage.join("ann")
+    store.errors = [StoreUnavailable("away")]
+    await stage.tick(6)
+    assert store.checkpoints
+    store.errors = [SessionGone("moved")]
+    await stage.over()
+    assert wire.closed is not None
+    assert wire.closed[0] is m.CloseCode.FENCED
+    assert not store.ended
+    assert not wire.events(Ended)
