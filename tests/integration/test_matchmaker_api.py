@@ -393,7 +393,7 @@ async def test_500_has_an_id_and_no_secrets(valkey: StoreClient) -> None:
 
     app, _ = make(valkey, Broken())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(base_url="http://api", transport=transport) as http:
+    async with httpx.AsyncClient(base_url="http://127.0.0.1", transport=transport) as http:
         body = await Api("", http, Broken()).refused(500, "internal", "GET", "/v1/sessions/arena.x/seat")
     assert "swordfish" not in json.dumps(body)
 

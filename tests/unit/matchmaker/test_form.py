@@ -134,7 +134,7 @@ def test_a_match_goes_to_the_fleets_that_are_near_to_all() -> None:
 )
 def test_parties_stay_together(teams: tuple[int, ...], sizes: tuple[int, ...], wanted: bool) -> None:
     pool = [ticket(f"t{i}", size=size, age_s=50 - i) for i, size in enumerate(sizes)]
-    matches = form_matches(queue(teams=teams), pool, NOW_S)
+    matches = form_matches(queue(RATING, teams=teams), pool, NOW_S)
     assert len(matches) == wanted
     for match in matches:
         assert [sum(len(t.players) for t in team) for team in match.teams] == list(teams)
@@ -159,6 +159,12 @@ def test_a_balance_rule_alone_finds_equals_among_strangers() -> None:
         ticket(name, rating, age_s=9 - i) for i, (name, rating) in enumerate(zip("abcd", (1, 2, 1, 2), strict=True))
     ]
     assert formed(queue(TeamBalanceRule(attribute="rating", limit=Limit(value=0))), pool) == ["a|c", "b|d"]
+
+
+def test_a_balance_rule_alone_finds_equals_beyond_a_crowd() -> None:
+    crowd = [ticket(f"t{i}", 1000 * (i + 1), age_s=500 - i) for i in range(80)]
+    pool = [ticket("a", 0, age_s=600), *crowd, ticket("z", 0)]
+    assert formed(queue(TeamBalanceRule(attribute="rating", limit=Limit(value=0))), pool) == ["a|z"]
 
 
 def test_when_the_last_one_unbalances_the_teams_another_is_tried() -> None:
