@@ -106,7 +106,7 @@ local function shelf_register(keys, args)
 end
 
 -- KEYS[2]: session. ARGV: session id, seats (JSON), options (JSON), temperature, wait ('1' to queue when there is no room).
--- Returns {'HAVE', record} (claimed now or before), {'WAIT', waiters ahead} or {'NONE'}. In order: nobody overtakes a waiter.
+-- Returns {'NEW', server, room, host, ports}, {'HAVE', record} if it was claimed before, {'WAIT', waiters ahead} or {'NONE'}. In order: nobody overtakes a waiter.
 local function shelf_claim(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
   if redis.call('EXISTS', record) == 1 then
@@ -141,7 +141,7 @@ local function shelf_claim(keys, args)
     'checkpoint_tick', 0, 'created_ms', now, 'changed_ms', now, unpack(place))
   redis.call('EXPIRE', record, SESSION_TTL_S)
   publish(p) -- the keeper fills the shelf again
-  return {'HAVE', redis.call('HGETALL', record)}
+  return {'NEW', place[2], place[4], place[6], place[8]}
 end
 
 -- KEYS[2]: session. ARGV: session id, recycle. Gives up a request: a waiter leaves the queue, a session nobody has joined ends. Returns 1 when

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from allocator.model import Allocation, GameServer, Temperature
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, Seat, ServerName, SessionId, SessionState
+from gameserver.sessions.model import FleetName, Seat, ServerName, Session, SessionId, SessionState
 from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import decode_session, encode_seats, session_key
 
@@ -124,6 +124,15 @@ class Shelf:
         """Take a room for a session; one that exists is returned as it is. With `wait` the request keeps its place in the queue."""
         arguments = (session, encode_seats(seats), json.dumps(dict(options)), temperature.value, int(wait))
         reply = await self._functions.call("shelf_claim", [_prefix(fleet), session_key(session)], *arguments)
+        if reply[0] == b"NEW":  # the rest of the record is what was just sent
+            _, server, room, host, ports = reply
+            made = Session(
+                id=session, server=ServerName(server.decode()), room=int(room), epoch=1, state=SessionState.PENDING,
+                seats=seats, options=options,
+            )  # fmt: skip
+            return Allocation(
+                session=made, host=host.decode(), ports=json.loads(ports), temperature=temperature, waited_s=0.0
+            )
         if reply[0] == b"HAVE":
             return decode_allocation(session, _fields(reply[1]))
         return Waiting(ahead=int(reply[1])) if reply[0] == b"WAIT" else NoRoom()
