@@ -347,7 +347,7 @@ class Stutter(StoreClient):
 
 
 async def test_every_call_may_be_sent_twice(valkey: redis.asyncio.Redis, valkey_url: str) -> None:
-    client = Stutter.from_url(valkey_url, protocol=3)
+    client = Stutter.from_url(valkey_url, socket_timeout=None, protocol=3)
     store, allocator = TicketStore(client), FakeAllocator()
     async with directing(store, allocator):
         tickets = await crowd(store, 6)
