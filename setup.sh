@@ -17,7 +17,10 @@ case " $* " in
 esac
 if [ -n "$packages" ]; then
     sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo"
+    if [ "$(id -u)" != 0 ]; then
+        sudo="sudo"
+        command -v sudo >/dev/null || { echo "as root, install these first: apt-get install$packages" >&2; exit 1; }
+    fi
     echo "installing Debian packages:$packages"
     $sudo apt-get update -qq
     # shellcheck disable=SC2086 # a list of package names is meant to be split
