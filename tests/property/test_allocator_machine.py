@@ -104,11 +104,13 @@ class AllocatorMachine(RuleBasedStateMachine):
         recycle=st.booleans(),
         ready=st.integers(0, 3),
         seed=st.integers(0, 2**16),
+        lost=st.sampled_from([0.0, 0.4]),
     )
-    def begin(self, *, rooms: int, shelf: int, recycle: bool, ready: int, seed: int) -> None:
+    def begin(self, *, rooms: int, shelf: int, recycle: bool, ready: int, seed: int, lost: float) -> None:
         self.policy = FleetPolicy(name=FLEET, rooms=rooms, shelf=shelf, recycle=recycle)
         self.backend = LateBackend(FLEET, ready)
         self.backend.rng = random.Random(seed)
+        self.backend.lose_replies = lost
         self.allocators = [Allocator(Shelf(self.client), self.client, [self.policy], self.backend) for _ in range(2)]
         self.keepers = [ShelfKeeper(self.policy, Shelf(self.client), self.client, self.backend) for _ in range(2)]
 
@@ -210,7 +212,9 @@ class AllocatorMachine(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Left alone, with servers enough, the keepers put everything right."""
+        rate = self.backend.lose_replies
         self.run(self._settle())
+        self.backend.lose_replies = rate
 
     # What may be relied upon.
 
