@@ -183,12 +183,14 @@ end
 -- Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
 local function shelf_move(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
-  local held = redis.call('HMGET', record, 'epoch', 'state', 'server')
+  local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'room')
   if held[1] ~= args[2] or held[2] == 'ended' then
     redis.call('SREM', p .. 'lost', id)
     return {'GONE'}
   end
-  local place = take_room(p, id, held[3])
+  -- A session that still has its room leaves that server; a lost one may well land on the same name, which is a new server then.
+  local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
+  local place = take_room(p, id, there and held[3] or nil)
   if not place then return {'NONE'} end
   free_room(p, id, record, '1')
   redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), unpack(place))

@@ -206,6 +206,18 @@ async def test_a_lost_server_has_its_sessions_moved(stage: Stage) -> None:
     assert (await stage.sessions.open(found.session.id, server=moved.session.server, epoch=2))[1] == b"saved"
 
 
+async def test_a_lost_session_may_land_on_a_server_of_the_same_name(stage: Stage) -> None:
+    """A server that was dropped and is back on the shelf is as good as any other; one that still has the session is left."""
+    found = await stage.allocate("m1")
+    server = stage.backend.all[found.session.server]
+    await stage.shelf.drop(FLEET, server.name)
+    await stage.shelf.register(server, rooms=1)
+    moved = await stage.shelf.move(found.session.id, epoch=1)
+    assert isinstance(moved, Allocation)
+    assert (moved.session.server, moved.session.epoch) == (server.name, 2)
+    assert await stage.shelf.move(found.session.id, epoch=2) == NoRoom()
+
+
 async def test_a_foreign_servers_end_ends_its_session(valkey: redis.asyncio.Redis) -> None:
     """A server that is not ours takes its session with it, whether it is gone or back at Ready."""
     stage = Stage(valkey, FleetPolicy(name=FLEET, shelf=1, managed=False), ready=1)
