@@ -192,7 +192,7 @@ local function shelf_move(keys, args)
   local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
   local place = take_room(p, id, there and held[3] or nil)
   if not place then return {'NONE'} end
-  free_room(p, id, record, '1')
+  if there then free_room(p, id, record, '1') end
   redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), unpack(place))
   redis.call('SREM', p .. 'lost', id)
   publish(p)
