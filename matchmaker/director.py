@@ -31,6 +31,8 @@ PLACING_DEADLINE_S = 30.0
 _TICK_S = 0.25
 """Rules relax with age: the pool is looked at so often even when nothing happens."""
 _RETRY_S = 0.2
+_THREAD_FROM = 500
+"""Tickets from which matches are formed in a thread: fewer take less than 10 ms, more would hold up everything else in the process."""
 _ORPHAN_AFTER_S = LEASE_S
 """A match found placing without a saga here is taken up after so long: its director may still be at it."""
 
@@ -93,7 +95,11 @@ class Director:
             self._known.update((ticket.id, ticket) for ticket in await self._store.tickets(queue.name, new))
         if not self._known:
             return 0
-        proposals = form_matches(queue, list(self._known.values()), await self._store.now_s())
+        waiting, now_s = list(self._known.values()), await self._store.now_s()
+        if len(waiting) < _THREAD_FROM:
+            proposals = form_matches(queue, waiting, now_s)
+        else:
+            proposals = await asyncio.to_thread(form_matches, queue, waiting, now_s)
         made = 0
         if proposals and not await self._store.hold_lease(queue.name, self._token, lease_s=LEASE_S):
             return 0  # forming took longer than the lease, and another directs now
