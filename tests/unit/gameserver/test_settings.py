@@ -68,7 +68,10 @@ def test_a_game_is_loaded() -> None:
         ("raise RuntimeError('no map')", "RuntimeError: no map"),
         ("import nowhere", "ModuleNotFoundError"),
         ("class Game(Base): pass", "lacks: input, join, leave"),
-        ("class Game(Base):\n    join = leave = input = step = snapshot = save = restore = print", "schema must be a Schema"),
+        (
+            "class Game(Base):\n    join = leave = input = step = snapshot = save = restore = print",
+            "schema must be a Schema",
+        ),
     ],
 )
 def test_a_game_that_cannot_be_loaded_is_explained(
