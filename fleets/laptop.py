@@ -43,6 +43,8 @@ from matchmaker.api.connect import ConnectTokens
 from matchmaker.director import Director
 from matchmaker.store import TicketStore
 
+ARENA = "gameserver.games.arena:Arena"
+"""The game that has a page and bots of its own; others have the playground, and bots that fumble."""
 STOP_GRACE_S = 3.0
 """On a laptop Ctrl-C does not wait for matches to finish: servers checkpoint, say goodbye and go."""
 REQUESTS_PER_S = 50.0
@@ -127,7 +129,8 @@ class _Laptop:
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
         self._operator_token = secrets.token_urlsafe(24)
-        mount_pages(self._app, arena=any(":Arena" in (fleet.spec.server.game or "") for fleet in specs.fleets))
+        self._arena = any(fleet.spec.server.game == ARENA for fleet in specs.fleets)
+        mount_pages(self._app, arena=self._arena)
         mount_operator(self._app, token=self._operator_token, status=self.status)
 
     async def serve(
@@ -201,7 +204,9 @@ class _Laptop:
     async def _bots(self, count: int) -> None:
         """Bots to play against, in a process of their own."""
         queue = self._settings.specs.queues[0].metadata.name
-        command = (sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue)
+        command = [sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue]
+        if self._arena:
+            command += ["--policy", "gameserver.games.arena.bot:policy"]
         while True:
             process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--", *command, "--players", str(count), "--duration", "86400"),

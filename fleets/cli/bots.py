@@ -17,8 +17,6 @@ from fleets.home import Home, NotRunning
 from gameserver.client.matchmaking import MatchmakingFailed, development_player
 from gameserver.client.play import Policy, run_bots
 
-DEFAULT_POLICY = "gameserver.games.arena.bot:policy"
-
 
 def bots(
     queue: Annotated[str, typer.Option(help="The queue to play in.")] = "duel",
@@ -26,8 +24,9 @@ def bots(
     duration: Annotated[float, typer.Option(min=0.1, help="How long, in seconds.")] = 30.0,
     url: Annotated[str, typer.Option(help="The system's URL; by default the `warmfleet up` of this folder.")] = "",
     policy: Annotated[
-        str, typer.Option(help="What bots do, as module:function(world, seat, rng) → input.")
-    ] = DEFAULT_POLICY,
+        str,
+        typer.Option(help="What bots do, as module:function(world, seat, rng) → input; by default anything at all."),
+    ] = "",
     rating: Annotated[float, typer.Option(help="The bots' rating attribute.")] = 1500.0,
     transport: Annotated[str, typer.Option(help="websocket or udp.")] = "websocket",
     data_dir: DataDir = Path(".warmfleet"),
@@ -40,7 +39,7 @@ def bots(
         fail(str(error))
     if transport not in ("websocket", "udp"):
         fail(f"--transport {transport}: websocket or udp is wanted", code=2)
-    chosen = load_policy(policy)
+    chosen = load_policy(policy) if policy else None
 
     async def token_for(name: str) -> tuple[str, str]:
         return await development_player(url, name)

@@ -18,6 +18,7 @@ from gameserver.client.session import Ended, Happened, Seated, WorldSeen
 from gameserver.client.udp import UdpGameClient
 from gameserver.client.websocket import ConnectFailed, GameClient
 from gameserver.protocol.messages import CloseCode
+from gameserver.protocol.schema import Fields
 from gameserver.protocol.snapshot import World
 
 Policy = Callable[[World, int, random.Random], dict[str, Any]]
@@ -59,6 +60,15 @@ class Journey:
     """`over`, `left`, or what went wrong."""
 
 
+def fumble(fields: Fields, rng: random.Random) -> dict[str, Any]:
+    """Any input of any game: what a bot does that knows nothing of its rules."""
+    values: dict[str, Any] = {}
+    for name, kind in fields.types.items():
+        low, high = (kind.min, kind.max) if kind.kind == "float" else (0, 1)
+        values[name] = rng.uniform(low, high) if kind.kind in ("float", "f32") else rng.randint(0, 1)
+    return values
+
+
 class Player:
     """One player's journeys."""
 
@@ -69,7 +79,7 @@ class Player:
         player: str,
         token: str,
         *,
-        policy: Policy,
+        policy: Policy | None,
         attributes: Mapping[str, Any] | None = None,
         transport: str = "websocket",
     ) -> None:
@@ -195,6 +205,11 @@ class Player:
                 case _:
                     return  # the session moves: ask where it is
 
+    def _choose(self, client: GameClient | UdpGameClient, world: World, seat: int) -> dict[str, Any]:
+        if self._policy is None:
+            return fumble(client.session.inputs, self._rng)
+        return self._policy(world, seat, self._rng)
+
     async def _act(self, client: GameClient | UdpGameClient, seat: int, seated: asyncio.Event) -> None:
         """Send one input per tick of the server."""
         await seated.wait()
@@ -203,7 +218,7 @@ class Player:
         due_s = time.monotonic()
         while True:
             if client.world is not None:
-                await client.send_input(**self._policy(client.world, seat, self._rng))
+                await client.send_input(**self._choose(client, client.world, seat))
             due_s = max(due_s + interval_s, time.monotonic() - interval_s)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
@@ -243,7 +258,7 @@ async def run_bots(
     players: int,
     *,
     duration_s: float,
-    policy: Policy,
+    policy: Policy | None,
     token_for: Callable[[str], Awaitable[tuple[str, str]]],
     attributes: Mapping[str, Any] | None = None,
     transport: str = "websocket",

@@ -11,7 +11,7 @@ from typing import Any
 
 from gameserver.protocol import messages as m
 from gameserver.protocol.inputs import InputSender
-from gameserver.protocol.schema import Schema, SchemaError, parse_fields, parse_schema
+from gameserver.protocol.schema import Fields, Schema, SchemaError, parse_fields, parse_schema
 from gameserver.protocol.snapshot import World, apply_delta, decode_full
 
 PING_INTERVAL_S = 1.0
@@ -80,6 +80,13 @@ class ClientSession:
         self.ack_input = 0
         """Highest input that the newest world contains."""
         self.rtt_s = 0.0
+
+    @property
+    def inputs(self) -> Fields:
+        """The fields of the game's inputs. Raises RuntimeError before Welcome."""
+        if self._inputs is None:
+            raise RuntimeError("the inputs are known after Welcome")
+        return self._inputs.fields
 
     def hello(self) -> bytes:
         """The first message to send."""

@@ -73,7 +73,7 @@ class InputSender:
 
     def __init__(self, fields: Fields, *, repeat: int = 1) -> None:
         """`repeat`: how many of the newest inputs each message carries (1 over WebSocket, up to 32 over UDP)."""
-        self._fields = fields
+        self.fields = fields
         self._repeat = repeat
         self._unacknowledged: deque[tuple[int, bytes]] = deque(maxlen=MAX_WAITING)
         self.seq = 0
@@ -81,7 +81,7 @@ class InputSender:
     def add(self, values: dict[str, Any], *, ack_tick: int, ack_event: int, view: int) -> Input:
         """Number an input and make the message that carries it."""
         self.seq += 1
-        self._unacknowledged.append((self.seq, self._fields.encode(values)))
+        self._unacknowledged.append((self.seq, self.fields.encode(values)))
         sent = list(self._unacknowledged)[-self._repeat :]
         return Input(
             ack_tick=ack_tick, ack_event=ack_event, view=view, first_seq=sent[0][0], count=len(sent),
