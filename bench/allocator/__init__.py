@@ -1,0 +1,1 @@
+"""Who gets which server, measured: `python -m bench.allocator`."""

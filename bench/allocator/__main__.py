@@ -1,0 +1,28 @@
+"""
+What an allocation costs: claims against raw round trips at the same Valkey.
+
+`python -m bench.allocator [PART…] [--quick] [--json FILE]`; without a part all of them. Each part is a module of this package with
+`measure(report, quick)`, whose docstring says what is measured and how.
+"""
+
+from collections.abc import Callable, Mapping
+
+from bench.allocator import claims
+from bench.report import Report, arguments
+
+COMMAND = "python -m bench.allocator"
+PARTS: Mapping[str, Callable[[Report, bool], None]] = {"claims": claims.measure}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = arguments(__doc__, parts=tuple(PARTS))
+    parts = options.parts or PARTS
+    report = Report(" ".join([COMMAND, *options.parts, *(["--quick"] if options.quick else [])]))
+    for part in parts:
+        PARTS[part](report, options.quick)
+    report.finish(options.json)
+
+
+if __name__ == "__main__":
+    main()
