@@ -39,7 +39,7 @@ bench: dev ## the full benchmarks; their results belong in docs/performance.md
 	$(BIN)/python -m bench
 
 proto: dev ## regenerate the gRPC stubs from our .proto files
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto allocator/backends/pb/*.proto
 
 picture: dev ## take docs/arena.png anew
 	$(BIN)/python docs/picture.py

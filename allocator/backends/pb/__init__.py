@@ -1,0 +1,1 @@
+"""Generated from allocation.proto by `make proto`; do not edit."""
