@@ -44,6 +44,15 @@ class RoomContext(Protocol):
     def tick(self) -> int:
         """The tick being computed; 1 at the first step."""
 
+    def rewind(self, player: Player, table: str) -> Mapping[str, NDArray[Any]]:
+        """
+        One table of the snapshot as this player saw it when it made its newest applied input: lag compensation.
+
+        Columns `id` (ascending) and each field, copies, with numbers interpolated as clients show them; at most `rewind.MAX_AGE_S` old. In `input`
+        the input is the one at hand; in `step` the player's last of this tick. Raises KeyError for a table that the schema lacks, LookupError
+        in the first tick, when nobody has seen anything.
+        """
+
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
         """Tell everyone (or one player) something that happened, reliably and in order; `data` must be JSON."""
 

@@ -32,6 +32,7 @@ from gameserver.protocol.messages import (
     encode,
 )
 from gameserver.protocol.snapshot import SnapshotHistory, World
+from gameserver.rewind import MAX_AGE_S, Seen, seen_at
 from gameserver.seats import SeatGrant
 from gameserver.sessions.model import PlayerId, Session
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
@@ -63,6 +64,7 @@ class Member:
     lost_at_s: float = 0.0
     joined: bool = False
     view: int = 0
+    """Of the newest applied input: what its player saw when it acted (tick × 256)."""
 
 
 class Room:
@@ -108,6 +110,12 @@ class Room:
         """The tick being computed."""
         return self._tick
 
+    def rewind(self, player: Player, table: str) -> Seen:
+        """One table as this player saw it when it made its newest applied input."""
+        member = self.members.get(player.id)
+        view = member.view if member is not None else 0
+        return seen_at(self.history, table, view, round(MAX_AGE_S * self.tick_rate_hz))
+
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
         """Tell everyone, or one player, something that happened."""
         for member in self._audience(to):
@@ -147,7 +155,7 @@ class Room:
             member.connection = connection
             member.inputs.reset()
             member.events.clear()
-            member.ack_tick = member.event_seq = 0
+            member.ack_tick = member.event_seq = member.view = 0
         connection.send(encode(self._welcome(grant, spectator=spectator)))
         if self.history.tick:
             self._send_snapshot(member)
@@ -161,7 +169,6 @@ class Room:
                 member.connection.send(encode(Pong(client_ms=message.client_ms, server_tick=server_tick)))
             return
         member.ack_tick = max(member.ack_tick, min(message.ack_tick, self.history.tick))
-        member.view = message.view
         while member.events and member.events[0][0] <= message.ack_event:
             member.events.popleft()
         if member.player is not None:
@@ -231,6 +238,7 @@ class Room:
             assert member.player is not None
             if member.joined:
                 for taken in member.inputs.take(INPUTS_PER_TICK):
+                    member.view = taken.view
                     self._game.input(member.player, taken.data)
         self._game.step(self._clock.interval_s)
         self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot()))

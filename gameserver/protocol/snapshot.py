@@ -57,9 +57,8 @@ class World:
 
     def values(self, table: str) -> dict[str, Column]:
         """One table as a client sees it: `id` and the dequantised columns."""
-        index = list(self.schema.tables).index(table)
-        rows = self.tables[index]
         kinds = self.schema.tables[table].types
+        rows = self.tables[list(self.schema.tables).index(table)]
         columns = {name: dequantise(kind, wire) for (name, kind), wire in zip(kinds.items(), rows.columns, strict=True)}
         return {"id": rows.ids, **columns}
 
@@ -137,19 +136,34 @@ class SnapshotHistory:
         self._size = size
         self._worlds: OrderedDict[int, World] = OrderedDict()
         self._bodies: dict[int, bytes] = {}
+        self._values: dict[tuple[int, str], dict[str, Column]] = {}
+        """Dequantised tables that were asked for this tick: several players look back at the same moments."""
         self.tick = 0
 
     def push(self, tick: int, world: World) -> None:
         """Make `world` the newest; ticks grow."""
         self._worlds[tick] = world
         self._bodies.clear()
+        self._values.clear()
         self.tick = tick
         if len(self._worlds) > self._size:
             self._worlds.popitem(last=False)
 
-    def world(self, tick: int) -> World | None:
-        """The world at a tick that is still kept (lag compensation rewinds with it)."""
-        return self._worlds.get(tick)
+    @property
+    def oldest(self) -> int:
+        """The first tick that is still kept; 0 before the first push."""
+        return next(iter(self._worlds), 0)
+
+    def values(self, tick: int, table: str) -> dict[str, Column] | None:
+        """One table at a tick that is still kept, as clients see it (`World.values`); not to be changed. None for a tick that is not kept."""
+        found = self._values.get((tick, table))
+        if found is None and (world := self._worlds.get(tick)) is not None:
+            found = self._values[tick, table] = world.values(table)
+        return found
+
+    def table(self, name: str) -> Table:
+        """The fields of a table. Raises KeyError."""
+        return self._worlds[self.tick].schema.tables[name]
 
     def body(self, baseline: int) -> tuple[int, bytes]:
         """The newest world's bytes against `baseline`: (baseline used, body); the baseline is 0 where the wanted one is gone."""

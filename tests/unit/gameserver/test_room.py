@@ -186,6 +186,25 @@ async def test_calls_come_in_order() -> None:
     await stage.over()
 
 
+async def test_a_game_looks_back_at_what_a_player_saw() -> None:
+    """`rewind` follows the view of the input at hand, not of one that still waits."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    await stage.tick(20)
+    for tick in (12, 15):
+        message = m.decode_client(wire.client.send_input({"slot": 1}, view=tick << 8))
+        assert isinstance(message, m.Input)
+        stage.room.handle(member, message)
+    assert member.player is not None
+    assert stage.room.rewind(member.player, "count")["steps"].tolist() == [stage.game.steps]
+    seen: list[list[int]] = []
+    stage.game.input = lambda player, data: seen.append(stage.room.rewind(player, "count")["steps"].tolist())  # type: ignore[method-assign]
+    await stage.tick()
+    assert seen == [[12], [15]]
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
 async def test_deltas_follow_what_a_client_acknowledged() -> None:
     """Full snapshots until the first acknowledgement, deltas against it afterwards, also across lost ones."""
     stage = Stage()
