@@ -141,16 +141,15 @@ class UdpGameClient:
         if self.session.welcome is None:
             if now_s >= self._hello_due_s:
                 self._hello_due_s = now_s + HELLO_INTERVAL_S
-                self._core.send(self.session.hello(), now_s)
+                self._core.send(self.session.hello())
             return self._hello_due_s
         for message in self.session.data_to_send(now_s):
-            self._core.send(message, now_s)
+            self._core.send(message)
         return self.session.next_timer_s() or float("inf")
 
     def _send(self, message: bytes) -> None:
-        now_s = time.monotonic()
-        self._core.send(message, now_s)
-        self._flush(now_s)
+        self._core.send(message)
+        self._flush(time.monotonic())
 
     def _flush(self, now_s: float) -> None:
         for address, data in self._core.data_to_send(now_s):
@@ -198,9 +197,8 @@ class UdpGameClient:
             self._waiting.put_nowait(event)
 
     async def _stop(self) -> None:
-        now_s = time.monotonic()
-        self._core.disconnect(now_s)
-        self._flush(now_s)
+        self._core.disconnect()
+        self._flush(time.monotonic())
         self._running.cancel()
         await asyncio.wait([self._running])
         self._close_sockets()

@@ -148,12 +148,12 @@ class UdpTransport:
 
     def send(self, client: int, message: bytes) -> None:
         """Send a message of at most 1,200 bytes with the next flush."""
-        self._core.send(client, message, time.monotonic())
+        self._core.send(client, message)
         self._flush_soon()
 
     def disconnect(self, client: int) -> None:
         """Let a client go."""
-        self._core.disconnect(client, time.monotonic())
+        self._core.disconnect(client)
         self._flush_soon()
 
     # What the loop calls.

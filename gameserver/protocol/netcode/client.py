@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode.addresses import Address
 from gameserver.protocol.netcode.crypto import make_cipher
+from gameserver.protocol.netcode.elapsed import Elapsed
 from gameserver.protocol.netcode.replay import ReplayProtection
 from gameserver.protocol.netcode.tokens import BadConnectToken, ConnectToken, read_connect_token
 
@@ -69,6 +70,8 @@ class NetcodeClient:
         self.server: Address = ("", 0)
         """The server that is tried, or connected to."""
         self.servers: tuple[Address, ...] = ()
+        self._elapsed = Elapsed(now_s)
+        """What timeouts and intervals go by; moves on in `receive` and `data_to_send`. All times below are its, but for `now_s`."""
         try:
             token = read_connect_token(connect_token)
         except BadConnectToken:
@@ -79,7 +82,7 @@ class NetcodeClient:
         self._send_cipher = make_cipher(token.client_to_server_key)
         self._read_cipher = make_cipher(token.server_to_client_key)
         self._associated = p.associated_data(token.protocol_id)
-        self._expires_at_s = now_s + token.expires_unix_s - token.created_unix_s
+        self._expires_at_s = float(token.expires_unix_s - token.created_unix_s)
         self._request = p.encode_request(
             p.Request(
                 protocol_id=token.protocol_id,
@@ -92,10 +95,11 @@ class NetcodeClient:
         # One count for all servers that are tried: they share the key, so no number may come twice.
         self._sequence = 0
         self._attempt = -1
-        self._try_next(now_s)
+        self._try_next()
 
     def receive(self, data: bytes, address: Address, now_s: float) -> None:
         """Take any datagram in; never raises."""
+        time_s = self._elapsed.advance(now_s)
         if self.state <= ClientState.DISCONNECTED or address != self.server:
             return
         opened = p.unseal(data, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
@@ -104,22 +108,22 @@ class NetcodeClient:
         connected = self.state is ClientState.CONNECTED
         match opened.kind:
             case p.PAYLOAD if connected:
-                self._heard_at_s = now_s
+                self._heard_at_s = time_s
                 if len(self._events) < MAX_RECEIVED:
                     self._events.append(Received(opened.body))
             case p.KEEP_ALIVE if connected:
-                self._heard_at_s = now_s
+                self._heard_at_s = time_s
             case p.KEEP_ALIVE if self.state is ClientState.SENDING_CONNECTION_RESPONSE:
-                self._heard_at_s = now_s
+                self._heard_at_s = time_s
                 self.index, self.max_clients = p.decode_keep_alive(opened.body)
                 self._become(ClientState.CONNECTED)
             case p.CHALLENGE if self.state is ClientState.SENDING_CONNECTION_REQUEST:
-                self._heard_at_s = now_s
+                self._heard_at_s = time_s
                 self._challenge = opened.body  # it goes back as it is
-                self._due_at_s = now_s
+                self._due_at_s = time_s
                 self._become(ClientState.SENDING_CONNECTION_RESPONSE)
             case p.DENIED if not connected:
-                self._fail(ClientState.CONNECTION_DENIED, now_s)
+                self._fail(ClientState.CONNECTION_DENIED)
             case p.DISCONNECT if connected:
                 self._become(ClientState.DISCONNECTED)
             case _:
@@ -129,7 +133,7 @@ class NetcodeClient:
         """Hand over the oldest event; None when there is none."""
         return self._events.popleft() if self._events else None
 
-    def send(self, payload: bytes, now_s: float) -> None:
+    def send(self, payload: bytes) -> None:
         """
         Send a payload of 1 to 1,200 bytes; nothing is sent while not connected.
 
@@ -138,62 +142,63 @@ class NetcodeClient:
         if not 1 <= len(payload) <= p.MAX_PAYLOAD_BYTES:
             raise ValueError(f"a payload of {len(payload)} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
         if self.state is ClientState.CONNECTED:
-            self._send(p.PAYLOAD, payload, now_s)
+            self._send(p.PAYLOAD, payload)
 
-    def disconnect(self, now_s: float) -> None:
+    def disconnect(self) -> None:
         """End the connection, or the attempt."""
         if self.state is ClientState.CONNECTED:
             for _ in range(p.DISCONNECT_PACKETS):
-                self._send(p.DISCONNECT, b"", now_s)
+                self._send(p.DISCONNECT, b"")
         if self.state > ClientState.DISCONNECTED:
             self._become(ClientState.DISCONNECTED)
 
     def data_to_send(self, now_s: float) -> list[tuple[Address, bytes]]:
         """What waits to be sent; silence of the server is noticed here."""
+        time_s = self._elapsed.advance(now_s)
         if self.state > ClientState.DISCONNECTED:
-            self._check_timeouts(now_s)
-        if self.state > ClientState.DISCONNECTED and now_s >= self._due_at_s:
+            self._check_timeouts(time_s)
+        if self.state > ClientState.DISCONNECTED and time_s >= self._due_at_s:
             match self.state:
                 case ClientState.SENDING_CONNECTION_REQUEST:
                     self._out.append((self.server, self._request))
-                    self._due_at_s = now_s + p.SEND_INTERVAL_S
+                    self._due_at_s = time_s + p.SEND_INTERVAL_S
                 case ClientState.SENDING_CONNECTION_RESPONSE:
-                    self._send(p.RESPONSE, self._challenge, now_s)
+                    self._send(p.RESPONSE, self._challenge)
                 case _:
-                    self._send(p.KEEP_ALIVE, p.encode_keep_alive(0, 0), now_s)
+                    self._send(p.KEEP_ALIVE, p.encode_keep_alive(0, 0))
         out, self._out = self._out, []
         return out
 
     def next_timer_s(self) -> float | None:
         """When `data_to_send` must be called though nothing happens; None for no more."""
-        return self._due_at_s if self.state > ClientState.DISCONNECTED else None
+        return self._elapsed.outside_s(self._due_at_s) if self.state > ClientState.DISCONNECTED else None
 
-    def _send(self, kind: int, body: bytes, now_s: float) -> None:
+    def _send(self, kind: int, body: bytes) -> None:
         self._out.append((self.server, p.seal(kind, self._sequence, body, self._send_cipher, self._associated)))
         self._sequence += 1
-        self._due_at_s = now_s + p.SEND_INTERVAL_S
+        self._due_at_s = self._elapsed.time_s + p.SEND_INTERVAL_S
 
-    def _check_timeouts(self, now_s: float) -> None:
-        if self.state is not ClientState.CONNECTED and now_s >= self._expires_at_s:
+    def _check_timeouts(self, time_s: float) -> None:
+        if self.state is not ClientState.CONNECTED and time_s >= self._expires_at_s:
             self._become(ClientState.CONNECT_TOKEN_EXPIRED)
-        elif 0 < self._token.timeout_s < now_s - self._heard_at_s:
+        elif 0 < self._token.timeout_s < time_s - self._heard_at_s:
             if self.state is ClientState.CONNECTED:
                 self._become(ClientState.CONNECTION_TIMED_OUT)
             else:
-                self._fail(_TIMED_OUT[self.state], now_s)
+                self._fail(_TIMED_OUT[self.state])
 
-    def _fail(self, state: ClientState, now_s: float) -> None:
+    def _fail(self, state: ClientState) -> None:
         """This server will not have us: the next one, or the end."""
         if self._attempt + 1 < len(self._token.servers):
-            self._try_next(now_s)
+            self._try_next()
         else:
             self._become(state)
 
-    def _try_next(self, now_s: float) -> None:
+    def _try_next(self) -> None:
         self._attempt += 1
         self.server = self._token.servers[self._attempt]
         self._replay = ReplayProtection()
-        self._heard_at_s = self._due_at_s = now_s
+        self._heard_at_s = self._due_at_s = self._elapsed.time_s
         self._become(ClientState.SENDING_CONNECTION_REQUEST)
 
     def _become(self, state: ClientState) -> None:

@@ -15,7 +15,7 @@ class _Bucket:
     at_s: float
 
     def take(self, rate_per_s: float, burst: float, now_s: float) -> bool:
-        self.credit = min(burst, self.credit + (now_s - self.at_s) * rate_per_s)
+        self.credit = min(burst, self.credit + max(0.0, now_s - self.at_s) * rate_per_s)
         self.at_s = now_s
         if self.credit < 1.0:
             return False

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode.addresses import Address
 from gameserver.protocol.netcode.crypto import MAC_BYTES, Cipher, make_cipher
+from gameserver.protocol.netcode.elapsed import Elapsed
 from gameserver.protocol.netcode.limits import HandshakeLimits, UsedTokens
 from gameserver.protocol.netcode.replay import ReplayProtection
 from gameserver.protocol.netcode.tokens import PrivateToken, decrypt_challenge, encrypt_challenge, open_private_token
@@ -143,6 +144,8 @@ class NetcodeServer:
         self._ids: set[int] = set()
         self._events: deque[ServerEvent] = deque()
         self._out: list[tuple[Peer, bytes]] = []
+        self._elapsed = Elapsed()
+        """What timeouts and keep-alives go by; moves on in `data_to_send`. All times below are its, but for `now_s`."""
         self._sweep_at_s = 0.0
 
     @property
@@ -154,11 +157,11 @@ class NetcodeServer:
         """Take any datagram in; never raises."""
         client = self._by_peer.get(peer)
         if client is not None:
-            taken = self._from_client(client, data, now_s)
+            taken = self._from_client(client, data)
         elif data[:1] == b"\0":
             taken = self._request(data, peer, now_s)
         else:
-            taken = self._response(data, peer, now_s)
+            taken = self._response(data, peer)
         if not taken:
             self.ignored += 1
 
@@ -166,7 +169,7 @@ class NetcodeServer:
         """Hand over the oldest event; None when there is none."""
         return self._events.popleft() if self._events else None
 
-    def send(self, client: int, payload: bytes, now_s: float) -> None:
+    def send(self, client: int, payload: bytes) -> None:
         """
         Send a payload of 1 to 1,200 bytes; a client that is gone is passed over.
 
@@ -177,51 +180,53 @@ class NetcodeServer:
         to = self._clients.get(client)
         if to is not None:
             if not to.confirmed:
-                self._keep_alive(to, now_s)
-            self._send(to, p.PAYLOAD, payload, now_s)
+                self._keep_alive(to)
+            self._send(to, p.PAYLOAD, payload)
 
-    def disconnect(self, client: int, now_s: float) -> None:
+    def disconnect(self, client: int) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
         to = self._clients.get(client)
         if to is not None:
             for _ in range(p.DISCONNECT_PACKETS):
-                self._send(to, p.DISCONNECT, b"", now_s)
+                self._send(to, p.DISCONNECT, b"")
             self._forget(to, DisconnectReason.BY_SERVER)
 
     def data_to_send(self, now_s: float) -> list[tuple[Peer, bytes]]:
         """What waits to be sent, keep-alives that are due among it; clients and handshakes that timed out are given up here."""
-        if now_s >= self._sweep_at_s:
-            self._sweep_at_s = now_s + _SWEEP_INTERVAL_S
-            self._sweep(now_s)
+        time_s = self._elapsed.advance(now_s)
+        if time_s >= self._sweep_at_s:
+            self._sweep_at_s = time_s + _SWEEP_INTERVAL_S
+            self._sweep(time_s)
         out, self._out = self._out, []
         return out
 
     def next_timer_s(self) -> float | None:
         """When `data_to_send` must be called though nothing happens; None for not by the clock."""
-        return self._sweep_at_s if self._by_peer or self._pending or self._events else None
+        waiting = self._by_peer or self._pending or self._events
+        return self._elapsed.outside_s(self._sweep_at_s) if waiting else None
 
     # Clients.
 
-    def _from_client(self, client: _Client, data: bytes, now_s: float) -> bool:
+    def _from_client(self, client: _Client, data: bytes) -> bool:
         opened = p.unseal(data, client.read, self._associated, client.replay, p.SERVER_READS)
         if opened is None or opened.kind == p.RESPONSE:
             return False
         if opened.kind == p.DISCONNECT:
             self._forget(client, DisconnectReason.BY_CLIENT)
             return True
-        client.heard_at_s = now_s
+        client.heard_at_s = self._elapsed.time_s
         client.confirmed = True
         if opened.kind == p.PAYLOAD:
             self._events.append(Received(client.number, opened.body))
         return True
 
-    def _send(self, client: _Client, kind: int, body: bytes, now_s: float) -> None:
+    def _send(self, client: _Client, kind: int, body: bytes) -> None:
         self._out.append((client.peer, p.seal(kind, client.sequence, body, client.send, self._associated)))
         client.sequence += 1
-        client.sent_at_s = now_s
+        client.sent_at_s = self._elapsed.time_s
 
-    def _keep_alive(self, client: _Client, now_s: float) -> None:
-        self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.slot, self._max_clients), now_s)
+    def _keep_alive(self, client: _Client) -> None:
+        self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.slot, self._max_clients))
 
     def _forget(self, client: _Client, reason: DisconnectReason) -> None:
         heappush(self._free, client.slot)
@@ -230,14 +235,14 @@ class NetcodeServer:
         self._ids.discard(client.client_id)
         self._events.append(Disconnected(client.number, reason))
 
-    def _sweep(self, now_s: float) -> None:
+    def _sweep(self, time_s: float) -> None:
         for client in tuple(self._by_peer.values()):
-            if 0 < client.timeout_s < now_s - client.heard_at_s:
+            if 0 < client.timeout_s < time_s - client.heard_at_s:
                 self._forget(client, DisconnectReason.TIMED_OUT)
-            elif now_s - client.sent_at_s >= p.SEND_INTERVAL_S:
-                self._keep_alive(client, now_s)
+            elif time_s - client.sent_at_s >= p.SEND_INTERVAL_S:
+                self._keep_alive(client)
         for peer, pending in tuple(self._pending.items()):
-            if now_s >= pending.expires_at_s:
+            if time_s >= pending.expires_at_s:
                 del self._pending[peer]
 
     # Strangers.
@@ -262,7 +267,7 @@ class NetcodeServer:
             return True
         if peer not in self._pending and len(self._pending) >= self._max_pending:
             return False
-        self._pending[peer] = _pending(token, mac, send, now_s)
+        self._pending[peer] = _pending(token, mac, send, self._elapsed.time_s)
         challenge = encrypt_challenge(
             token.client_id, token.user_data, self._challenge_sequence, self._challenge_cipher
         )
@@ -270,10 +275,10 @@ class NetcodeServer:
         self._challenge_sequence += 1
         return True
 
-    def _response(self, data: bytes, peer: Peer, now_s: float) -> bool:
+    def _response(self, data: bytes, peer: Peer) -> bool:
         """Give a slot to who answers its challenge."""
         pending = self._pending.get(peer)
-        if pending is None or now_s >= pending.expires_at_s:
+        if pending is None or self._elapsed.time_s >= pending.expires_at_s:
             return False
         opened = p.unseal(data, pending.read, self._associated, _NO_REPLAY, _RESPONSES)
         if opened is None:
@@ -291,12 +296,12 @@ class NetcodeServer:
         self._number += 1
         client = _Client(
             number=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
-            send=pending.send, read=pending.read, sent_at_s=now_s, heard_at_s=now_s,
+            send=pending.send, read=pending.read, sent_at_s=self._elapsed.time_s, heard_at_s=self._elapsed.time_s,
         )  # fmt: skip
         self._clients[client.number] = self._by_peer[peer] = client
         self._ids.add(client.client_id)
         self._events.append(Connected(client.number, peer, client.client_id, answered[1]))
-        self._keep_alive(client, now_s)
+        self._keep_alive(client)
         return True
 
     def _send_global(self, kind: int, body: bytes, peer: Peer, cipher: Cipher) -> None:
@@ -309,13 +314,13 @@ _NO_REPLAY = ReplayProtection()
 """Never consulted: a response is not under replay protection."""
 
 
-def _pending(token: PrivateToken, mac: bytes, send: Cipher, now_s: float) -> _Pending:
+def _pending(token: PrivateToken, mac: bytes, send: Cipher, time_s: float) -> _Pending:
     patience_s = MAX_PENDING_S if token.timeout_s <= 0 else min(float(token.timeout_s), MAX_PENDING_S)
     return _Pending(
         client_id=token.client_id,
         mac=mac,
         timeout_s=token.timeout_s,
-        expires_at_s=now_s + patience_s,
+        expires_at_s=time_s + patience_s,
         send=send,
         read=make_cipher(token.client_to_server_key),
     )

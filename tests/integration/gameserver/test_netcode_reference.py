@@ -119,7 +119,7 @@ class Ours:
         while (event := self.end.next_event()) is not None:
             self.happened.append(event)
             if isinstance(event, s.Received) and isinstance(self.end, NetcodeServer):
-                self.end.send(event.client, event.payload, now_s)
+                self.end.send(event.client, event.payload)
         for peer, data in self.end.data_to_send(now_s):
             self.socket.sendto(data, peer)
 
