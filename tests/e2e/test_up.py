@@ -227,7 +227,7 @@ def test_a_killed_server_loses_no_match(start: Start) -> None:
     """Bots whose server is killed are back in the same match."""
     up = start().until_ready()
     with subprocess.Popen(
-        [*up.process.args[:3], "bots", "--players", "2", "--duration", "8", "--json"],  # type: ignore[index]
+        [*up.process.args[:3], "bots", "--players", "2", "--duration", "20", "--json"],  # type: ignore[index]
         cwd=up.folder, stdout=subprocess.PIPE, text=True,
     ) as bots:  # fmt: skip
         fleet = up.until(lambda: (f := fleet_of(up))["shelf"]["sessions"] == 1 and f)

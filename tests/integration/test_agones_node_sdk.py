@@ -25,7 +25,7 @@ async def test_everything_the_sdk_offers(tmp_path: Path) -> None:
         name=FleetName("node"), command=(node, "agones_sdk.mjs"), cwd=str(NODE), ports=("game",), buffer=1, max=1,
         counters={"rooms": 4}, lists={"players": 2},
     )  # fmt: skip
-    async with LocalAgones([fleet], logs=tmp_path) as agones, asyncio.timeout(30):
+    async with LocalAgones([fleet], logs=tmp_path) as agones, asyncio.timeout(120):
         while not (said := spoken(tmp_path)) or "asked to end" not in said:
             assert not agones.status()[0].reason, agones.status()[0]
             await asyncio.sleep(0.05)
