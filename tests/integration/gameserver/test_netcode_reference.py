@@ -202,7 +202,7 @@ def test_our_server_lets_their_client_go(start: Callable[..., Other], ours: Ours
     ours.until(lambda: "state 3" in first.listen() and "state 3" in second.listen())
     numbers = [event.client for event in ours.happened if isinstance(event, s.Connected)]
     for number in numbers:
-        server.disconnect(number, time.monotonic())
+        server.disconnect(number)
     ours.until(lambda: "state 0" in first.listen() and "state 0" in second.listen())
     third = start("client", token(ours.address, timeout_s=1).hex())
     ours.until(lambda: "state 3" in third.listen())
@@ -234,13 +234,13 @@ def test_our_client_their_server(start: Callable[..., Other], ours: Ours) -> Non
     ours.until(lambda: client.state is ClientState.CONNECTED)
     assert client.max_clients == 4
     for size in SIZES:
-        client.send(bytes(k % 256 for k in range(size)), time.monotonic())
+        client.send(bytes(k % 256 for k in range(size)))
     ours.until(lambda: sum(isinstance(event, c.Received) for event in ours.happened) == len(SIZES))
     echoed = [event.payload for event in ours.happened if isinstance(event, c.Received)]
     assert echoed == [bytes(k % 256 for k in range(size)) for size in SIZES]
     ours.during(2.5)
     assert client.state is ClientState.CONNECTED
-    client.disconnect(time.monotonic())
+    client.disconnect()
     ours.until(lambda: "disconnected 0 2" in other.listen())
     assert "connected 0 0000000000000abc" in other.said
 
