@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev up style types layers test check bench proto picture lock clean
+.PHONY: install dev up style types layers test check bench fuzz proto picture lock clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ check: style types layers test
 
 bench: dev ## the full benchmarks; their results belong in docs/performance.md
 	$(BIN)/python -m bench
+
+fuzz: dev ## coverage-guided fuzzing of everything that bytes from outside reach; SECONDS=60 for each target, or TARGET=gate
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python tests/fuzz $(TARGET) $(or $(SECONDS),60)
 
 proto: dev ## regenerate the gRPC stubs from our .proto files
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto allocator/backends/pb/*.proto

@@ -9,11 +9,13 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_T = TypeVar("_T")
+_N = TypeVar("_N", "Fields", "Table", "Schema")
 Column = NDArray[Any]
 """A column of wire values: one dtype of `_DTYPES`."""
 
@@ -172,23 +174,39 @@ class Schema:
 
 def parse_fields(description: Any) -> Fields:
     """Read `Fields.describe()` back. Raises SchemaError for anything else."""
-    return Fields(**_parse_types(description))
+    return _made(Fields, _parse_types(description))
 
 
 def parse_schema(description: Any) -> Schema:
     """Read `Schema.describe()` back. Raises SchemaError for anything else."""
     try:
-        return Schema(**{str(table["name"]): Table(**_parse_types(table)) for table in description["tables"]})
+        tables = [(str(table["name"]), _made(Table, _parse_types(table))) for table in description["tables"]]
     except (KeyError, TypeError) as error:
         raise SchemaError(f"no schema: {error!r}") from error
+    return _made(Schema, _unique(tables))
+
+
+def _made(kind: type[_N], named: Mapping[str, Any]) -> _N:
+    try:
+        return kind(**named)
+    except TypeError as error:
+        raise SchemaError(f"a name that is taken: {error}") from error  # "self"
 
 
 def _parse_types(description: Any) -> dict[str, FieldType]:
     try:
-        fields = description["fields"]
-        return {str(field["name"]): _parse_type(field) for field in fields}
-    except (KeyError, TypeError) as error:
+        return _unique([(str(field["name"]), _parse_type(field)) for field in description["fields"]])
+    except SchemaError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SchemaError(f"no fields: {error!r}") from error
+
+
+def _unique(named: list[tuple[str, _T]]) -> dict[str, _T]:
+    unique = dict(named)
+    if len(unique) < len(named):
+        raise SchemaError("a name is there twice")
+    return unique
 
 
 def _parse_type(field: Mapping[str, Any]) -> FieldType:
