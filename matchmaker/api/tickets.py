@@ -26,16 +26,8 @@ from matchmaker.api.connect import ConnectTokens
 from matchmaker.api.problems import Problem
 from matchmaker.api.schemas import AssignmentBody, QueueBody, SeatBody, TicketBody, TicketRequest
 from matchmaker.api.watch import TicketWatch
-from matchmaker.model import (
-    FINAL,
-    DifferenceRule,
-    EqualRule,
-    LatencyRule,
-    QueueConfig,
-    QueueName,
-    TeamBalanceRule,
-    TicketId,
-)
+from matchmaker.matching.wants import missing
+from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId
 from matchmaker.ports import Allocator
 from matchmaker.store import PlayerBusy, QueueFull, TicketRecord, TicketStore
 
@@ -353,22 +345,9 @@ def _check_party(body: TicketRequest, queue: QueueConfig, player: PlayerId) -> N
     if len(ids) > queue.party_max:
         raise _invalid(f"players: {len(ids)} are a larger party than queue {queue.name} takes, {queue.party_max}")
     for index, member in enumerate(body.players):
-        for rule in queue.rules:
-            if isinstance(rule, DifferenceRule | TeamBalanceRule):
-                if not isinstance(member.attributes.get(rule.attribute), int | float):
-                    raise _invalid(f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants a number")
-            elif isinstance(rule, LatencyRule):
-                if not member.latencies:
-                    raise _invalid(
-                        f"players.{index}.latencies: queue {queue.name} wants the round trip to its regions, in ms"
-                    )
-            elif isinstance(rule, EqualRule):
-                if rule.attribute not in member.attributes:
-                    raise _invalid(f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants a value")
-            elif not isinstance(member.attributes.get(rule.attribute), list):
-                raise _invalid(
-                    f"players.{index}.attributes.{rule.attribute}: queue {queue.name} wants a list of strings"
-                )
+        wanted = missing(queue, member.to_player())
+        if wanted is not None:
+            raise _invalid(f"players.{index}.{wanted[0]}: queue {queue.name} {wanted[1]}")
 
 
 def _invalid(detail: str) -> Problem:

@@ -1,0 +1,48 @@
+"""
+The matching process: one queue's pool, cycle after cycle, until standard input ends.
+
+Started by `matching.worker` as `python -m matchmaker.matching.process`. Frames (`matching.wire`) on standard input: first {"queue"}, then one
+{"now_s", "added", "removed"} for each cycle; each is answered on standard output. What else is printed goes to standard error, so that a match
+function's `print` spoils no frame.
+"""
+
+import os
+import sys
+from typing import Any
+
+from matchmaker.matching.pool import Pool
+from matchmaker.matching.wire import decode_queue, decode_tickets, frame, read_frame
+from matchmaker.model import TicketId
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    requests = sys.stdin.buffer
+    first = read_frame(requests.read)
+    if first is None:
+        return
+    pool = Pool(decode_queue(first["queue"]))
+    while (request := read_frame(requests.read)) is not None:
+        replies.write(frame(_answer(pool, request)))
+        replies.flush()
+
+
+def _answer(pool: Pool, request: dict[str, Any]) -> dict[str, Any]:
+    pool.change(decode_tickets(request["added"]), map(TicketId, request["removed"]))
+    return {
+        "proposals": [
+            [
+                [[ticket.id for ticket in team] for team in proposal.teams],
+                proposal.fleets,
+                proposal.quality,
+                dict(proposal.roles),
+            ]
+            for proposal in pool.cycle(request["now_s"])
+        ]
+    }
+
+
+if __name__ == "__main__":
+    main()
