@@ -3,7 +3,8 @@ The keeper of one fleet's shelf: observe, plan, apply, again and again.
 
 Events (the backend's watch, the fleet's wake channel) only wake the loop; a lost event costs at most a second. Every action is one function or
 one backend call and may be cut short anywhere: the next round sees what is left to do. Several keepers may run: a lease lets one of them work, and
-where two overlap for a moment, each action is still safe by itself.
+its token fences the others: a keeper that slept through its lease is refused by the store, whatever it was about to do. What such a keeper does
+at the backend before it is refused (an allocation, a label) is found by the next one's reconciliation.
 """
 
 import asyncio
@@ -12,12 +13,25 @@ from collections.abc import Callable
 from typing import assert_never
 
 import structlog
-from redis.exceptions import RedisError
 
-from allocator.model import Allocation, FleetPolicy, ServerState
-from allocator.planner import Action, Adopt, Allocate, Drop, End, Free, HandBack, Move, plan, shortage
+from allocator.model import Allocation, FleetPolicy
+from allocator.planner import (
+    Action,
+    Adopt,
+    Allocate,
+    Drop,
+    End,
+    Free,
+    HandBack,
+    Move,
+    Remove,
+    Retire,
+    foreign,
+    plan,
+    shortage,
+)
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
-from allocator.shelf import Shelf, ShelfState
+from allocator.shelf import LeaseLost, Shelf, ShelfState
 from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import ServerName
 from gameserver.sessions.port import StoreUnavailable
@@ -26,7 +40,7 @@ from gameserver.sessions.valkey import wake_channel
 log = structlog.get_logger(__name__)
 
 _TICK_S = 1.0
-_LEASE_S = 3.0
+LEASE_S = 3.0
 _RETRY_S = 0.2
 
 
@@ -42,17 +56,19 @@ class ShelfKeeper:
         *,
         on_shortage: Callable[[int], None] = lambda servers: None,
     ) -> None:
-        """`on_shortage`: told how many servers more are wanted than are Ready; the laptop's fleet grows by it."""
+        """`on_shortage`: told how many servers are wanted beyond those that are taken; the laptop's fleet grows by it."""
         self.policy = policy
-        self._shelf = shelf
         self._client = client
         self._backend = backend
         self._on_shortage = on_shortage
         self._wake = asyncio.Event()
-        self._token = secrets.token_hex(8)
-        self._lease_key = f"wf:{{{policy.name}}}:keeper"
+        self._shelf = shelf.under(secrets.token_hex(8))
         self.seen: ShelfState | None = None
         """What the newest round saw, for status."""
+        self.foreign = 0
+        """Servers that somebody else has allocated."""
+        self.leading = False
+        """Whether this keeper holds the lease, as far as it knows."""
         self.moved = 0
         """Sessions that were given another server."""
 
@@ -66,6 +82,7 @@ class ShelfKeeper:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep(), name=f"keep-{self.policy.name}")
+            tasks.create_task(self._hold_on(), name=f"lease-{self.policy.name}")
             tasks.create_task(self._watch_backend(), name=f"watch-backend-{self.policy.name}")
             channels = [wake_channel(self.policy.name)]
             hearing = listen(self._client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
@@ -73,15 +90,25 @@ class ShelfKeeper:
 
     async def round(self) -> bool:
         """
-        Observe, plan and apply once; True when something was done.
+        Observe, plan and apply once, if the lease is this keeper's; True when something was done.
 
         Raises: StoreUnavailable, BackendUnavailable.
         """
+        if not await self._hold():
+            return False
+        try:
+            return await self._look()
+        except LeaseLost as error:
+            log.info("lease_lost", fleet=self.policy.name, error=str(error))
+            self.leading = False
+            return False
+
+    async def _look(self) -> bool:
         # The shelf first: a server that another keeper shelves meanwhile must not look like an entry whose server is gone.
         self.seen = await self._shelf.observe(self.policy.name)
         observed = await self._backend.servers(self.policy.name)
-        ready = sum(server.state is ServerState.READY for server in observed)
-        self._on_shortage(shortage(self.policy, self.seen, ready))
+        self.foreign = foreign(self.seen, observed)
+        self._on_shortage(shortage(self.policy, self.seen, observed))
         done = False
         for action in plan(self.policy, observed, self.seen):
             done |= await self._apply(action)
@@ -91,8 +118,7 @@ class ShelfKeeper:
         while True:
             again = False
             try:
-                if await self._hold_lease():
-                    again = await self.round()
+                again = await self.round()
             except (StoreUnavailable, BackendUnavailable) as error:
                 log.warning("keeper_waits", fleet=self.policy.name, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -110,19 +136,24 @@ class ShelfKeeper:
         match action:
             case Free(session=session):
                 return await self._shelf.release(session, recycle=recycle)
-            case End(session=session, reason=reason):
+            case End(session=session, reason=reason, only=only):
                 log.info("session_ended", session=session, reason=reason)
-                return await self._shelf.end(session, reason=reason, recycle=recycle)
+                return await self._shelf.end(session, reason=reason, recycle=recycle, only=only)
             case Move(session=session, epoch=epoch):
-                moved = await self._shelf.move(session, epoch=epoch)
+                moved = await self._shelf.move(session, epoch=epoch, strategy=self.policy.strategy)
                 if isinstance(moved, Allocation):
                     self.moved += 1
                     log.info("session_moved", session=session, epoch=moved.session.epoch, server=moved.session.server)
                 return isinstance(moved, Allocation)
-            case Drop(server=server):
-                lost = await self._shelf.drop(fleet, server)
-                log.info("server_dropped", server=server, lost=list(lost))
+            case Drop(server=server, dead=dead):
+                lost = await self._shelf.drop(fleet, server, dead=dead)
+                log.info("server_dropped", server=server, lost=list(lost), silent=dead)
                 return True
+            case Remove(server=server):
+                await self._backend.delete(server)
+                return True
+            case Retire(server=server):
+                return await self._shelf.drain(fleet, server)
             case Adopt(server=server):
                 return await self._shelf.register(server, rooms=self.policy.rooms)
             case HandBack(server=server, replace=replace):
@@ -153,23 +184,29 @@ class ShelfKeeper:
             done = True
         return done
 
-    async def _hold_lease(self) -> bool:
-        try:
-            if await self._client.set(self._lease_key, self._token, nx=True, px=round(_LEASE_S * 1000)):
-                return True
-            held = await self._client.get(self._lease_key) == self._token.encode()
-            if held:
-                await self._client.pexpire(self._lease_key, round(_LEASE_S * 1000))
-            return held
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"lease: {error}") from error
+    async def _hold(self) -> bool:
+        self.leading = await self._shelf.hold(self.policy.name, lease_s=LEASE_S)
+        return self.leading
+
+    async def _hold_on(self) -> None:
+        """
+        Hold on to the lease through a round that takes long.
+
+        Never take it here: a round that slept through it would go on under the same token, with what it saw before another keeper worked.
+        """
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            if self.leading:
+                try:
+                    self.leading = await self._shelf.hold(self.policy.name, lease_s=LEASE_S, take=False)
+                except StoreUnavailable as error:
+                    log.warning("lease_waits", fleet=self.policy.name, error=str(error))
 
     async def _give_up_lease(self) -> None:
-        """So that the next keeper need not wait for its end; unfenced, since a lease lost to another only saves work."""
+        """So that the next keeper need not wait for its end."""
         try:
-            if await self._client.get(self._lease_key) == self._token.encode():
-                await self._client.delete(self._lease_key)
-        except (RedisError, OSError):
+            await self._shelf.give_up(self.policy.name)
+        except StoreUnavailable:
             pass  # it expires by itself
 
     async def _watch_backend(self) -> None:

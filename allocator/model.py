@@ -7,6 +7,7 @@ Pure data. Agones' own state names are used for servers; `Temperature` is ours (
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import assert_never
 
 from gameserver.sessions.model import FleetName, MatchId, Seat, ServerName, Session
 
@@ -38,6 +39,27 @@ class Temperature(StrEnum):
     """No Ready server either: a new process or pod was waited for."""
 
 
+class Strategy(StrEnum):
+    """Which of a fleet's servers with a free room gets a match. Agones' words (`spec.scheduling` of a Fleet)."""
+
+    PACKED = "Packed"
+    """The fullest: whole servers stay empty and can be handed back."""
+    DISTRIBUTED = "Distributed"
+    """The emptiest: the least work on each, and the fewest matches lost with one."""
+
+
+class Cause(StrEnum):
+    """Why a request got no server."""
+
+    UNKNOWN_FLEET = "unknown-fleet"
+    NO_CAPACITY = "no-capacity"
+    """None of the fleets may have a server at all."""
+    NO_SERVER = "no-server"
+    """None within the deadline."""
+    ENDED = "ended"
+    """The match has been played."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameServer:
     """A server as its backend sees it."""
@@ -56,7 +78,7 @@ class GameServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPolicy:
-    """What the allocator must know of a fleet's spec."""
+    """What the allocator must know of a fleet's spec. Raises ValueError when its figures contradict each other."""
 
     name: FleetName
     rooms: int = 1
@@ -68,9 +90,22 @@ class FleetPolicy:
     seats: int = 16
     """Players per match at most."""
     region: str = ""
+    min: int = 0
+    """Servers to have at least, in whatever state."""
+    max: int = 10_000
+    """Servers to have at most, in whatever state; 0: none, and every request is told so at once."""
+    strategy: Strategy = Strategy.PACKED
     managed: bool = True
     """True: our game server runtime, which opens, ends and checkpoints sessions. False: any other Agones server (`server.command`):
     its session ends when the server leaves Allocated (it calls Shutdown or Ready)."""
+
+    def __post_init__(self) -> None:
+        if self.rooms < 1 or self.seats < 1:
+            raise ValueError(f"fleet {self.name}: rooms {self.rooms} and seats {self.seats} must be 1 at least")
+        if not 0 <= self.min <= self.max:
+            raise ValueError(f"fleet {self.name}: min {self.min} must lie between 0 and max {self.max}")
+        if self.shelf < 0:
+            raise ValueError(f"fleet {self.name}: shelf {self.shelf} must be 0 at least")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +118,8 @@ class AllocationRequest:
     """In order of preference."""
     seats: tuple[Seat, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    free_seats: int = 0
+    """How many more players may be seated once it runs (`allocator.seats`)."""
     retried: bool = False
     """An earlier run may have asked and died: look in every fleet for its session before claiming anew."""
 
@@ -98,9 +135,26 @@ class Allocation:
     waited_s: float
     """From the request's arrival to the claim."""
 
+    reason: str = ""
+    """Why it is as warm as it is, for people."""
+
+
+def explain(temperature: Temperature, *, waited: bool) -> str:
+    """Why a match got what it got."""
+    match temperature:
+        case Temperature.SHELF:
+            return "the shelf was empty; a room of a running server came free" if waited else "a room was on the shelf"
+        case Temperature.BUFFER:
+            return "the shelf was empty; a Ready server was allocated"
+        case Temperature.COLD:
+            return "the shelf was empty and no server was Ready for it; a new one was started"
+        case _:
+            assert_never(temperature)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unavailable:
-    """No server within the deadline: an expected outcome. The request holds nothing any more."""
+    """No server: an expected outcome. The request holds nothing any more."""
 
     reason: str
+    cause: Cause = Cause.NO_SERVER

@@ -8,9 +8,10 @@ that was allocated and not registered is adopted, an entry whose server is gone 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from allocator.model import FleetPolicy, GameServer, ServerState
-from allocator.ports import SHELF_LABEL
+from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
 from allocator.shelf import LostSession, ShelfEntry, ShelfState
 from gameserver.sessions.model import ServerName, SessionId, SessionState
 
@@ -20,6 +21,8 @@ LOST_TIMEOUT_S = 120.0
 """A session that found no new server by then is ended: its players have gone."""
 SETTLE_S = 2.0
 """An entry younger than this is not dropped for its server's state: a backend's list may lag behind its allocation."""
+SILENT_S = 2.0
+"""A server whose sign of life expired so long ago is taken for dead, whatever its backend says: with the sign's own 3 s, four or five missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +34,11 @@ class Free:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """End a session that will not go on."""
+    """End a session that will not go on, if it still is as it was seen."""
 
     session: SessionId
     reason: str
+    only: Literal["pending", "lost"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,15 @@ class Drop:
     """Forget an entry whose server is gone."""
 
     server: ServerName
+    dead: bool = False
+    """Its backend still has it, but it gives no sign of life: it is to be removed, and never adopted again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Remove a server that is taken for dead from its backend."""
+
+    server: ServerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,13 @@ class Adopt:
     """Register a server that was allocated for the shelf."""
 
     server: GameServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Give a server of an older version no new sessions; those on it go on."""
+
+    server: ServerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +94,7 @@ class Allocate:
     count: int
 
 
-Action = Free | End | Move | Drop | Adopt | HandBack | Allocate
+Action = Free | End | Move | Drop | Remove | Adopt | Retire | HandBack | Allocate
 
 
 def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState) -> tuple[Action, ...]:
@@ -94,28 +114,55 @@ def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState)
         server = servers.get(entry.server)
         if server is None or (server.state is not ServerState.ALLOCATED and entry.age_s > SETTLE_S):
             actions.append(Drop(server=entry.server))
+        elif policy.managed and entry.silent_s > SILENT_S:
+            actions.append(Drop(server=entry.server, dead=True))
         else:
             kept.append(entry)
             actions += _overdue(policy, entry)
     known = {entry.server for entry in shelf.entries}
-    adopted = [
+    leaked = [
         s for s in observed if s.state is ServerState.ALLOCATED and s.labels.get(SHELF_LABEL) and s.name not in known
     ]
+    actions += [Remove(server=server.name) for server in leaked if server.name in shelf.dead]
+    adopted = [server for server in leaked if server.name not in shelf.dead]
     actions += [Adopt(server=server) for server in adopted]
     return (*actions, *_size(policy, shelf, kept, len(adopted), version))
 
 
-def shortage(policy: FleetPolicy, shelf: ShelfState, ready: int) -> int:
-    """How many servers more than the Ready ones the shelf and its waiters want: what a fleet should grow by."""
-    missing = policy.shelf + shelf.waiters + len(shelf.lost) - shelf.free
-    return max(0, math.ceil(missing / policy.rooms) - ready)
+def wanted_rooms(policy: FleetPolicy, shelf: ShelfState) -> int:
+    """Rooms that should be claimable: the shelf's target, one for each waiter and for each session that lost its server."""
+    target = policy.shelf if shelf.target is None else shelf.target
+    return target + shelf.waiters + len(shelf.lost)
+
+
+def shortage(policy: FleetPolicy, shelf: ShelfState, observed: Sequence[GameServer]) -> int:
+    """
+    How many servers the fleet should have beyond those that are taken: what the shelf and its waiters miss, within the fleet's min and max.
+
+    Those that are not Ready yet count towards it: whoever grows the fleet by this must not start them twice, nor stop them.
+    """
+    taken = sum(server.state in (ServerState.ALLOCATED, ServerState.RESERVED) for server in observed)
+    wanted = math.ceil(max(0, wanted_rooms(policy, shelf) - shelf.free) / policy.rooms)
+    return max(0, min(max(wanted, policy.min - taken), policy.max - taken))
+
+
+def foreign(shelf: ShelfState, observed: Sequence[GameServer]) -> int:
+    """How many servers of the fleet somebody else has allocated: they are left alone, and only counted."""
+    known = {entry.server for entry in shelf.entries}
+    return sum(
+        server.state is ServerState.ALLOCATED
+        and server.name not in known
+        and not server.labels.get(SHELF_LABEL)
+        and not server.labels.get(RECYCLE_LABEL)  # ours, on its way back to Ready
+        for server in observed
+    )
 
 
 def _lost(policy: FleetPolicy, lost: LostSession) -> Action:
     if not policy.managed:
-        return End(session=lost.session, reason="its server is gone")
+        return End(session=lost.session, reason="its server is gone", only="lost")
     if lost.age_s > LOST_TIMEOUT_S:
-        return End(session=lost.session, reason="its server is gone, and no other was found")
+        return End(session=lost.session, reason="its server is gone, and no other was found", only="lost")
     return Move(session=lost.session, epoch=lost.epoch)
 
 
@@ -126,27 +173,35 @@ def _overdue(policy: FleetPolicy, entry: ShelfEntry) -> list[Action]:
         if room.state in (None, SessionState.ENDED):
             actions.append(Free(session=room.session))
         elif policy.managed and room.state is SessionState.PENDING and room.age_s > JOIN_TIMEOUT_S:
-            actions.append(End(session=room.session, reason="nobody came"))
+            actions.append(End(session=room.session, reason="nobody came", only="pending"))
     return actions
 
 
 def _size(
     policy: FleetPolicy, shelf: ShelfState, kept: Sequence[ShelfEntry], adopted: int, version: str
 ) -> list[Action]:
-    """Fill the shelf up, or hand empty servers back: spent and stale ones always, others while enough rooms are left."""
-    actions: list[Action] = []
-    wanted = policy.shelf + shelf.waiters + len(shelf.lost)
+    """
+    Fill the shelf up, or hand empty servers back: spent, draining and stale ones always, others while enough rooms are left.
+
+    What is new comes before what is handed back, so that the shelf is never emptier than it must be.
+    """
+    away: list[Action] = []
+    wanted = wanted_rooms(policy, shelf)
+    servers = len(kept) + adopted
     free = sum(entry.free for entry in kept if not entry.draining) + adopted * policy.rooms
     for entry in sorted(kept, key=lambda entry: entry.age_s, reverse=True):
-        if not entry.empty or entry.draining:
+        claimable = 0 if entry.draining else entry.free
+        worn, stale = entry.spent > 0 or entry.draining, bool(version) and entry.version != version
+        if entry.empty and (worn or stale or free - claimable >= wanted):
+            away.append(HandBack(server=entry.server, replace=worn or stale or not policy.managed))
+            servers -= 1
+        elif stale and not entry.draining:
+            away.append(Retire(server=entry.server))
+        else:
             continue
-        spent, stale = entry.spent > 0, bool(version) and entry.version != version
-        if spent or stale or free - entry.free >= wanted:
-            actions.append(HandBack(server=entry.server, replace=spent or stale or not policy.managed))
-            free -= entry.free
-    if free < wanted:
-        actions.append(Allocate(count=math.ceil((wanted - free) / policy.rooms)))
-    return actions
+        free -= claimable
+    lacking = min(math.ceil(max(0, wanted - free) / policy.rooms), max(0, policy.max - servers))
+    return [*([Allocate(count=lacking)] if lacking else []), *away]
 
 
 def _newest_version(observed: Sequence[GameServer]) -> str:

@@ -1,30 +1,29 @@
 """
 The allocator as the matchmaker sees it: a match in, a session on a warm server out.
 
-The warm path is one Valkey function. A match that finds no room waits in order, while the keeper brings servers; whatever happens to the
-wait (deadline, cancellation, a lost reply), the match ends with exactly one session or with none.
+The warm path is one Valkey function. A match that finds no room waits in order, while the keeper brings servers, and is called when there is one
+for it; whatever happens to the wait (deadline, cancellation, a lost reply), the match ends with exactly one session or with none.
 
 A match may go to several fleets, tried in order. Each claim is repeatable by the session's id, and no later fleet is asked before the earlier one
 has answered, so one run claims at most once. A run that follows a crashed one (`retried`) looks in all fleets first.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
-import redis.asyncio
 import structlog
-from redis.exceptions import RedisError
 
-from allocator.model import Allocation, AllocationRequest, FleetPolicy, ServerState, Temperature, Unavailable
-from allocator.ports import Backend, BackendUnavailable
-from allocator.shelf import Shelf
-from gameserver.sessions.model import FleetName, SessionId, SessionState, session_id
+from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, Temperature, Unavailable
+from allocator.ports import Backend
+from allocator.shelf import NoRoom, Shelf, Waiting
+from allocator.waiting import Calls, Supplies, Supply
+from gameserver.sessions.client import StoreClient
+from gameserver.sessions.model import FleetName, SessionId, SessionState, fleet_of, session_id
 from gameserver.sessions.port import StoreUnavailable
-from gameserver.sessions.valkey import wake_channel
 
 log = structlog.get_logger(__name__)
 
@@ -32,20 +31,54 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _ASK_AGAIN_S = 0.5
-"""A waiter asks so often even if no wake-up reaches it; below the store's 2 s after which a silent one has left."""
+"""A waiter asks about so often even if no call reaches it; below the store's 2 s after which a silent one has left."""
 _STORE_RETRY_S = 0.1
+
+
+class _Wait:
+    """What a request has met with so far."""
+
+    def __init__(self) -> None:
+        self.begun_s = time.monotonic()
+        self.store_away: StoreUnavailable | None = None
+        """Why the store has not answered the newest question; None once it has."""
+        self.ahead: dict[FleetName, int] = {}
+        self.supply: dict[FleetName, Supply | None] = {}
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.begun_s
+
+    def temperature(self, policy: FleetPolicy) -> Temperature:
+        """How warm a server is that must be brought: one of those that were Ready when the wait began, or a new one."""
+        supply = self.supply.get(policy.name)
+        if supply is not None and supply.ready * policy.rooms > self.ahead.get(policy.name, 0):
+            return Temperature.BUFFER
+        return Temperature.COLD
+
+    def why(self, fleets: Mapping[FleetName, FleetPolicy]) -> str:
+        """What stood in the way, for the message of a request that found nothing."""
+        said = []
+        for fleet, ahead in self.ahead.items():
+            supply, most = self.supply.get(fleet), fleets[fleet].max
+            have = "its backend does not answer" if supply is None else f"{supply.servers} of at most {most} servers"
+            said.append(f"fleet {fleet}: {have}, {ahead} requests ahead")
+        return "".join(f"; {text}" for text in said)
 
 
 class Allocator:
     """Finds matches their servers."""
 
-    def __init__(
-        self, shelf: Shelf, client: redis.asyncio.Redis, fleets: Sequence[FleetPolicy], backend: Backend
-    ) -> None:
+    def __init__(self, shelf: Shelf, client: StoreClient, fleets: Sequence[FleetPolicy], backend: Backend) -> None:
         self._shelf = shelf
-        self._client = client
         self._fleets: Mapping[FleetName, FleetPolicy] = {fleet.name: fleet for fleet in fleets}
-        self._backend = backend
+        self._calls = Calls(client, tuple(self._fleets))
+        self._supplies = Supplies(backend, self._fleets)
+
+    @property
+    def fleets(self) -> Mapping[FleetName, FleetPolicy]:
+        """The fleets whose rooms can be asked for."""
+        return self._fleets
 
     async def allocate(self, request: AllocationRequest, *, deadline_s: float) -> Allocation | Unavailable:
         """
@@ -56,115 +89,119 @@ class Allocator:
         Returns: the allocation, or Unavailable once the deadline has passed (then nothing is held).
         Raises: StoreUnavailable when the store stays away until the deadline; ask again with `retried`.
         """
-        if unknown := [fleet for fleet in request.fleets if fleet not in self._fleets]:
-            return Unavailable(reason=f"unknown fleet {unknown[0]!r}")
-        begun_s = time.monotonic()
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        wait = _Wait()
         try:
             async with asyncio.timeout(deadline_s):
-                found = await self._first(request)
+                found = await self._first(request, wait)
                 if found is None:
-                    found = await self._wait(request)
-                if found.session.state is SessionState.ENDED:
-                    return Unavailable(reason=f"session {found.session.id} has ended")
-                return replace(found, waited_s=time.monotonic() - begun_s)
+                    found = await self._wait(request, wait)
         except TimeoutError:
             await self._give_up(request)
-            return Unavailable(reason=f"no server within {deadline_s:g} s")
+            if wait.store_away is not None:
+                raise wait.store_away from None
+            return Unavailable(reason=f"no server within {deadline_s:g} s{wait.why(self._fleets)}")
         except asyncio.CancelledError:
             # The caller is gone: nobody would ever use what was claimed.
             await self._give_up(request)
             raise
+        if found.session.state is SessionState.ENDED:
+            return Unavailable(reason=f"session {found.session.id} has ended", cause=Cause.ENDED)
+        return replace(found, waited_s=time.monotonic() - wait.begun_s)
 
     async def find(self, session: SessionId) -> Allocation | None:
         """Where a session is now, ended or not; None when there is none. Raises StoreUnavailable."""
         return await self._shelf.find(session)
 
-    async def end(self, session: SessionId, *, reason: str) -> None:
-        """End a session from outside; one that is over is no error. Raises StoreUnavailable."""
-        fleet = self._fleets.get(FleetName(session.partition(".")[0]))
-        await self._shelf.end(session, reason=reason, recycle=fleet is None or fleet.recycle)
+    async def end(self, session: SessionId, *, reason: str) -> bool:
+        """End a session from outside; False when it was over, or never there. Raises StoreUnavailable."""
+        fleet = self._fleets.get(fleet_of(session))
+        return await self._shelf.end(session, reason=reason, recycle=fleet is None or fleet.recycle)
 
-    async def _first(self, request: AllocationRequest) -> Allocation | None:
+    def _refuse(self, request: AllocationRequest) -> Unavailable | None:
+        for fleet in request.fleets:
+            if fleet not in self._fleets:
+                return Unavailable(reason=f"unknown fleet {fleet!r}", cause=Cause.UNKNOWN_FLEET)
+        if not any(self._fleets[fleet].max for fleet in request.fleets):
+            names = ", ".join(request.fleets) or "no fleet at all"
+            return Unavailable(reason=f"no capacity: {names} may have 0 servers at most", cause=Cause.NO_CAPACITY)
+        return None
+
+    async def _first(self, request: AllocationRequest, wait: _Wait) -> Allocation | None:
         """Look at every shelf once, in order."""
         if request.retried:
             for fleet in request.fleets:
-                found = await self._until_answered(self._find_in, request, fleet)
+                found = await self._until_answered(wait, self._find_in, request, fleet)
                 if found is not None:
                     return found
         for fleet in request.fleets:
-            found = await self._until_answered(self._claim_now, request, fleet)
-            if found is not None:
-                return found
+            reply = await self._until_answered(wait, self._claim, request, fleet)
+            if isinstance(reply, Allocation):
+                return reply
         return None
 
-    async def _wait(self, request: AllocationRequest) -> Allocation:
+    async def _wait(self, request: AllocationRequest, wait: _Wait) -> Allocation:
         """Wait in the queue of every fleet; the first that has a room is taken, the other places are given up."""
-        temperature = await self._temperature(request.fleets)
-        async with AsyncExitStack() as stack:
-            pubsub = self._client.pubsub()
-            stack.push_async_callback(pubsub.aclose)
+        fleets = [fleet for fleet in request.fleets if self._fleets[fleet].max]
+        async with self._calls.waiting([session_id(fleet, request.match) for fleet in fleets]) as called:
+            for fleet in fleets:
+                wait.supply[fleet] = await self._supplies.of(fleet)
             while True:
-                for fleet in request.fleets:
-                    allocation = await self._until_answered(self._claim_waiting, request, fleet, temperature)
-                    if allocation is not None:
-                        await self._leave_queues(request, but=fleet)
-                        return allocation
+                called.clear()
+                for fleet in fleets:
+                    reply = await self._until_answered(wait, self._claim, request, fleet, wait)
+                    if isinstance(reply, Allocation):
+                        await self._leave_queues(request, wait, but=fleet)
+                        return reply
+                    if isinstance(reply, Waiting):
+                        wait.ahead.setdefault(fleet, reply.ahead)
                 try:
-                    if not pubsub.subscribed:
-                        await pubsub.subscribe(*(wake_channel(fleet) for fleet in request.fleets))
-                        continue  # something may have happened before the subscription
-                    await pubsub.get_message(ignore_subscribe_messages=True, timeout=_ASK_AGAIN_S)
-                except (RedisError, OSError):
-                    await asyncio.sleep(_STORE_RETRY_S)
+                    async with asyncio.timeout(_ASK_AGAIN_S * random.uniform(0.8, 1.2)):  # noqa: S311 (so that waiters do not march in step)
+                        await called.wait()
+                except TimeoutError:
+                    pass
 
     async def _find_in(self, request: AllocationRequest, fleet: FleetName) -> Allocation | None:
         found = await self._shelf.find(session_id(fleet, request.match))
         return None if found is None or found.session.state is SessionState.ENDED else found
 
-    async def _claim_now(self, request: AllocationRequest, fleet: FleetName) -> Allocation | None:
-        return await self._claim(request, fleet, Temperature.SHELF, wait=False)
-
-    async def _claim_waiting(
-        self, request: AllocationRequest, fleet: FleetName, temperature: Temperature
-    ) -> Allocation | None:
-        return await self._claim(request, fleet, temperature, wait=True)
-
     async def _claim(
-        self, request: AllocationRequest, fleet: FleetName, temperature: Temperature, *, wait: bool
-    ) -> Allocation | None:
-        reply = await self._shelf.claim(
+        self, request: AllocationRequest, fleet: FleetName, wait: _Wait | None = None
+    ) -> Allocation | Waiting | NoRoom:
+        """Claim a room of one fleet, and with `wait` keep a place in its queue."""
+        policy = self._fleets[fleet]
+        return await self._shelf.claim(
             fleet,
             session_id(fleet, request.match),
             seats=request.seats,
             options=request.options,
-            temperature=temperature,
-            wait=wait,
+            temperature=wait.temperature(policy) if wait else Temperature.SHELF,
+            waited_s=wait.elapsed_s if wait else None,
+            strategy=policy.strategy,
+            free_seats=request.free_seats,
         )
-        return reply if isinstance(reply, Allocation) else None
 
-    async def _until_answered(self, ask: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _until_answered(
+        self, wait: _Wait, ask: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
         """Ask until the store answers: a lost reply may hide a claim, so no other fleet may be tried before."""
         while True:
             try:
-                return await ask(*args, **kwargs)
+                answer = await ask(*args, **kwargs)
             except StoreUnavailable as error:
                 log.warning("store_unavailable", error=str(error))
+                wait.store_away = error
                 await asyncio.sleep(_STORE_RETRY_S)
+            else:
+                wait.store_away = None
+                return answer
 
-    async def _temperature(self, fleets: Sequence[FleetName]) -> Temperature:
-        """What a match that found no room will get: a Ready server is there, or a new one must come."""
-        try:
-            for fleet in fleets:
-                if any(server.state is ServerState.READY for server in await self._backend.servers(fleet)):
-                    return Temperature.BUFFER
-        except BackendUnavailable as error:
-            log.warning("backend_unavailable", error=str(error))
-        return Temperature.COLD
-
-    async def _leave_queues(self, request: AllocationRequest, *, but: FleetName) -> None:
+    async def _leave_queues(self, request: AllocationRequest, wait: _Wait, *, but: FleetName) -> None:
         for fleet in request.fleets:
             if fleet != but:
-                await self._until_answered(self._shelf.abandon, session_id(fleet, request.match))
+                await self._until_answered(wait, self._shelf.abandon, session_id(fleet, request.match))
 
     async def _give_up(self, request: AllocationRequest) -> None:
         """Abandon to the end, also when cancelled meanwhile: half of it would leave a waiter or a room behind."""

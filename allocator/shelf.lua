@@ -2,17 +2,27 @@
 -- The shelf of one fleet: which rooms are free, who waits for one, which session is where. Check and change are one function, since a room
 -- chosen in one step and marked in another could be given twice. All keys of a call share the fleet's hash tag; keys of servers are derived
 -- from the prefix `wf:{fleet}:`, which every function takes as KEYS[1] (a prefix, never itself a key). Layout: allocator/shelf.py.
+-- What only a keeper does takes its lease's token first, and answers 'FENCED' once the lease is another's or over: a keeper that slept through it
+-- changes nothing. The token '' is an operator's, who needs no lease.
 
 local WAITER_ALIVE_MS = 2000 -- a waiter that has not asked again for so long is gone
 local SESSION_TTL_S = 86400
 local ENDED_TTL_S = 3600
+local DEAD_MS = 3600000 -- for how long a server dropped as dead is remembered
+local STIR_MS = 1000 -- a keeper looks by itself so often; within it one wake-up is as good as many
+local CALLED = 1000 -- waiters called at once; the others ask by themselves soon
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function publish(p) redis.call('PUBLISH', p .. 'wake', '') end
+local function fenced(p, token) return token ~= '' and redis.call('GET', p .. 'keeper') ~= token end
+
+-- Wake the keeper, once until it has looked.
+local function stir(p)
+  if redis.call('SET', p .. 'stirred', '', 'NX', 'PX', STIR_MS) then redis.call('PUBLISH', p .. 'wake', '') end
+end
 
 local function expire_waiters(p, now)
   while true do
@@ -30,6 +40,25 @@ local function stop_waiting(p, id)
   redis.call('HDEL', p .. 'waiting', id)
 end
 
+-- Rooms that can be claimed, counted up to a limit.
+local function free_rooms(p, limit)
+  local free, shelf = 0, redis.call('ZRANGE', p .. 'shelf', 0, limit - 1, 'WITHSCORES')
+  for i = 2, #shelf, 2 do
+    free = free + tonumber(shelf[i])
+    if free >= limit then return limit end
+  end
+  return free
+end
+
+-- Tell the waiters for whom there is a room now, by name: the others need not ask.
+local function call_waiters(p)
+  if redis.call('ZCARD', p .. 'waiters') == 0 then return end
+  local free = free_rooms(p, CALLED)
+  if free > 0 then
+    redis.call('PUBLISH', p .. 'called', table.concat(redis.call('ZRANGE', p .. 'waiters', 0, free - 1), ' '))
+  end
+end
+
 -- Set a server's place on the shelf from its free rooms.
 local function reshelve(p, server)
   local free = redis.call('LLEN', p .. 'rooms:' .. server)
@@ -37,22 +66,28 @@ local function reshelve(p, server)
     redis.call('ZREM', p .. 'shelf', server)
   else
     redis.call('ZADD', p .. 'shelf', free, server)
+    call_waiters(p)
   end
 end
 
--- Take a room of the fullest server for a session; returns the fields to set on its record, or nil.
-local function take_room(p, id, avoid)
+-- Take a room for a session, of the server with the fewest free ones ('Packed') or the most ('Distributed'), but not of `avoid`. Returns the
+-- fields to set on its record and when its server was registered; nil when there is none.
+local function take_room(p, id, strategy, avoid)
   local server
-  for _, candidate in ipairs(redis.call('ZRANGE', p .. 'shelf', 0, avoid and 1 or 0)) do
+  local spread = strategy == 'Distributed'
+  local found = spread and redis.call('ZRANGE', p .. 'shelf', 0, avoid and 1 or 0, 'REV')
+    or redis.call('ZRANGE', p .. 'shelf', 0, avoid and 1 or 0)
+  for _, candidate in ipairs(found) do
     if candidate ~= avoid then server = candidate break end
   end
   if not server then return nil end
   local key = p .. 'server:' .. server
   local room = redis.call('LPOP', p .. 'rooms:' .. server)
   redis.call('HSET', key, 'room:' .. room, id)
-  reshelve(p, server)
-  local place = redis.call('HMGET', key, 'host', 'ports')
-  return {'server', server, 'room', room, 'host', place[1], 'ports', place[2]}
+  -- What is on the shelf is not draining and has a free room, so its score is enough to go by.
+  if tonumber(redis.call('ZINCRBY', p .. 'shelf', -1, server)) < 1 then redis.call('ZREM', p .. 'shelf', server) end
+  local place = redis.call('HMGET', key, 'host', 'ports', 'registered_ms')
+  return {'server', server, 'room', room, 'host', place[1], 'ports', place[2]}, place[3]
 end
 
 -- Give the room of a server back; with recycle '0' it is spent instead. Only the session that holds it can.
@@ -88,25 +123,54 @@ local function finish(p, id, record, results)
   redis.call('SREM', p .. 'lost', id)
 end
 
--- ARGV: server, host, ports (JSON), version, rooms. Registers an allocated server with all rooms free; known already: only its address is
--- set. Returns 1 when it is new.
+-- ARGV: token, lease in ms, '1' to take it when it is nobody's. Takes the keeper's lease, or holds on to it. Returns 1 when it is this token's now.
+local function shelf_hold(keys, args)
+  local key = keys[1] .. 'keeper'
+  local holder = redis.call('GET', key)
+  if holder ~= args[1] and (holder or args[3] ~= '1') then return 0 end
+  redis.call('SET', key, args[1], 'PX', args[2])
+  return 1
+end
+
+-- ARGV: token. Gives the lease up, so that the next keeper need not wait for its end.
+local function shelf_yield(keys, args)
+  if redis.call('GET', keys[1] .. 'keeper') == args[1] then redis.call('DEL', keys[1] .. 'keeper') end
+  return 1
+end
+
+-- ARGV: rooms, time to live in ms. How many rooms to keep claimable, in place of the fleet's own figure; '' ends that.
+local function shelf_target(keys, args)
+  if args[1] == '' then
+    redis.call('DEL', keys[1] .. 'target')
+  else
+    redis.call('SET', keys[1] .. 'target', args[1], 'PX', args[2])
+  end
+  stir(keys[1])
+  return 1
+end
+
+-- ARGV: token, server, host, ports (JSON), version, rooms. Registers an allocated server with all rooms free; known already: only its address
+-- is set. Returns 1 when it is new.
 local function shelf_register(keys, args)
-  local p, server = keys[1], args[1]
+  local p, server = keys[1], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
   local key = p .. 'server:' .. server
   local new = redis.call('SADD', p .. 'servers', server)
-  redis.call('HSET', key, 'host', args[2], 'ports', args[3])
+  redis.call('HSET', key, 'host', args[3], 'ports', args[4])
   if new == 1 then
-    redis.call('HSET', key, 'version', args[4], 'rooms', args[5], 'spent', 0, 'draining', 0, 'registered_ms', now_ms())
+    redis.call('HSET', key, 'version', args[5], 'rooms', args[6], 'spent', 0, 'draining', 0, 'registered_ms', now_ms())
     redis.call('DEL', p .. 'rooms:' .. server)
-    for room = 0, tonumber(args[5]) - 1 do redis.call('RPUSH', p .. 'rooms:' .. server, room) end
+    for room = 0, tonumber(args[6]) - 1 do redis.call('RPUSH', p .. 'rooms:' .. server, room) end
     reshelve(p, server)
-    publish(p)
+    stir(p)
   end
   return new
 end
 
--- KEYS[2]: session. ARGV: session id, seats (JSON), options (JSON), temperature, wait ('1' to queue when there is no room).
--- Returns {'NEW', server, room, host, ports}, {'HAVE', record} if it was claimed before, {'WAIT', waiters ahead} or {'NONE'}. In order: nobody overtakes a waiter.
+-- KEYS[2]: session. ARGV: session id, seats (JSON), options (JSON), temperature, for how long it has waited in ms ('' when it does not wait for a
+-- room), strategy, free seats (more players may come later when it is above 0).
+-- Returns {'NEW', server, room, host, ports, temperature}, {'HAVE', record} if it was claimed before, {'WAIT', waiters ahead} or {'NONE'}. In
+-- order: nobody overtakes a waiter. The temperature is 'shelf' also for a waiter whose server was there before it came.
 local function shelf_claim(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
   if redis.call('EXISTS', record) == 1 then
@@ -114,88 +178,103 @@ local function shelf_claim(keys, args)
     return {'HAVE', redis.call('HGETALL', record)}
   end
   local now = now_ms()
-  local ahead = 0
-  if redis.call('ZCARD', p .. 'waiters') > 0 then
+  local waiters, ahead = redis.call('ZCARD', p .. 'waiters'), 0
+  if waiters > 0 then
     expire_waiters(p, now)
     ahead = redis.call('ZRANK', p .. 'waiters', id) or redis.call('ZCARD', p .. 'waiters')
   end
-  local place
-  if ahead == 0 then
-    place = take_room(p, id)
-  else
-    local free, shelf = 0, redis.call('ZRANGE', p .. 'shelf', 0, -1, 'WITHSCORES')
-    for i = 2, #shelf, 2 do free = free + tonumber(shelf[i]) end
-    if free > ahead then place = take_room(p, id) end
-  end
+  local place, registered
+  if ahead == 0 or free_rooms(p, ahead + 1) > ahead then place, registered = take_room(p, id, args[6]) end
   if not place then
-    if args[5] ~= '1' then return {'NONE'} end
-    if redis.call('ZSCORE', p .. 'waiters', id) == false then
+    if args[5] == '' then return {'NONE'} end
+    if waiters == 0 or redis.call('ZSCORE', p .. 'waiters', id) == false then
       redis.call('ZADD', p .. 'waiters', redis.call('INCR', p .. 'waiter-seq'), id)
-      publish(p)
+      stir(p)
     end
     redis.call('HSET', p .. 'waiting', id, now + WAITER_ALIVE_MS)
     return {'WAIT', ahead}
   end
-  stop_waiting(p, id)
-  redis.call('HSET', record, 'epoch', 1, 'state', 'pending', 'seats', args[2], 'options', args[3], 'temperature', args[4],
-    'checkpoint_tick', 0, 'created_ms', now, 'changed_ms', now, unpack(place))
+  if waiters > 0 then stop_waiting(p, id) end
+  local temperature, waited = args[4], 0
+  if args[5] ~= '' then
+    waited = tonumber(args[5])
+    if tonumber(registered) <= now - waited then temperature = 'shelf' end
+  end
+  redis.call('HSET', record, 'epoch', 1, 'state', 'pending', 'seats', args[2], 'options', args[3], 'temperature', temperature,
+    'waited_ms', waited, 'checkpoint_tick', 0, 'created_ms', now, 'changed_ms', now, unpack(place))
   redis.call('EXPIRE', record, SESSION_TTL_S)
-  publish(p) -- the keeper fills the shelf again
-  return {'NEW', place[2], place[4], place[6], place[8]}
+  if args[7] ~= '0' then
+    redis.call('HSET', record, 'free_seats', args[7])
+    redis.call('ZADD', p .. 'open', args[7], id)
+  end
+  stir(p) -- the keeper fills the shelf again
+  return {'NEW', place[2], place[4], place[6], place[8], temperature}
 end
 
 -- KEYS[2]: session. ARGV: session id, recycle. Gives up a request: a waiter leaves the queue, a session nobody has joined ends. Returns 1 when
 -- a session was ended.
 local function shelf_abandon(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
-  stop_waiting(p, id)
-  if redis.call('HGET', record, 'state') ~= 'pending' then return 0 end
+  local waited = redis.call('ZREM', p .. 'waiters', id)
+  redis.call('HDEL', p .. 'waiting', id)
+  if redis.call('HGET', record, 'state') ~= 'pending' then
+    if waited == 1 then call_waiters(p) end -- those behind it are one further
+    return 0
+  end
   free_room(p, id, record, args[2])
   finish(p, id, record, '{"error":"abandoned"}')
-  publish(p)
+  stir(p)
   return 1
 end
 
--- KEYS[2]: session. ARGV: session id, recycle ('1' or '0'). Frees the room of a session that has ended, or whose record is gone. Returns 1 then.
+-- KEYS[2]: session. ARGV: token, session id, recycle ('1' or '0'). Frees the room of a session that has ended, or whose record is gone. Returns 1
+-- then.
 local function shelf_release(keys, args)
-  local p, record, id = keys[1], keys[2], args[1]
+  local p, record, id = keys[1], keys[2], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
   local state = redis.call('HGET', record, 'state')
   if state and state ~= 'ended' then return 0 end
-  free_room(p, id, record, args[2])
+  free_room(p, id, record, args[3])
   redis.call('SREM', p .. 'ended', id)
   redis.call('SREM', p .. 'lost', id)
-  publish(p)
+  stir(p)
   return 1
 end
 
--- KEYS[2]: session. ARGV: session id, results (JSON), recycle. Ends a session in any state and frees its room. Returns 1 when it was not over.
+-- KEYS[2]: session. ARGV: token, session id, results (JSON), recycle, while: 'pending' or 'lost' to end it only if it still is, '' in any state.
+-- Ends a session and frees its room. Returns 1 when it was not over.
 local function shelf_end(keys, args)
-  local p, record, id = keys[1], keys[2], args[1]
+  local p, record, id = keys[1], keys[2], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
   local state = redis.call('HGET', record, 'state')
   if not state or state == 'ended' then redis.call('SREM', p .. 'lost', id) return 0 end
-  free_room(p, id, record, args[3])
-  finish(p, id, record, args[2])
-  publish(p)
+  -- A player may have come, or a server been found, since the keeper looked.
+  if args[5] == 'pending' and state ~= 'pending' then return 0 end
+  if args[5] == 'lost' and redis.call('SISMEMBER', p .. 'lost', id) == 0 then return 0 end
+  free_room(p, id, record, args[4])
+  finish(p, id, record, args[3])
+  stir(p)
   return 1
 end
 
--- KEYS[2]: session. ARGV: session id, epoch that it has. Moves a session to another server: epoch + 1, a new room, the old one given back.
--- Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
+-- KEYS[2]: session. ARGV: token, session id, epoch that it has, strategy. Moves a session to another server: epoch + 1, a new room, the old one
+-- given back. Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
 local function shelf_move(keys, args)
-  local p, record, id = keys[1], keys[2], args[1]
+  local p, record, id = keys[1], keys[2], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
   local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'room')
-  if held[1] ~= args[2] or held[2] == 'ended' then
+  if held[1] ~= args[3] or held[2] == 'ended' then
     redis.call('SREM', p .. 'lost', id)
     return {'GONE'}
   end
   -- A session that still has its room leaves that server; a lost one may well land on the same name, which is a new server then.
   local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
-  local place = take_room(p, id, there and held[3] or nil)
+  local place = take_room(p, id, args[4], there and held[3] or nil)
   if not place then return {'NONE'} end
   if there then free_room(p, id, record, '1') end
   redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), unpack(place))
   redis.call('SREM', p .. 'lost', id)
-  publish(p)
+  stir(p)
   return {'HAVE', redis.call('HGETALL', record)}
 end
 
@@ -205,29 +284,35 @@ local function forget(p, server)
   redis.call('DEL', p .. 'server:' .. server, p .. 'rooms:' .. server)
 end
 
--- ARGV: server. Takes a server off the shelf for good, only while no session is on it. Returns 1 when done.
+-- ARGV: token, server. Takes a server off the shelf for good, only while no session is on it. Returns 1 when done.
 local function shelf_unshelve(keys, args)
-  local p, key = keys[1], keys[1] .. 'server:' .. args[1]
-  local held = redis.call('HMGET', key, 'rooms', 'spent')
+  local p, server = keys[1], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
+  local held = redis.call('HMGET', p .. 'server:' .. server, 'rooms', 'spent')
   if not held[1] then return 0 end
-  if redis.call('LLEN', p .. 'rooms:' .. args[1]) + tonumber(held[2]) < tonumber(held[1]) then return 0 end
-  forget(p, args[1])
+  if redis.call('LLEN', p .. 'rooms:' .. server) + tonumber(held[2]) < tonumber(held[1]) then return 0 end
+  forget(p, server)
   return 1
 end
 
--- ARGV: server, '1' or '0'. A draining server gets no new sessions. Returns 1 when the server is known.
+-- ARGV: token, server, '1' or '0'. A draining server gets no new sessions. Returns 1 when the server is known.
 local function shelf_drain(keys, args)
-  local p, key = keys[1], keys[1] .. 'server:' .. args[1]
+  local p, server = keys[1], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
+  local key = p .. 'server:' .. server
   if redis.call('EXISTS', key) == 0 then return 0 end
-  redis.call('HSET', key, 'draining', args[2])
-  reshelve(p, args[1])
+  redis.call('HSET', key, 'draining', args[3])
+  reshelve(p, server)
+  stir(p)
   return 1
 end
 
--- ARGV: server. Forgets a server that is gone. Its sessions are put among the lost, in the same step. Returns their ids.
+-- ARGV: token, server, '1' when its backend still has it. Forgets a server that is gone. Its sessions are put among the lost, in the same step.
+-- Returns their ids.
 local function shelf_drop(keys, args)
-  local p, key = keys[1], keys[1] .. 'server:' .. args[1]
-  local lost, fields = {}, redis.call('HGETALL', key)
+  local p, server = keys[1], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
+  local lost, fields = {}, redis.call('HGETALL', p .. 'server:' .. server)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 5) == 'room:' then
       local record = p .. 'session:' .. fields[i + 1]
@@ -237,16 +322,39 @@ local function shelf_drop(keys, args)
       lost[#lost + 1] = fields[i + 1]
     end
   end
-  forget(p, args[1])
-  publish(p)
+  forget(p, server)
+  if args[3] == '1' then redis.call('ZADD', p .. 'dead', now_ms() + DEAD_MS, server) end
+  stir(p)
   return lost
 end
 
--- No arguments. Everything a keeper looks at: {now, waiters, ended ids, lost as [id, epoch, age in ms]…, servers as
--- [name, version, draining, rooms, spent, free, age in ms, [room, session id, state, age in ms]…]…}.
-local function shelf_observe(keys)
+-- For how long a server that once gave a sign of life has given none, in ms. Noted here and not derived from the sign's own expiry: while the store
+-- was away nobody could give one, and all would be taken for dead when it is back.
+local function silent_ms(p, server, since, now)
+  if redis.call('EXISTS', p .. 'beat:' .. server) == 1 then
+    if since ~= '0' then redis.call('HSET', p .. 'server:' .. server, 'silent_since_ms', 0) end
+    return 0
+  end
+  if not since then return 0 end
+  if since == '0' then
+    redis.call('HSET', p .. 'server:' .. server, 'silent_since_ms', now)
+    return 0
+  end
+  return now - tonumber(since)
+end
+
+-- ARGV: token. Everything a keeper looks at: {target or false, waiters, ended ids, lost as [id, epoch, age in ms]…, dead ones, servers as
+-- [name, version, draining, rooms, spent, free, age in ms, silent for in ms, [room, session id, state, age in ms]…]…}. Only a keeper's look
+-- (a token, the lease's) notes who is silent and lets itself be woken anew.
+local function shelf_observe(keys, args)
   local p, now = keys[1], now_ms()
-  expire_waiters(p, now)
+  local keeper = args[1] ~= ''
+  if fenced(p, args[1]) then return 'FENCED' end
+  if keeper then
+    redis.call('DEL', p .. 'stirred')
+    expire_waiters(p, now)
+    redis.call('ZREMRANGEBYSCORE', p .. 'dead', 0, now)
+  end
   local servers = {}
   for _, server in ipairs(redis.call('SMEMBERS', p .. 'servers')) do
     local entry, sessions = {}, {}
@@ -260,17 +368,22 @@ local function shelf_observe(keys)
         entry[fields[i]] = fields[i + 1]
       end
     end
+    local silent = keeper and silent_ms(p, server, entry.silent_since_ms, now) or 0
     servers[#servers + 1] = {server, entry.version, entry.draining, entry.rooms, entry.spent,
-      redis.call('LLEN', p .. 'rooms:' .. server), now - tonumber(entry.registered_ms), sessions}
+      redis.call('LLEN', p .. 'rooms:' .. server), now - tonumber(entry.registered_ms), silent, sessions}
   end
   local lost = {}
   for _, id in ipairs(redis.call('SMEMBERS', p .. 'lost')) do
     local held = redis.call('HMGET', p .. 'session:' .. id, 'epoch', 'changed_ms')
     lost[#lost + 1] = {id, held[1] or '0', now - tonumber(held[2] or now)}
   end
-  return {now, redis.call('ZCARD', p .. 'waiters'), redis.call('SMEMBERS', p .. 'ended'), lost, servers}
+  return {redis.call('GET', p .. 'target'), redis.call('ZCARD', p .. 'waiters'), redis.call('SMEMBERS', p .. 'ended'), lost,
+    redis.call('ZRANGE', p .. 'dead', 0, -1), servers}
 end
 
+redis.register_function('shelf_hold', shelf_hold)
+redis.register_function('shelf_yield', shelf_yield)
+redis.register_function('shelf_target', shelf_target)
 redis.register_function('shelf_register', shelf_register)
 redis.register_function('shelf_claim', shelf_claim)
 redis.register_function('shelf_abandon', shelf_abandon)

@@ -1,33 +1,44 @@
 """
 The shelf in Valkey: rooms of allocated servers, who waits for one, which session is where.
 
-Each method is one Valkey function (`shelf.lua`). All keys of a fleet share its hash tag; `p` below is `wf:{<fleet>}:`.
+Each method is one Valkey function (`shelf.lua`). All keys of a fleet share its hash tag; `p` below is `wf:{<fleet>}:`. What only a keeper may do carries
+its lease's token and is refused once the lease is another's (`LeaseLost`); see docs/decisions/0030.
 
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p shelf` | sorted set: server, by number of free rooms | servers that can be claimed; follows the rooms |
 | `p servers` | set of registered servers | register; unshelve or drop |
-| `p server:<name>` | hash: host ports version rooms spent draining registered_ms, `room:<i>` → session id | with its member in `servers` |
+| `p server:<name>` | hash: host ports version rooms spent draining registered_ms silent_since_ms, `room:<i>` → session id | with its member in `servers` |
 | `p rooms:<name>` | list of free room numbers | with its server |
 | `p waiters`, `p waiting` | sorted set and hash: session ids that wait, until when each counts as alive | claim; a waiter that stops asking goes after 2 s |
+| `p keeper` | string: the token of the keeper that works | expires with the lease |
+| `p target` | string: rooms to keep claimable, in place of the fleet's own figure | expires unless it is set again |
+| `p stirred` | string: the keeper has been woken and has not looked yet | its look; after 1 s |
 | `p lost` | set of session ids whose server is gone | drop; move or end |
+| `p dead` | sorted set: servers dropped though their backend still had them, by when to forget it (ms) | drop; after an hour |
+| `p open` | sorted set: session, by seats that more players may take | claim; see allocator/seats.py |
 | `p session:<id>`, `p checkpoint:<id>`, `p ended` | see gameserver/sessions/valkey.py | |
+| `p wake`, `p called` | channels: something for the keeper to look at; ids of waiters for whom there is a room | |
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from allocator.model import Allocation, GameServer, Temperature
+from allocator.model import Allocation, GameServer, Strategy, Temperature, explain
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, Seat, ServerName, Session, SessionId, SessionState
+from gameserver.sessions.model import FleetName, Seat, ServerName, Session, SessionId, SessionState, fleet_of
 from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import decode_session, encode_seats, session_key
+
+
+class LeaseLost(Exception):
+    """The keeper's lease is over or another's: nothing was changed, and nothing may be until it is held again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +77,8 @@ class ShelfEntry:
     """Rooms whose match is over and that are not used again."""
     age_s: float
     """Since it was registered."""
+    silent_s: float = 0.0
+    """For how long a server that once gave signs of life has given none."""
     sessions: tuple[RoomInUse, ...] = ()
 
     @property
@@ -91,6 +104,10 @@ class ShelfState:
     waiters: int
     ended: tuple[SessionId, ...]
     lost: tuple[LostSession, ...]
+    target: int | None = None
+    """Rooms to keep claimable, set from outside; None: the policy's figure holds."""
+    dead: frozenset[ServerName] = frozenset()
+    """Servers that were dropped though their backend still had them."""
 
     @property
     def free(self) -> int:
@@ -101,14 +118,32 @@ class ShelfState:
 class Shelf:
     """The shelves of all fleets in one Valkey. Every method may raise StoreUnavailable, and may be called again then."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, *, lease: str = "") -> None:
+        """`lease`: token that a keeper's writes carry; without one they are an operator's, and unfenced."""
         self._client = client
+        self._lease = lease
         self._functions = FunctionLibrary(client, Path(__file__).with_name("shelf.lua"))
+
+    def under(self, lease: str) -> "Shelf":
+        """The same shelves, for the keeper whose lease has this token."""
+        return Shelf(self._client, lease=lease)
+
+    async def hold(self, fleet: FleetName, *, lease_s: float, take: bool = True) -> bool:
+        """Hold on to the fleet's lease, or `take` it when it is nobody's; False when it is not ours."""
+        return bool(await self._call("hold", fleet, self._lease, round(lease_s * 1000), int(take)))
+
+    async def give_up(self, fleet: FleetName) -> None:
+        """Give the lease up, so that the next keeper need not wait for its end."""
+        await self._call("yield", fleet, self._lease)
+
+    async def set_target(self, fleet: FleetName, rooms: int | None, *, ttl_s: float = 60.0) -> None:
+        """Keep so many rooms claimable from now on, for `ttl_s` unless it is said again; None: the fleet's own figure."""
+        await self._call("target", fleet, "" if rooms is None else rooms, round(ttl_s * 1000))
 
     async def register(self, server: GameServer, *, rooms: int) -> bool:
         """Put an allocated server on the shelf with all its rooms; False when it was there already."""
         ports = json.dumps(dict(server.ports))
-        reply = await self._call("register", server.fleet, server.name, server.host, ports, server.version, rooms)
+        reply = await self._keep("register", server.fleet, server.name, server.host, ports, server.version, rooms)
         return bool(reply)
 
     async def claim(
@@ -119,19 +154,43 @@ class Shelf:
         seats: tuple[Seat, ...],
         options: Mapping[str, str],
         temperature: Temperature,
-        wait: bool,
+        waited_s: float | None = None,
+        strategy: Strategy = Strategy.PACKED,
+        free_seats: int = 0,
     ) -> Allocation | Waiting | NoRoom:
-        """Take a room for a session; one that exists is returned as it is. With `wait` the request keeps its place in the queue."""
-        arguments = (session, encode_seats(seats), json.dumps(dict(options)), temperature.value, int(wait))
+        """
+        Take a room for a session; one that exists is returned as it is.
+
+        Args:
+            temperature: what the request gets if a server must be brought for it.
+            waited_s: for how long it has waited; the request keeps its place in the queue. None: it does not wait.
+            free_seats: how many more players may be seated later.
+        """
+        waited = "" if waited_s is None else round(waited_s * 1000)
+        arguments = (
+            session,
+            encode_seats(seats),
+            json.dumps(dict(options)) if options else "{}",
+            temperature.value,
+            waited,
+            strategy.value,
+            free_seats,
+        )
         reply = await self._functions.call("shelf_claim", [_prefix(fleet), session_key(session)], *arguments)
         if reply[0] == b"NEW":  # the rest of the record is what was just sent
-            _, server, room, host, ports = reply
+            _, server, room, host, ports, warm = reply
             made = Session(
                 id=session, server=ServerName(server.decode()), room=int(room), epoch=1, state=SessionState.PENDING,
-                seats=seats, options=options,
+                seats=seats, options=options, free_seats=free_seats,
             )  # fmt: skip
+            given = Temperature(warm.decode())
             return Allocation(
-                session=made, host=host.decode(), ports=json.loads(ports), temperature=temperature, waited_s=0.0
+                session=made,
+                host=host.decode(),
+                ports=json.loads(ports),
+                temperature=given,
+                waited_s=waited_s or 0.0,
+                reason=explain(given, waited=bool(waited_s)),
             )
         if reply[0] == b"HAVE":
             return decode_allocation(session, _fields(reply[1]))
@@ -143,35 +202,47 @@ class Shelf:
 
     async def release(self, session: SessionId, *, recycle: bool) -> bool:
         """Free the room of a session that has ended; False while it has not."""
-        return bool(await self._on_session("release", session, int(recycle)))
+        return bool(await self._keep_session("release", session, int(recycle)))
 
-    async def end(self, session: SessionId, *, reason: str, recycle: bool) -> bool:
-        """End a session in whatever state, and free its room; False when it was over."""
-        return bool(await self._on_session("end", session, json.dumps({"error": reason}), int(recycle)))
+    async def end(
+        self, session: SessionId, *, reason: str, recycle: bool, only: Literal["", "pending", "lost"] = ""
+    ) -> bool:
+        """End a session in whatever state, or `only` if it still is so, and free its room; False when it was over."""
+        error = json.dumps({"error": reason})
+        return bool(await self._keep_session("end", session, error, int(recycle), only))
 
-    async def move(self, session: SessionId, *, epoch: int) -> Allocation | NoRoom | None:
+    async def move(
+        self, session: SessionId, *, epoch: int, strategy: Strategy = Strategy.PACKED
+    ) -> Allocation | NoRoom | None:
         """Move a session that is at `epoch` to another server; None when it has ended or moved already."""
-        reply = await self._on_session("move", session, epoch)
+        reply = await self._keep_session("move", session, epoch, strategy.value)
         if reply[0] == b"HAVE":
             return decode_allocation(session, _fields(reply[1]))
         return NoRoom() if reply[0] == b"NONE" else None
 
     async def unshelve(self, fleet: FleetName, server: ServerName) -> bool:
         """Take an empty server off the shelf; False when a session is on it, or it is not there."""
-        return bool(await self._call("unshelve", fleet, server))
+        return bool(await self._keep("unshelve", fleet, server))
 
     async def drain(self, fleet: FleetName, server: ServerName, *, draining: bool = True) -> bool:
         """Give a server no new sessions (or again); False when it is not there."""
-        return bool(await self._call("drain", fleet, server, int(draining)))
+        return bool(await self._keep("drain", fleet, server, int(draining)))
 
-    async def drop(self, fleet: FleetName, server: ServerName) -> tuple[SessionId, ...]:
-        """Forget a server that is gone; its sessions are lost, until they are moved or ended."""
-        return tuple(SessionId(raw.decode()) for raw in await self._call("drop", fleet, server))
+    async def drop(self, fleet: FleetName, server: ServerName, *, dead: bool = False) -> tuple[SessionId, ...]:
+        """
+        Forget a server that is gone; its sessions are lost, until they are moved or ended.
+
+        Args:
+            dead: its backend still has it: remember it for an hour, so that it is removed there and not adopted.
+        """
+        return tuple(SessionId(raw.decode()) for raw in await self._keep("drop", fleet, server, int(dead)))
 
     async def observe(self, fleet: FleetName) -> ShelfState:
         """Look at everything."""
-        _, waiters, ended, lost, servers = await self._call("observe", fleet)
+        target, waiters, ended, lost, dead, servers = await self._keep("observe", fleet)
         return ShelfState(
+            target=None if target is None else int(target),
+            dead=frozenset(ServerName(raw.decode()) for raw in dead),
             entries=tuple(_entry(raw) for raw in servers),
             waiters=int(waiters),
             ended=tuple(SessionId(raw.decode()) for raw in ended),
@@ -191,20 +262,41 @@ class Shelf:
     async def _call(self, function: str, fleet: FleetName, *args: str | int) -> Any:
         return await self._functions.call(f"shelf_{function}", [_prefix(fleet)], *args)
 
+    async def _keep(self, function: str, fleet: FleetName, *args: str | int) -> Any:
+        return self._fenced(await self._call(function, fleet, self._lease, *args), fleet)
+
+    async def _keep_session(self, function: str, session: SessionId, *args: str | int) -> Any:
+        keys = [_prefix(fleet_of(session)), session_key(session)]
+        reply = await self._functions.call(f"shelf_{function}", keys, self._lease, session, *args)
+        return self._fenced(reply, fleet_of(session))
+
+    @staticmethod
+    def _fenced(reply: Any, fleet: FleetName) -> Any:
+        if reply == b"FENCED":
+            raise LeaseLost(f"the lease on {fleet} is another keeper's")
+        return reply
+
     async def _on_session(self, function: str, session: SessionId, *args: str | int) -> Any:
-        fleet = FleetName(session.partition(".")[0])
-        return await self._functions.call(f"shelf_{function}", [_prefix(fleet), session_key(session)], session, *args)
+        keys = [_prefix(fleet_of(session)), session_key(session)]
+        return await self._functions.call(f"shelf_{function}", keys, session, *args)
 
 
 def decode_allocation(session: SessionId, record: Mapping[bytes, bytes]) -> Allocation:
     """Read a session's record as what a match gets."""
+    temperature, waited_s = Temperature(record[b"temperature"].decode()), int(record.get(b"waited_ms", 0)) / 1000
     return Allocation(
         session=decode_session(session, record),
         host=record[b"host"].decode(),
         ports=json.loads(record[b"ports"]),
-        temperature=Temperature(record[b"temperature"].decode()),
-        waited_s=0.0,
+        temperature=temperature,
+        waited_s=waited_s,
+        reason=explain(temperature, waited=waited_s > 0),
     )
+
+
+def called_channel(fleet: FleetName) -> str:
+    """Channel on which waiters for whom there is a room are called: session ids, with a space between two."""
+    return f"wf:{{{fleet}}}:called"
 
 
 def _prefix(fleet: FleetName) -> str:
@@ -216,7 +308,7 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
 
 
 def _entry(raw: list[Any]) -> ShelfEntry:
-    name, version, draining, rooms, spent, free, age_ms, sessions = raw
+    name, version, draining, rooms, spent, free, age_ms, silent_ms, sessions = raw
     return ShelfEntry(
         server=ServerName(name.decode()),
         version=version.decode(),
@@ -225,6 +317,7 @@ def _entry(raw: list[Any]) -> ShelfEntry:
         spent=int(spent),
         free=int(free),
         age_s=int(age_ms) / 1000,
+        silent_s=int(silent_ms) / 1000,
         sessions=tuple(
             RoomInUse(
                 session=SessionId(session.decode()),

@@ -57,6 +57,8 @@ class Session:
     """Tick of the newest checkpoint, 0 for none."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What the match is about (queue, map, mode): handed to the game."""
+    free_seats: int = 0
+    """How many more players may be seated while it runs."""
 
     @property
     def fleet(self) -> FleetName:

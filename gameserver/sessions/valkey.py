@@ -9,8 +9,8 @@ Sessions in Valkey, as a game server sees them.
 | `wf:{<fleet>}:beat:<server>` | string | beat | after its time to live |
 | `wf:{<fleet>}:wake` | channel | end | |
 
-A session's fields: server room epoch state seats options checkpoint_tick host ports temperature created_ms changed_ms
-results. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
+A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms created_ms
+changed_ms results. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
 """
 
 import json
@@ -70,6 +70,7 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
         seats=tuple(Seat(index=i, player=PlayerId(p), team=t) for i, p, t in json.loads(record[b"seats"])),
         checkpoint_tick=int(record.get(b"checkpoint_tick", 0)),
         options=json.loads(record.get(b"options", b"{}")),
+        free_seats=int(record.get(b"free_seats", 0)),
     )
 
 

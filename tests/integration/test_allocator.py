@@ -10,14 +10,16 @@ from allocator.keeper import ShelfKeeper
 from allocator.model import (
     Allocation,
     AllocationRequest,
+    Cause,
     FleetPolicy,
     GameServer,
     ServerState,
+    Strategy,
     Temperature,
     Unavailable,
 )
 from allocator.service import Allocator
-from allocator.shelf import NoRoom, Shelf
+from allocator.shelf import LeaseLost, NoRoom, Shelf
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionState, session_id
 from gameserver.sessions.valkey import ValkeySessions
 
@@ -107,7 +109,9 @@ async def test_a_match_that_finds_nothing_waits_for_a_ready_server(stage: Stage)
 async def test_nothing_within_the_deadline_holds_nothing(valkey: redis.asyncio.Redis) -> None:
     """A request that runs out of time is told so; a server that comes later is free for others."""
     stage = Stage(valkey, ready=0)
-    assert await stage.allocator.allocate(request("m1"), deadline_s=0.2) == Unavailable(reason="no server within 0.2 s")
+    assert await stage.allocator.allocate(request("m1"), deadline_s=0.2) == Unavailable(
+        reason="no server within 0.2 s; fleet arena: 0 of at most 10000 servers, 0 requests ahead"
+    )
     stage.backend.add()
     await stage.settle()
     state = await stage.shelf.observe(FLEET)
@@ -118,7 +122,7 @@ async def test_nothing_within_the_deadline_holds_nothing(valkey: redis.asyncio.R
 async def test_an_unknown_fleet_is_named(stage: Stage) -> None:
     """A fleet that nobody keeps is an answer, not an exception."""
     found = await stage.allocator.allocate(request("m", FleetName("nope")), deadline_s=1)
-    assert found == Unavailable(reason="unknown fleet 'nope'")
+    assert found == Unavailable(reason="unknown fleet 'nope'", cause=Cause.UNKNOWN_FLEET)
 
 
 async def test_waiters_are_served_in_order(valkey: redis.asyncio.Redis) -> None:
@@ -128,7 +132,7 @@ async def test_waiters_are_served_in_order(valkey: redis.asyncio.Redis) -> None:
 
     async def claim(index: int) -> object:
         return await stage.shelf.claim(
-            FLEET, sessions[index], seats=SEATS, options={}, temperature=Temperature.COLD, wait=True
+            FLEET, sessions[index], seats=SEATS, options={}, temperature=Temperature.COLD, waited_s=0.0
         )
 
     for index in range(3):
@@ -145,7 +149,7 @@ async def test_a_silent_waiter_does_not_block_the_others(valkey: redis.asyncio.R
     """A request whose process died leaves the queue after two seconds."""
     stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=1, shelf=0), ready=0)
     dead = session_id(FLEET, MatchId("dead"))
-    await stage.shelf.claim(FLEET, dead, seats=SEATS, options={}, temperature=Temperature.COLD, wait=True)
+    await stage.shelf.claim(FLEET, dead, seats=SEATS, options={}, temperature=Temperature.COLD, waited_s=0.0)
     stage.backend.add()
     await stage.settle()
     assert (await stage.allocate("m1", deadline_s=5)).session.server == "arena-1"
@@ -184,7 +188,7 @@ async def test_a_fleet_that_replaces_uses_no_room_twice(valkey: redis.asyncio.Re
     found = await stage.allocate("m1")
     await stage.allocator.end(found.session.id, reason="over")
     assert await stage.shelf.claim(
-        FLEET, session_id(FLEET, MatchId("m2")), seats=SEATS, options={}, temperature=Temperature.SHELF, wait=False
+        FLEET, session_id(FLEET, MatchId("m2")), seats=SEATS, options={}, temperature=Temperature.SHELF
     ) == NoRoom()  # fmt: skip
     await stage.settle()
     assert found.session.server not in stage.backend.all
@@ -273,3 +277,131 @@ async def test_one_keeper_works_at_a_time(stage: Stage, valkey: redis.asyncio.Re
             await asyncio.sleep(0.02)
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+async def test_a_keeper_that_slept_through_its_lease_changes_nothing(stage: Stage, valkey: redis.asyncio.Redis) -> None:
+    """Every write of a keeper carries its lease's token: once another holds the lease, or nobody does, it is refused."""
+    found = await stage.allocate("m1")
+    server = ServerName(found.session.server)
+    late, now = stage.shelf.under("late"), stage.shelf.under("now")
+    assert await late.hold(FLEET, lease_s=3) is False  # the stage's own keeper has it
+    await valkey.delete(f"wf:{{{FLEET}}}:keeper")
+    assert await late.hold(FLEET, lease_s=3)
+    await valkey.delete(f"wf:{{{FLEET}}}:keeper")
+    before = await stage.shelf.observe(FLEET)
+    for held_by_another in (False, True):
+        if held_by_another:
+            assert await now.hold(FLEET, lease_s=3)
+        writes = [
+            late.observe(FLEET),
+            late.register(stage.backend.all[server], rooms=9),
+            late.drop(FLEET, server),
+            late.drain(FLEET, server),
+            late.unshelve(FLEET, server),
+            late.move(found.session.id, epoch=1),
+            late.end(found.session.id, reason="late", recycle=True),
+            late.release(found.session.id, recycle=True),
+        ]
+        for write in writes:
+            with pytest.raises(LeaseLost, match=FLEET):
+                await write
+        assert await late.hold(FLEET, lease_s=3, take=False) is False
+    after = await stage.shelf.observe(FLEET)
+    assert [entry.sessions[0].session for entry in after.entries if entry.sessions] == [found.session.id]
+    assert len(after.entries) == len(before.entries)
+    await late.give_up(FLEET)
+    assert await now.hold(FLEET, lease_s=3, take=False)
+
+
+async def test_a_round_that_loses_its_lease_stops(stage: Stage, valkey: redis.asyncio.Redis) -> None:
+    """Fenced in the midst of a round, a keeper leaves the rest to whoever leads now; nothing leaks."""
+    other = ShelfKeeper(POLICY, stage.shelf, valkey, stage.backend)
+    taken = stage.backend.allocate
+
+    async def slow(*args: object, **options: object) -> GameServer | None:
+        server = await taken(*args, **options)  # type: ignore[arg-type]
+        await valkey.delete(f"wf:{{{FLEET}}}:keeper")
+        stage.backend.allocate = taken  # type: ignore[method-assign]
+        assert await other.round() is True  # adopts what was just allocated
+        return server
+
+    await stage.allocate("m1")
+    await stage.allocate("m2")
+    stage.backend.allocate = slow  # type: ignore[method-assign]
+    assert await stage.keeper.round() is False
+    assert (stage.keeper.leading, other.leading) == (False, True)
+    state = await stage.shelf.observe(FLEET)
+    assert sorted(entry.server for entry in state.entries) == ["arena-1", "arena-2"]
+
+
+async def test_an_outside_target_sizes_the_shelf(stage: Stage) -> None:
+    """What the autoscaler wants holds until it is withdrawn or expires; the keeper is woken for it."""
+    await stage.shelf.set_target(FLEET, 5)
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free == 6
+    await stage.shelf.set_target(FLEET, None)
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free == 2
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+async def test_matches_are_packed_or_spread(valkey: redis.asyncio.Redis, strategy: Strategy) -> None:
+    """Packed fills one server before it opens the next; Distributed takes the emptiest each time."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=2, shelf=6, strategy=strategy))
+    await stage.settle()
+    servers = [(await stage.allocate(f"m{i}")).session.server for i in range(4)]
+    assert len(set(servers[:2])) == (1 if strategy is Strategy.PACKED else 2)
+    assert len(set(servers)) == (2 if strategy is Strategy.PACKED else 3)
+
+
+async def test_a_fleet_without_capacity_is_refused_at_once(valkey: redis.asyncio.Redis) -> None:
+    """A fleet that may have no server is not waited for, and the answer says so."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, shelf=0, max=0))
+    found = await stage.allocator.allocate(request("m1"), deadline_s=60)
+    assert found == Unavailable(reason="no capacity: arena may have 0 servers at most", cause=Cause.NO_CAPACITY)
+
+
+async def test_the_answer_says_how_warm_and_why(valkey: redis.asyncio.Redis) -> None:
+    """A room on the shelf, a room that came free, a Ready server, a new one: each is told apart, now and when asked again."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=1, shelf=1), ready=2)
+    await stage.settle()
+    first = await stage.allocate("m1")
+    assert (first.temperature, first.reason) == (Temperature.SHELF, "a room was on the shelf")
+    await stage.settle()
+    await stage.allocate("m2")
+
+    asking = asyncio.create_task(stage.allocate("m3", deadline_s=5))
+    while not (await stage.shelf.observe(FLEET)).waiters:
+        await asyncio.sleep(0.01)
+    await stage.allocator.end(first.session.id, reason="over")
+    freed = await asking
+    assert freed.temperature is Temperature.SHELF
+    assert freed.reason == "the shelf was empty; a room of a running server came free"
+
+    asking = asyncio.create_task(stage.allocate("m4", deadline_s=5))
+    while not (await stage.shelf.observe(FLEET)).waiters:
+        await asyncio.sleep(0.01)
+    stage.backend.add()
+    await stage.settle()
+    cold = await asking
+    again = await stage.allocator.find(cold.session.id)
+    assert again is not None
+    assert (again.temperature, again.reason) == (cold.temperature, cold.reason)
+    assert cold.reason.startswith("the shelf was empty")
+    assert cold.waited_s > 0
+
+
+async def test_many_waiters_share_one_subscription(valkey: redis.asyncio.Redis) -> None:
+    """However many wait, one connection hears their calls; each is called by name when there is a room for it."""
+    stage = Stage(valkey, FleetPolicy(name=FLEET, rooms=4, shelf=0), ready=0)
+    asking = [asyncio.create_task(stage.allocate(f"m{i}", deadline_s=10)) for i in range(40)]
+    while (await stage.shelf.observe(FLEET)).waiters < 40:
+        await asyncio.sleep(0.01)
+    assert (await valkey.pubsub_numsub(f"wf:{{{FLEET}}}:called"))[0][1] == 1
+    stage.backend.add(10)
+    await stage.settle()
+    found = await asyncio.gather(*asking)
+    assert len({(a.session.server, a.session.room) for a in found}) == 40
+    async with asyncio.timeout(5):
+        while (await valkey.pubsub_numsub(f"wf:{{{FLEET}}}:called"))[0][1]:
+            await asyncio.sleep(0.01)

@@ -19,12 +19,14 @@ PREFIX = f"wf:{{{FLEET}}}:"
 
 class Stage:
     def __init__(self, client: redis.asyncio.Redis, ready: int = 4, backend: FakeBackend | None = None) -> None:
+        self.client = client
         self.backend = backend or FakeBackend(FLEET, ready)
         self.shelf = Shelf(client)
         self.allocator = Allocator(self.shelf, client, [POLICY], self.backend)
         self.keepers = [ShelfKeeper(POLICY, self.shelf, client, self.backend) for _ in range(2)]
 
     async def settle(self, keeper: int = 0) -> None:
+        await self.client.delete(f"{PREFIX}keeper")  # as if the other's lease had run out
         for _ in range(20):
             if not await self.keepers[keeper].round():
                 return

@@ -12,6 +12,7 @@ from allocator.planner import (
     JOIN_TIMEOUT_S,
     LOST_TIMEOUT_S,
     SETTLE_S,
+    SILENT_S,
     Action,
     Adopt,
     Allocate,
@@ -20,10 +21,13 @@ from allocator.planner import (
     Free,
     HandBack,
     Move,
+    Remove,
+    Retire,
+    foreign,
     plan,
     shortage,
 )
-from allocator.ports import SHELF_LABEL
+from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
 from allocator.shelf import LostSession, RoomInUse, ShelfEntry, ShelfState
 from gameserver.sessions.model import FleetName, ServerName, SessionId, SessionState
 
@@ -65,6 +69,8 @@ class Model:
         self.entries = {e.server: e for e in state.entries}
         self.ended, self.waiters = set(state.ended), state.waiters
         self.lost = {held.session: held for held in state.lost}
+        self.dead = set(state.dead)
+        self.target = state.target
         self.count = 0
 
     @property
@@ -74,6 +80,8 @@ class Model:
             waiters=self.waiters,
             ended=tuple(self.ended),
             lost=tuple(self.lost.values()),
+            dead=frozenset(self.dead),
+            target=self.target,
         )
 
     def plan(self) -> tuple[Action, ...]:
@@ -85,10 +93,16 @@ class Model:
                 self._free(session)
             case Move(session=session):
                 self._move(session)
-            case Drop(server=name):
-                assert self.servers.get(name, server("x", READY)).state is not ALLOCATED
+            case Drop(server=name, dead=dead):
+                assert dead or self.servers.get(name, server("x", READY)).state is not ALLOCATED
+                self.dead |= {name} if dead else set()
                 gone = self.entries.pop(name)
                 self.lost |= {r.session: LostSession(session=r.session, epoch=1, age_s=0.0) for r in gone.sessions}
+            case Remove(server=name):
+                assert name in self.dead
+                self.servers.pop(name, None)
+            case Retire(server=name):
+                self.entries[name] = replace(self.entries[name], draining=True)
             case Adopt(server=adopted):
                 self._register(self.servers[adopted.name])
             case HandBack(server=name, replace=replaced):
@@ -140,6 +154,7 @@ def models(draw: st.DrawFn) -> Model:
         shelf=draw(st.integers(0, 5)),
         recycle=draw(st.booleans()),
         managed=draw(st.booleans()),
+        max=draw(st.sampled_from([20, 10_000])),
     )
     names = [f"s{i}" for i in range(draw(st.integers(0, 6)))]
     ages, versions = st.sampled_from([0.0, SETTLE_S + 1, 500.0]), st.sampled_from(["v1", "v2"])
@@ -154,14 +169,21 @@ def models(draw: st.DrawFn) -> Model:
             used = draw(st.integers(0, rooms))
             held = [room(f"{name}-{i}", draw(st.sampled_from([*SessionState, None])), draw(ages)) for i in range(used)]
             spent = draw(st.integers(0, rooms - used))
-            more = {"version": draw(versions), "draining": draw(st.sampled_from([False, False, True]))}
+            more = {
+                "version": draw(versions),
+                "draining": draw(st.sampled_from([False, False, True])),
+                "silent_s": draw(st.sampled_from([0.0, 0.0, SILENT_S + 1])),
+            }
             entries.append(entry(name, *held, rooms=rooms, spent=spent, age_s=draw(ages), **more))
     sessions = [r.session for e in entries for r in e.sessions if r.state is SessionState.ENDED]
     lost = [
         LostSession(session=SessionId(f"arena.l{i}"), epoch=1, age_s=draw(ages)) for i in range(draw(st.integers(0, 3)))
     ]
     ended = tuple(draw(st.sets(st.sampled_from(sessions)))) if sessions else ()
-    return Model(policy, servers, shelf(*entries, waiters=draw(st.integers(0, 3)), ended=ended, lost=tuple(lost)))
+    dead = frozenset(ServerName(name) for name in names if draw(st.integers(0, 5)) == 0)
+    more = {"target": draw(st.none() | st.integers(0, 6)), "dead": dead}
+    held = shelf(*entries, waiters=draw(st.integers(0, 3)), ended=ended, lost=tuple(lost), **more)
+    return Model(policy, servers, held)
 
 
 @given(models())
@@ -178,9 +200,11 @@ def test_plans_converge(model: Model) -> None:
         pytest.fail(f"still wants {actions}")
     assert not model.lost
     assert not model.ended
-    assert model.state.free >= model.policy.shelf + model.waiters
-    assert shortage(model.policy, model.state, 0) == 0
+    wanted = model.policy.shelf if model.target is None else model.target
+    assert model.state.free >= wanted + model.waiters
+    assert shortage(model.policy, model.state, list(model.servers.values())) == 0
     shelved = {s.name for s in model.servers.values() if s.state is ALLOCATED and s.labels.get(SHELF_LABEL)}
+    assert not (shelved - model.entries.keys()) & model.dead
     assert shelved <= model.entries.keys()
     assert all(model.servers[name].state is ALLOCATED for name in model.entries)
 
@@ -203,7 +227,7 @@ def test_no_server_with_sessions_is_handed_back(model: Model) -> None:
     for action in actions:
         if isinstance(action, HandBack):
             assert model.entries[action.server].sessions == ()
-        if isinstance(action, Drop):
+        if isinstance(action, Drop) and not action.dead:
             assert action.server not in model.servers or model.servers[action.server].state is not ALLOCATED
     gone = [action.server for action in actions if isinstance(action, HandBack | Drop)]
     assert len(gone) == len(set(gone))
@@ -249,9 +273,9 @@ def test_surplus_goes_back_oldest_first() -> None:
 def test_spent_and_stale_servers_are_replaced() -> None:
     """A room used up, or another version among the Ready ones: an empty server is deleted, and its rooms asked for anew."""
     back = HandBack(server=ServerName("a"), replace=True)
-    assert plan(POLICY, (server("a"),), shelf(entry("a", spent=1))) == (back, Allocate(count=1))
+    assert plan(POLICY, (server("a"),), shelf(entry("a", spent=1))) == (Allocate(count=1), back)
     servers = (server("a"), server("b", READY, version="v2"))
-    assert plan(POLICY, servers, shelf(entry("a"))) == (back, Allocate(count=1))
+    assert plan(POLICY, servers, shelf(entry("a"))) == (Allocate(count=1), back)
     rollout = (*servers, server("c", READY, version="v1"))
     assert plan(POLICY, rollout, shelf(entry("a"))) == ()
 
@@ -276,17 +300,17 @@ def test_sessions_that_are_over_are_freed() -> None:
     assert actions == (
         Free(session=SessionId("arena.m4")),
         Free(session=SessionId("arena.m1")),
-        End(session=SessionId("arena.m2"), reason="nobody came"),
+        End(session=SessionId("arena.m2"), reason="nobody came", only="pending"),
     )
 
 
 def test_a_foreign_servers_sessions_are_not_moved() -> None:
     """Nothing of ours runs there: a lost session ends, and one that was never opened counts as going on."""
-    foreign = replace(POLICY, managed=False)
+    theirs = replace(POLICY, managed=False)
     lost = LostSession(session=SessionId("arena.l"), epoch=1, age_s=0.0)
-    assert isinstance(plan(foreign, (), shelf(lost=(lost,)))[0], End)
+    assert isinstance(plan(theirs, (), shelf(lost=(lost,)))[0], End)
     waiting = entry("a", room("m1", SessionState.PENDING, JOIN_TIMEOUT_S + 1), rooms=3)
-    assert plan(foreign, (server("a"),), shelf(waiting)) == ()
+    assert plan(theirs, (server("a"),), shelf(waiting)) == ()
 
 
 def test_a_lost_session_is_given_up_in_the_end() -> None:
@@ -297,8 +321,56 @@ def test_a_lost_session_is_given_up_in_the_end() -> None:
     assert isinstance(plan(POLICY, (), shelf(lost=(late,)))[0], End)
 
 
-def test_a_shortage_is_what_ready_servers_do_not_cover() -> None:
-    """Rounded up to servers, less the Ready ones, never negative."""
-    assert shortage(POLICY, shelf(waiters=3), 0) == 3
-    assert shortage(POLICY, shelf(waiters=3), 2) == 1
-    assert shortage(POLICY, shelf(entry("a"), entry("b")), 0) == 0
+def test_a_fleet_grows_by_what_the_shelf_misses() -> None:
+    """Rounded up to servers, never negative, within the fleet's min and max; those that are taken are not counted twice."""
+    assert shortage(POLICY, shelf(waiters=3), ()) == 3
+    assert shortage(POLICY, shelf(waiters=3), (server("a", READY), server("b", ServerState.STARTING))) == 3
+    assert shortage(POLICY, shelf(entry("a"), entry("b")), (server("a"), server("b"))) == 0
+    assert shortage(replace(POLICY, max=2), shelf(waiters=9), (server("a"),)) == 1
+    assert shortage(replace(POLICY, max=1), shelf(waiters=9), (server("a"), server("b"))) == 0
+    assert shortage(replace(POLICY, min=4), shelf(entry("a")), (server("a"),)) == 3
+
+
+def test_the_shelf_keeps_to_the_fleets_max() -> None:
+    """No server more than the fleet may have is asked for, however many wait."""
+    few = replace(POLICY, max=2)
+    assert plan(few, (server("a"),), shelf(entry("a", room("m1"), room("m2")), waiters=9)) == (Allocate(count=1),)
+    full = shelf(*(entry(name, room(f"{name}1"), room(f"{name}2")) for name in "ab"), waiters=9)
+    assert plan(few, (server("a"), server("b")), full) == ()
+
+
+def test_a_target_from_outside_takes_the_place_of_the_fleets() -> None:
+    """More is allocated, less is handed back."""
+    assert plan(POLICY, (), shelf(target=5)) == (Allocate(count=3),)
+    assert plan(POLICY, (server("a"),), shelf(entry("a"), target=0)) == (
+        HandBack(server=ServerName("a"), replace=False),
+    )
+
+
+def test_an_older_version_gets_no_new_sessions() -> None:
+    """Its running ones go on; the rooms it had free are asked for anew, before it is emptied and replaced."""
+    servers = (server("a"), server("b", READY, version="v2"))
+    retire = Retire(server=ServerName("a"))
+    assert plan(POLICY, servers, shelf(entry("a", room("m1")))) == (Allocate(count=1), retire)
+    servers, rest = (*servers, server("c", version="v2")), entry("c", version="v2")
+    assert plan(POLICY, servers, shelf(entry("a", room("m1"), draining=True), rest)) == ()
+    emptied = shelf(entry("a", draining=True), rest)
+    assert plan(POLICY, servers, emptied) == (HandBack(server=ServerName("a"), replace=True),)
+
+
+def test_a_silent_server_is_dropped_then_removed() -> None:
+    """Dropped though its backend has it; from then on it is removed there, and not taken for a leaked one."""
+    held = entry("a", room("m1"), silent_s=SILENT_S + 0.1)
+    assert plan(POLICY, (server("a"),), shelf(held))[0] == Drop(server=ServerName("a"), dead=True)
+    dead = shelf(entry("b"), dead=frozenset({ServerName("a")}))
+    assert plan(POLICY, (server("a"), server("b")), dead) == (Remove(server=ServerName("a")),)
+    theirs = replace(POLICY, managed=False)
+    assert not any(isinstance(action, Drop) for action in plan(theirs, (server("a"),), shelf(held)))
+
+
+def test_foreign_allocations_are_only_counted() -> None:
+    """Neither adopted nor handed back; one of ours on its way back to Ready is none."""
+    theirs, ours = server("x", label=""), replace(server("y", label=""), labels={RECYCLE_LABEL: "ready"})
+    servers = (server("a"), theirs, ours, server("z", READY, label=""))
+    assert plan(POLICY, servers, shelf(entry("a"))) == ()
+    assert foreign(shelf(entry("a")), servers) == 1
