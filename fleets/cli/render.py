@@ -9,9 +9,9 @@ import typer
 from fleets.cli.options import FAILED, MISUSED, fail
 from fleets.render.checks import Severity, check
 from fleets.render.manifest import to_yaml
-from fleets.render.platform import Platform, PlatformError, read_platform
 from fleets.render.rendering import FolderForeign, differences, files, render, write
 from fleets.spec.loader import SpecError, load
+from fleets.spec.platform import PlatformSpec
 
 
 def render_command(
@@ -25,10 +25,10 @@ def render_command(
     if out == "-" and (current or json_output):
         fail("--check and --json go with --out FOLDER", MISUSED)
     try:
-        specs = load(paths)
-        body = (read_platform(platform) if platform is not None else Platform()).spec
-    except (SpecError, PlatformError) as error:
+        specs = load([*paths, platform] if platform is not None else paths)
+    except SpecError as error:
         fail(str(error))
+    body = (specs.platform or PlatformSpec()).spec
     findings = check(specs.fleets, body)
     broken = any(finding.severity is Severity.ERROR for finding in findings)
     for finding in findings:

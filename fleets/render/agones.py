@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
-from fleets.render.platform import PlatformBody
-from fleets.render.pod import CONTAINER, FIRST_CONTAINER_PORT, in_host_network, one_per_node, pod_template, ports
+from fleets.render.placement import one_per_node
+from fleets.render.pod import CONTAINER, inner_ports, pod_template, port_policy, ports
 from fleets.spec.fleet import FleetSpec
+from fleets.spec.platform import PlatformBody
 
 _AUTOSCALER_WAITS_S = 600
 """Cluster Autoscaler's --max-graceful-termination-sec: it kills a pod that takes longer."""
@@ -29,9 +30,11 @@ def eviction(fleet: FleetSpec) -> str:
 def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
     """The Fleet, without `replicas`: that number is the autoscaler's, and a declared one would fight it at every apply."""
     labels = {**fleet.metadata.labels, FLEET_LABEL: fleet.metadata.name}
+    apart = one_per_node(fleet, platform) or fleet.spec.low_latency.anti_affinity != "none"
     game_server: dict[str, Any] = {
         "container": CONTAINER,
         "ports": _ports(fleet),
+        "health": _health(fleet),
         "eviction": {"safe": eviction(fleet)},
         "template": pod_template(fleet, platform),
     }
@@ -42,7 +45,7 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
         namespace=platform.namespace,
         labels=labels,
         spec={
-            "scheduling": "Distributed" if one_per_node(fleet, platform) else "Packed",
+            "scheduling": "Distributed" if apart else "Packed",
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _rolling(fleet)},
             "template": {"metadata": {"labels": labels}, "spec": game_server},
         },
@@ -102,9 +105,26 @@ def _rolling(fleet: FleetSpec) -> dict[str, str]:
 
 
 def _ports(fleet: FleetSpec) -> list[dict[str, Any]]:
-    if in_host_network(fleet):
-        return [{"name": n, "portPolicy": "Passthrough", "protocol": p} for n, p in ports(fleet)]
-    return [
-        {"name": name, "portPolicy": "Dynamic", "containerPort": FIRST_CONTAINER_PORT + i, "protocol": protocol}
-        for i, (name, protocol) in enumerate(ports(fleet))
-    ]
+    policy, inside = port_policy(fleet), inner_ports(fleet)
+    rows: list[dict[str, Any]] = []
+    for index, (name, protocol) in enumerate(ports(fleet)):
+        row: dict[str, Any] = {"name": name, "portPolicy": policy}
+        if fleet.spec.low_latency.port_range is not None:
+            row["range"] = fleet.spec.low_latency.port_range
+        if inside is not None:
+            row["containerPort"] = inside[index]
+        if policy == "Static":
+            row["hostPort"] = row["containerPort"]
+        rows.append({**row, "protocol": protocol})
+    return rows
+
+
+def _health(fleet: FleetSpec) -> dict[str, Any]:
+    health = fleet.spec.server.health
+    if health.disabled:
+        return {"disabled": True}
+    return {
+        "initialDelaySeconds": math.ceil(health.initial_delay),
+        "periodSeconds": math.ceil(health.period),
+        "failureThreshold": health.failures,
+    }

@@ -5,14 +5,16 @@ Pure. `warmfleet render` refuses errors and shows warnings; the checks that any 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from fleets.render.agones import eviction
-from fleets.render.platform import PlatformBody
-from fleets.render.pod import in_host_network, pool_of, ports
+from fleets.render.placement import in_host_network, pool_of
+from fleets.render.pod import inner_ports, port_policy, ports, raises_priority
 from fleets.spec.fleet import FleetSpec
+from fleets.spec.platform import PlatformBody
 
 _SPOT_NOTICE_S = 25
 """The shortest notice of the large clouds is 30 s; some of it is gone before the pod hears of it."""
@@ -20,6 +22,23 @@ _LABEL_NAME = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = re.compile(r"WARMFLEET_.*|AGONES_SDK_.*|POD_NAME|PORT")
+_SAFE_SYSCTLS = {
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+}
+"""What any kubelet allows. Source: Kubernetes, "Using sysctls in a Kubernetes Cluster"."""
+_SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)+")
+_POD_SYSCTLS = re.compile(r"(kernel\.(shm|msg|sem).*|fs\.mqueue\..+|net\..+)")
 _MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -46,7 +65,13 @@ class Finding:
 
 def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding, ...]:
     """Everything that is wrong, errors first within a fleet."""
-    found = []
+    found = [
+        Finding(
+            severity=Severity.ERROR, fleet=name, path="metadata.name", message="two fleets have this name: rename one"
+        )
+        for name, count in Counter(fleet.metadata.name for fleet in fleets).items()
+        if count > 1
+    ]
     for fleet in fleets:
         rows = [
             *((Severity.ERROR, *row) for row in _errors(fleet, platform)),
@@ -83,11 +108,27 @@ def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str
         )
     if levers.hugepages_2_mi is not None and _bytes(levers.hugepages_2_mi) % (2 << 20):
         yield "lowLatency.hugepages2Mi", f"{levers.hugepages_2_mi} is no multiple of 2Mi"
-    for name in server.env:
+    if levers.hugepages_1_gi is not None and _bytes(levers.hugepages_1_gi) % (1 << 30):
+        yield "lowLatency.hugepages1Gi", f"{levers.hugepages_1_gi} is no multiple of 1Gi"
+    if levers.fifo is not None and not levers.cpu_pinning:
+        yield (
+            "lowLatency.fifo",
+            (
+                "needs cpuPinning: on shared CPUs a SCHED_FIFO thread that does not sleep starves everything else there, the kubelet too"
+            ),
+        )
+    if levers.mesh == "minimal" and in_host_network(fleet):
+        yield "lowLatency.mesh", "minimal does not work in the host network: no mesh puts a proxy into such a pod"
+    yield from _port_errors(fleet, platform)
+    yield from _sysctl_errors(fleet)
+    for name in sorted({*server.env} & {*server.secret_env}):
+        yield f"server.secretEnv.{name}", "is in server.env too: one of them is wanted"
+    for name in [*server.env, *server.secret_env]:
+        where = "env" if name in server.env else "secretEnv"
         if _OURS.fullmatch(name):
-            yield f"server.env.{name}", "is set by Warmfleet or Agones: choose another name"
+            yield f"server.{where}.{name}", "is set by Warmfleet or Agones: choose another name"
         elif not _VARIABLE.fullmatch(name):
-            yield f"server.env.{name}", "is no variable's name: letters, digits and '_' are wanted"
+            yield f"server.{where}.{name}", "is no variable's name: letters, digits and '_' are wanted"
     for key, value in fleet.metadata.labels.items():
         if not _LABEL_NAME.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             yield f"metadata.labels.{key}", f"{key}={value!r} is no Kubernetes label"
@@ -96,6 +137,44 @@ def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str
     names = [name for name, _ in ports(fleet)]
     if len(set(names)) < len(names):
         yield "server.ports", f"two have the same name: {', '.join(names)}"
+
+
+def _port_errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str]]:
+    inside = inner_ports(fleet)
+    if port_policy(fleet) != "Static" or inside is None:
+        return
+    if inside[-1] > 65535:
+        yield "lowLatency.hostPort", f"{inside[0]} leaves no room for {len(inside)} ports up to 65535"
+    game = platform.game_ports
+    if (
+        in_host_network(fleet)
+        and platform.admission is not None
+        and not game.first <= inside[0] <= inside[-1] <= game.last
+    ):
+        yield (
+            "lowLatency.hostPort",
+            (
+                f"{inside[0]} to {inside[-1]} is outside the Platform's gamePorts {game.first} to {game.last}, from which the "
+                "webhook derives the sidecar's ports: it would refuse these pods"
+            ),
+        )
+
+
+def _sysctl_errors(fleet: FleetSpec) -> Iterator[tuple[str, str]]:
+    for name in fleet.spec.low_latency.sysctls:
+        plain = name.replace("/", ".")
+        if not _SYSCTL.fullmatch(name):
+            yield f"lowLatency.sysctls.{name}", "is no kernel setting's name, as net.core.somaxconn"
+        elif not _POD_SYSCTLS.fullmatch(plain):
+            yield (
+                f"lowLatency.sysctls.{name}",
+                "is the whole node's: a pod may set kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* alone; set it on the nodes",
+            )
+        elif plain.startswith("net.") and in_host_network(fleet):
+            yield (
+                f"lowLatency.sysctls.{name}",
+                "cannot be set in the host network, which is the node's: the kubelet refuses the pod; set it on the nodes",
+            )
 
 
 def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str]]:
@@ -115,7 +194,8 @@ def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, s
             f"{drain.drain_timeout:g} s: Cluster Autoscaler kills a pod after 600 s, so it may not take these nodes away",
         )
     pool = pool_of(fleet, platform)
-    if pool is not None and pool.spot and (drain.on_drain == "finish" or drain.drain_timeout > _SPOT_NOTICE_S):
+    spot = (pool is not None and pool.spot) or levers.spot in ("tolerate", "prefer")
+    if spot and (drain.on_drain == "finish" or drain.drain_timeout > _SPOT_NOTICE_S):
         yield (
             "disruption",
             f"the drain is cut short on spot nodes, which go within 30 s: set onDrain: migrate and at most {_SPOT_NOTICE_S}s",
@@ -127,6 +207,25 @@ def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, s
         )
     if levers.kernel == "realtime" and not levers.cpu_pinning:
         yield "lowLatency.kernel", "realtime without cpuPinning: a neighbour's load still takes the CPU away"
+    if levers.fifo is not None and levers.kernel != "realtime":
+        yield "lowLatency.fifo", "without kernel: realtime the kernel's own work still delays a SCHED_FIFO thread"
+    if raises_priority(levers):
+        yield (
+            "lowLatency.fifo" if levers.fifo is not None else "lowLatency.nice",
+            "runs the server as root with capability SYS_NICE: the namespace must allow it (Pod Security level privileged)",
+        )
+    unsafe = sorted(name for name in levers.sysctls if name.replace("/", ".") not in _SAFE_SYSCTLS)
+    if unsafe:
+        yield (
+            "lowLatency.sysctls",
+            f"{', '.join(unsafe)}: refused unless the nodes' kubelet lists it in allowedUnsafeSysctls",
+        )
+    if levers.mesh == "minimal" and platform.mesh == "none":
+        yield "lowLatency.mesh", "minimal has no effect: the Platform has no mesh"
+    if levers.anti_affinity == "require" and warm.max > 1 and levers.node_pool is None:
+        yield "lowLatency.antiAffinity", f"require wants a node for each of up to {warm.max} servers"
+    if port_policy(fleet) == "Static" and warm.max > 1:
+        yield "lowLatency.portPolicy", f"Static has one server a node: up to {warm.max} servers want as many nodes"
     if levers.dscp is not None and not (platform.calico_qos and not in_host_network(fleet)):
         yield (
             "lowLatency.dscp",

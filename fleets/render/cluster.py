@@ -1,27 +1,28 @@
 """What stands around a fleet in the cluster: priority, disruption budget, network policy, image pre-pull, the allocator's rights."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fleets.render.agones import eviction
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
-from fleets.render.platform import PlatformBody
-from fleets.render.pod import FIRST_CONTAINER_PORT, in_host_network, placement, ports, priority_class
+from fleets.render.placement import in_host_network, nodes
+from fleets.render.pod import inner_ports, ports, priority_class
 from fleets.spec.fleet import FleetSpec
+from fleets.spec.platform import PlatformBody
 
 ALLOCATOR = "warmfleet-allocator"
 _DISRUPTED_AT_ONCE = "10%"
 """Kubernetes rounds it up: one pod may always go, so that a drain never hangs."""
 
 
-def priority(value: int) -> Manifest:
-    """Game servers push out what is less urgent, rather than wait for a node."""
+def priority(value: int, preemption: Literal["lower", "never"] = "lower") -> Manifest:
+    """Game servers push out what is less urgent, rather than wait for a node; or only wait ahead of it."""
     return manifest(
         "scheduling.k8s.io/v1",
         "PriorityClass",
-        priority_class(value),
+        priority_class(value, preemption),
         value=value,
         globalDefault=False,
-        preemptionPolicy="PreemptLowerPriority",
+        preemptionPolicy="PreemptLowerPriority" if preemption == "lower" else "Never",
         description="Game servers of Warmfleet.",
     )
 
@@ -53,8 +54,7 @@ def network_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     """
     if platform.network_policy == "none" or in_host_network(fleet):
         return None
-    inside = [(protocol, FIRST_CONTAINER_PORT + i) for i, (_, protocol) in enumerate(ports(fleet))]
-    name, ours = fleet.metadata.name, fleet.spec.server.game is not None
+    inside, name, ours = _reached(fleet, platform), fleet.metadata.name, fleet.spec.server.game is not None
     if platform.network_policy == "cilium":
         kind, spec = ("cilium.io/v2", "CiliumNetworkPolicy"), _cilium(name, inside, platform if ours else None)
     elif platform.network_policy == "calico":
@@ -64,13 +64,22 @@ def network_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     return manifest(*kind, name, namespace=platform.namespace, labels={FLEET_LABEL: name}, spec=spec)
 
 
-_Ports = list[tuple[str, int]]
-_DNS: _Ports = [("UDP", 53), ("TCP", 53)]
+_Ports = list[tuple[str, int, int]]
+"""Protocol, first and last port of a range."""
+_DNS: _Ports = [("UDP", 53, 53), ("TCP", 53, 53)]
+
+
+def _reached(fleet: FleetSpec, platform: PlatformBody) -> _Ports:
+    protocols, inside = [protocol for _, protocol in ports(fleet)], inner_ports(fleet)
+    if inside is None:  # any of those that Agones gives
+        return [(p, platform.game_ports.first, platform.game_ports.last) for p in dict.fromkeys(protocols)]
+    return [(protocol, port, port) for protocol, port in zip(protocols, inside, strict=True)]
 
 
 def _kubernetes(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
     def listed(some: _Ports) -> dict[str, Any]:
-        return {"ports": [{"protocol": protocol, "port": port} for protocol, port in some]}
+        rows = [{"protocol": protocol, "port": a} | ({"endPort": b} if b > a else {}) for protocol, a, b in some]
+        return {"ports": rows}
 
     spec: dict[str, Any] = {
         "podSelector": {"matchLabels": {FLEET_LABEL: name}},
@@ -78,13 +87,15 @@ def _kubernetes(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str
         "ingress": [listed(inside)],
     }
     if out:  # the API server is outside the pod network, where this kind of policy knows addresses only
-        spec["egress"] = [listed(_DNS), listed([("TCP", out.valkey_port), ("TCP", 443), ("TCP", 6443)])]
+        beyond = [("TCP", port, port) for port in dict.fromkeys((out.valkey.port, 443, 6443))]
+        spec["egress"] = [listed(_DNS), listed(beyond)]
     return spec
 
 
 def _cilium(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
     def listed(some: _Ports) -> list[dict[str, Any]]:
-        return [{"ports": [{"port": str(port), "protocol": protocol} for protocol, port in some]}]
+        rows = [{"port": str(a)} | ({"endPort": b} if b > a else {}) | {"protocol": proto} for proto, a, b in some]
+        return [{"ports": rows}]
 
     spec: dict[str, Any] = {
         "endpointSelector": {"matchLabels": {FLEET_LABEL: name}},
@@ -93,14 +104,17 @@ def _cilium(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, An
     if out:
         spec["egress"] = [
             {"toEntities": ["kube-apiserver"]},
-            {"toEntities": ["all"], "toPorts": listed([*_DNS, ("TCP", out.valkey_port)])},
+            {"toEntities": ["all"], "toPorts": listed([*_DNS, ("TCP", out.valkey.port, out.valkey.port)])},
         ]
     return spec
 
 
 def _calico(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, Any]:
     def allow(some: _Ports) -> list[dict[str, Any]]:
-        return [{"action": "Allow", "protocol": proto, "destination": {"ports": [port]}} for proto, port in some]
+        return [
+            {"action": "Allow", "protocol": proto, "destination": {"ports": [a if a == b else f"{a}:{b}"]}}
+            for proto, a, b in some
+        ]
 
     spec: dict[str, Any] = {
         "selector": f"{FLEET_LABEL} == '{name}'",
@@ -109,7 +123,7 @@ def _calico(name: str, inside: _Ports, out: PlatformBody | None) -> dict[str, An
     }
     if out:
         api_server = {"action": "Allow", "destination": {"services": {"name": "kubernetes", "namespace": "default"}}}
-        spec["egress"] = [*allow(_DNS), *allow([("TCP", out.valkey_port)]), api_server]
+        spec["egress"] = [*allow(_DNS), *allow([("TCP", out.valkey.port, out.valkey.port)]), api_server]
     return spec
 
 
@@ -120,7 +134,8 @@ def pre_pull(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     The image's own program is not started: its container runs a command that ends at once. Where the image has none of that name the pull
     has happened all the same.
     """
-    if not platform.pre_pull:
+    own = fleet.spec.low_latency.pre_pull
+    if not (platform.pre_pull if own is None else own):
         return None
     name = fleet.metadata.name
     labels = {"warmfleet.dev/pre-pull": name}
@@ -143,11 +158,12 @@ def pre_pull(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     spec = {
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 0,
-        **placement(fleet, platform),
+        **nodes(fleet, platform),
         "initContainers": [pull],
         "containers": [stay],
     }
-    spec.pop("runtimeClassName", None)
+    if platform.images is not None and platform.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in platform.images.pull_secrets]
     return manifest(
         "apps/v1",
         "DaemonSet",

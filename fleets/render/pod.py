@@ -1,29 +1,31 @@
 """
-The pod of a game server: every lever of `lowLatency` in one place.
+The pod of a game server: every lever of `lowLatency` in one place, but for the nodes, which are in `placement`.
 
 Owns the pod template; the Agones Fleet around it is in `agones`.
 """
 
+import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 from fleets.admission.mutation import GUARANTEED_ANNOTATION, PORT_ANNOTATION
 from fleets.render.manifest import FLEET_LABEL
-from fleets.render.platform import NodePool, PlatformBody
-from fleets.spec.fleet import FleetSpec, Server
+from fleets.render.placement import NETWORK_LABEL, in_host_network, neighbours, nodes, pool_of
+from fleets.spec.fleet import FleetSpec, LowLatency, SecretKey
+from fleets.spec.platform import PlatformBody, ProxySize
 
 CONTAINER = "game"
-NETWORK_LABEL = "warmfleet.dev/network"
 ADMISSION_LABEL = "warmfleet.dev/admission"
 """`required`: no pod without the webhook (fail closed). `optional`: it only tunes the sidecar (fail open)."""
-KERNEL_LABEL = "warmfleet.dev/kernel"
-POOL_LABEL = "warmfleet.dev/pool"
 FIRST_CONTAINER_PORT = 7001
 """Of Dynamic ports, which need a fixed one inside; the one on the node is Agones' choice."""
+VALKEY_CA = "/var/run/warmfleet/valkey"
+"""Where the CA of Valkey's certificate is mounted, as ca.crt."""
 _AFTER_DRAIN_S = 15
 """From the end of the drain to SIGKILL: closing connections, the last checkpoint, the sidecar's own end."""
 _DSCP = {"EF": 46, "AF41": 34, "CS5": 40}
 _TCP_NAMES = {"tcp", "websocket", "ws", "wss", "http", "https"}
+_HUGE_PAGES = {"2Mi": "/dev/hugepages", "1Gi": "/dev/hugepages-1Gi"}
 
 
 def termination_s(fleet: FleetSpec) -> int:
@@ -38,136 +40,191 @@ def ports(fleet: FleetSpec) -> list[tuple[str, str]]:
     return [(name, "TCP" if name.split("-")[0] in _TCP_NAMES else "UDP") for name in names]
 
 
-def in_host_network(fleet: FleetSpec) -> bool:
-    """Whether its pods share their node's network."""
-    return fleet.spec.low_latency.network == "host"
+def port_policy(fleet: FleetSpec) -> Literal["Dynamic", "Static", "Passthrough"]:
+    """Of Agones: in the host network a port inside must be the one on the node."""
+    return fleet.spec.low_latency.port_policy or ("Passthrough" if in_host_network(fleet) else "Dynamic")
 
 
-def one_per_node(fleet: FleetSpec, platform: PlatformBody) -> bool:
-    """Without the webhook, sidecars in the host network are kept apart by having a node each."""
-    return in_host_network(fleet) and platform.admission is None
-
-
-def pool_of(fleet: FleetSpec, platform: PlatformBody) -> NodePool | None:
-    """Where it runs: as the platform says of the pool, else by our own label and taint."""
-    name = fleet.spec.low_latency.node_pool
-    if name is None:
+def inner_ports(fleet: FleetSpec) -> list[int] | None:
+    """What the server listens on, in the order of `ports`; None where only Agones knows it (Passthrough)."""
+    policy, count = port_policy(fleet), len(ports(fleet))
+    if policy == "Passthrough":
         return None
-    default = {"labels": {POOL_LABEL: name}, "taints": [{"key": POOL_LABEL, "value": name}]}
-    return platform.node_pools.get(name) or NodePool.model_validate(default)
+    first = FIRST_CONTAINER_PORT if policy == "Dynamic" else fleet.spec.low_latency.host_port
+    assert first is not None  # the model wants it with Static
+    return [first + i for i in range(count)]
+
+
+def wants_webhook(fleet: FleetSpec) -> bool:
+    """Whether a pod of it must not exist without the webhook's cure."""
+    return in_host_network(fleet) or fleet.spec.low_latency.cpu_pinning
 
 
 def pod_template(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
     """The GameServer's `spec.template`."""
-    levers = fleet.spec.low_latency
+    levers, pool = fleet.spec.low_latency, pool_of(fleet, platform)
     spec: dict[str, Any] = {}
     if in_host_network(fleet):
         spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     spec["terminationGracePeriodSeconds"] = termination_s(fleet)
     if levers.priority is not None:
-        spec["priorityClassName"] = priority_class(levers.priority)
-    spec |= placement(fleet, platform)
-    if one_per_node(fleet, platform):
-        apart = {
-            "topologyKey": "kubernetes.io/hostname",
-            "namespaceSelector": {},
-            "labelSelector": {"matchLabels": {NETWORK_LABEL: "host"}},
-        }
-        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
-    spec["topologySpreadConstraints"] = [
-        {
-            "maxSkew": 1,
-            "topologyKey": "topology.kubernetes.io/zone",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {FLEET_LABEL: fleet.metadata.name}},
-        }
-    ]
+        spec["priorityClassName"] = priority_class(levers.priority, levers.preemption)
+    if runtime := levers.runtime_class or (pool.runtime_class if pool is not None else None):
+        spec["runtimeClassName"] = runtime
+    if platform.images is not None and platform.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in platform.images.pull_secrets]
+    if levers.sysctls:
+        spec["securityContext"] = {"sysctls": [{"name": k, "value": v} for k, v in sorted(levers.sysctls.items())]}
+    which, apart = nodes(fleet, platform), neighbours(fleet, platform)
+    affinity = which.pop("affinity", {}) | apart.pop("affinity", {})
+    spec |= which | ({"affinity": affinity} if affinity else {}) | apart
     spec["containers"] = [_container(fleet, platform)]
-    if levers.hugepages_2_mi is not None:
-        spec["volumes"] = [{"name": "hugepages", "emptyDir": {"medium": "HugePages-2Mi"}}]
+    if volumes := _volumes(fleet, platform):
+        spec["volumes"] = volumes
     metadata: dict[str, Any] = {"labels": _labels(fleet, platform)}
     if annotations := _annotations(fleet, platform):
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": spec}
 
 
-def placement(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
-    """Which nodes: also for the pods that pull its image ahead."""
-    selector: dict[str, str] = {}
-    tolerations = []
-    spec: dict[str, Any] = {}
-    pool = pool_of(fleet, platform)
-    if pool is not None:
-        selector |= pool.labels
-        tolerations += [
-            {"key": taint.key, "operator": "Equal", "value": taint.value, "effect": taint.effect}
-            for taint in pool.taints
-        ]
-        if pool.runtime_class is not None:
-            spec["runtimeClassName"] = pool.runtime_class
-    if fleet.spec.low_latency.kernel == "realtime":
-        selector[KERNEL_LABEL] = "realtime"
-        tolerations.append({"key": KERNEL_LABEL, "operator": "Equal", "value": "realtime", "effect": "NoSchedule"})
-    if selector:
-        spec["nodeSelector"] = selector
-    if tolerations:
-        spec["tolerations"] = tolerations
-    return spec
-
-
-def priority_class(value: int) -> str:
+def priority_class(value: int, preemption: Literal["lower", "never"] = "lower") -> str:
     """Fleets of one priority share a class."""
-    return f"warmfleet-{value}"
+    return f"warmfleet-{value}" if preemption == "lower" else f"warmfleet-{value}-waits"
+
+
+def secret_env(name: str, source: SecretKey) -> dict[str, Any]:
+    """A variable by reference."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": source.secret, "key": source.key}}}
 
 
 def _labels(fleet: FleetSpec, platform: PlatformBody) -> dict[str, str]:
     labels = {FLEET_LABEL: fleet.metadata.name, NETWORK_LABEL: "host" if in_host_network(fleet) else "pod"}
     if platform.admission is not None:
-        required = in_host_network(fleet) or fleet.spec.low_latency.cpu_pinning
-        labels[ADMISSION_LABEL] = "required" if required else "optional"
+        labels[ADMISSION_LABEL] = "required" if wants_webhook(fleet) else "optional"
+    minimal = fleet.spec.low_latency.mesh == "minimal"
     if platform.mesh == "istio":
-        labels["sidecar.istio.io/inject"] = "false"
+        labels["sidecar.istio.io/inject"] = "true" if minimal else "false"
     elif platform.mesh == "istioAmbient":
-        labels["istio.io/dataplane-mode"] = "none"
+        labels["istio.io/dataplane-mode"] = "ambient" if minimal else "none"
     return labels
 
 
 def _annotations(fleet: FleetSpec, platform: PlatformBody) -> dict[str, str]:
+    levers = fleet.spec.low_latency
     annotations = {}
     if platform.admission is not None:
         annotations[GUARANTEED_ANNOTATION] = "true"
-        if in_host_network(fleet) and fleet.spec.server.command is not None:
+        if port_policy(fleet) == "Passthrough" and fleet.spec.server.command is not None:
             annotations[PORT_ANNOTATION] = "PORT"
-    if platform.mesh == "linkerd":
+    if levers.mesh == "minimal":
+        annotations |= _minimal_proxy(platform)
+    elif platform.mesh == "linkerd":
         annotations["linkerd.io/inject"] = "disabled"
-    if platform.calico_qos and fleet.spec.low_latency.dscp is not None:
-        annotations["qos.projectcalico.org/dscp"] = fleet.spec.low_latency.dscp
+    if platform.calico_qos and levers.dscp is not None:
+        annotations["qos.projectcalico.org/dscp"] = levers.dscp
     return annotations
+
+
+def _minimal_proxy(platform: PlatformBody) -> dict[str, str]:
+    """A small proxy, Guaranteed like the pod, that no player's packet and no store command passes through."""
+    size: ProxySize = platform.mesh_proxy
+    valkey, game = str(platform.valkey.port), f"{platform.game_ports.first}-{platform.game_ports.last}"
+    if platform.mesh == "istio":
+        return {
+            "sidecar.istio.io/proxyCPU": size.cpu,
+            "sidecar.istio.io/proxyCPULimit": size.cpu,
+            "sidecar.istio.io/proxyMemory": size.memory,
+            "sidecar.istio.io/proxyMemoryLimit": size.memory,
+            "proxy.istio.io/config": json.dumps({"concurrency": 1, "holdApplicationUntilProxyStarts": True}),
+            "traffic.sidecar.istio.io/includeInboundPorts": "",
+            "traffic.sidecar.istio.io/excludeOutboundPorts": valkey,
+        }
+    if platform.mesh == "istioAmbient":
+        return {"ambient.istio.io/bypass-inbound-capture": "true"}
+    if platform.mesh == "linkerd":
+        return {
+            "linkerd.io/inject": "enabled",
+            "config.linkerd.io/proxy-cpu-request": size.cpu,
+            "config.linkerd.io/proxy-cpu-limit": size.cpu,
+            "config.linkerd.io/proxy-memory-request": size.memory,
+            "config.linkerd.io/proxy-memory-limit": size.memory,
+            "config.linkerd.io/skip-inbound-ports": game,
+            "config.linkerd.io/skip-outbound-ports": valkey,
+        }
+    return {}
 
 
 def _container(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
     server, levers = fleet.spec.server, fleet.spec.low_latency
     amounts = {"cpu": f"{levers.cpu:g}" if levers.cpu == int(levers.cpu) else f"{math.ceil(levers.cpu * 1000)}m"}
     amounts["memory"] = levers.memory
-    if levers.hugepages_2_mi is not None:
-        amounts["hugepages-2Mi"] = levers.hugepages_2_mi
+    amounts |= {f"hugepages-{size}": amount for size, amount in huge_pages(levers).items()}
+    program = server.command or ["python", "-m", "gameserver"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": server.image,
-        "command": server.command or ["python", "-m", "gameserver"],
+        "command": [*_scheduled(levers), *program],
         "env": _environment(fleet, platform),
         "resources": {"requests": amounts, "limits": amounts},
-        "securityContext": _security(server),
+        "securityContext": _security(fleet),
     }
-    if levers.hugepages_2_mi is not None:
-        container["volumeMounts"] = [{"name": "hugepages", "mountPath": "/dev/hugepages"}]
+    mounts: list[dict[str, Any]]
+    mounts = [{"name": f"hugepages-{size.lower()}", "mountPath": _HUGE_PAGES[size]} for size in huge_pages(levers)]
+    if _reads_ca(fleet, platform):
+        mounts.append({"name": "valkey-ca", "mountPath": VALKEY_CA, "readOnly": True})
+    if mounts:
+        container["volumeMounts"] = mounts
     return container
 
 
-def _security(server: Server) -> dict[str, Any]:
+def huge_pages(levers: LowLatency) -> dict[str, str]:
+    """Amount by page size, of the sizes that are wanted."""
+    wanted = {"2Mi": levers.hugepages_2_mi, "1Gi": levers.hugepages_1_gi}
+    return {size: amount for size, amount in wanted.items() if amount is not None}
+
+
+def _volumes(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": f"hugepages-{size.lower()}", "emptyDir": {"medium": f"HugePages-{size}"}}
+        for size in huge_pages(fleet.spec.low_latency)
+    ]
+    if _reads_ca(fleet, platform):
+        volumes.append(ca_volume(platform))
+    return volumes
+
+
+def ca_volume(platform: PlatformBody) -> dict[str, Any]:
+    """The CA of Valkey's certificate, as a volume."""
+    ca = platform.valkey.ca
+    assert ca is not None
+    return {"name": "valkey-ca", "secret": {"secretName": ca.secret, "items": [{"key": ca.key, "path": "ca.crt"}]}}
+
+
+def _reads_ca(fleet: FleetSpec, platform: PlatformBody) -> bool:
+    return platform.valkey.ca is not None and fleet.spec.server.game is not None
+
+
+def _scheduled(levers: LowLatency) -> list[str]:
+    """What the program is started through: util-linux' chrt and coreutils' nice are in every Debian image."""
+    if levers.fifo is not None:
+        return ["chrt", "--fifo", str(levers.fifo)]
+    return ["nice", "-n", str(levers.nice)] if levers.nice is not None else []
+
+
+def raises_priority(levers: LowLatency) -> bool:
+    """Whether it needs SYS_NICE."""
+    return levers.fifo is not None or (levers.nice is not None and levers.nice < 0)
+
+
+def _security(fleet: FleetSpec) -> dict[str, Any]:
     closed: dict[str, Any] = {"allowPrivilegeEscalation": False, "seccompProfile": {"type": "RuntimeDefault"}}
-    if server.game is not None:  # a foreign program may need a writable image or its own user
+    ours = fleet.spec.server.game is not None
+    if ours:  # a foreign program may need a writable image or its own user
         closed |= {"runAsNonRoot": True, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    if raises_priority(fleet.spec.low_latency):
+        # Kubernetes has no ambient capabilities: only root gets what is added, so root it is, with nothing else.
+        closed.pop("runAsNonRoot", None)
+        closed |= {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["SYS_NICE"]}}
     return closed
 
 
@@ -191,17 +248,23 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
         }
         if platform.allowed_origins:
             values["WARMFLEET_ALLOWED_ORIGINS"] = ",".join(platform.allowed_origins)
-        for name, source in (("WARMFLEET_VALKEY_URL", platform.valkey), ("WARMFLEET_SEAT_KEYS", platform.seat_keys)):
-            entries.append({"name": name, "valueFrom": {"secretKeyRef": {"name": source.secret, "key": source.key}}})
-    if not in_host_network(fleet):
-        if server.game is None:
-            values["PORT"] = str(FIRST_CONTAINER_PORT)
-        else:
-            values |= {
-                f"WARMFLEET_{name.upper()}_PORT": str(FIRST_CONTAINER_PORT + i)
-                for i, (name, _) in enumerate(ports(fleet))
-            }
+        entries.append(secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform)))
+        entries.append(secret_env("WARMFLEET_SEAT_KEYS", platform.seat_keys))
+        if "udp" in server.transports:
+            entries.append(secret_env("WARMFLEET_NETCODE_KEY", platform.netcode_key))
+    inside = inner_ports(fleet)
+    if inside is not None and server.game is None:
+        values["PORT"] = str(inside[0])
+    elif inside is not None:
+        for (name, _), port in zip(ports(fleet), inside, strict=True):
+            values[f"WARMFLEET_{name.upper()}_PORT"] = str(port)
     if levers.dscp is not None:
         values["WARMFLEET_DSCP"] = str(_DSCP[levers.dscp])
     values |= server.env
+    entries += [secret_env(name, source) for name, source in server.secret_env.items()]
     return entries + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def valkey_url(platform: PlatformBody) -> SecretKey:
+    """Where the store's URL is."""
+    return SecretKey(secret=platform.valkey.secret, key=platform.valkey.key)

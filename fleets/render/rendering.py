@@ -8,9 +8,9 @@ import yaml
 from fleets.render.agones import agones_fleet, fleet_autoscaler
 from fleets.render.cluster import allocator_rights, disruption_budget, network_policy, pre_pull, priority
 from fleets.render.manifest import Manifest, file_name, to_yaml
-from fleets.render.platform import PlatformBody
 from fleets.render.webhook import PRIORITY, admission_webhook
 from fleets.spec.fleet import FleetSpec
+from fleets.spec.platform import PlatformBody
 
 _KUSTOMIZATION = "kustomization.yaml"
 
@@ -26,8 +26,11 @@ def render(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Manifes
     Returns: what the fleets need before the fleets, which come in the order of their names; the same for the same input in any order.
     """
     ordered = sorted(fleets, key=lambda fleet: fleet.metadata.name)
-    priorities = {fleet.spec.low_latency.priority for fleet in ordered} | ({PRIORITY} if platform.admission else set())
-    items: list[Manifest | None] = [priority(value) for value in sorted(v for v in priorities if v is not None)]
+    levers = [fleet.spec.low_latency for fleet in ordered]
+    priorities = {(lever.priority, lever.preemption) for lever in levers if lever.priority is not None}
+    if platform.admission:
+        priorities.add((PRIORITY, "lower"))
+    items: list[Manifest | None] = [priority(value, preemption) for value, preemption in sorted(priorities)]
     items += allocator_rights(platform)
     items += admission_webhook(platform)
     for fleet in ordered:

@@ -4,8 +4,8 @@ from typing import Any
 
 from fleets.admission.mutation import ROLE_LABEL
 from fleets.render.manifest import Manifest, manifest
-from fleets.render.platform import Admission, PlatformBody
 from fleets.render.pod import ADMISSION_LABEL, priority_class
+from fleets.spec.platform import Admission, PlatformBody
 
 NAME = "warmfleet-admission"
 _TLS = f"{NAME}-tls"
@@ -96,7 +96,7 @@ def _deployment(admission: Admission, platform: PlatformBody) -> Manifest:
     amounts = {"cpu": "100m", "memory": "128Mi"}
     container = {
         "name": "admission",
-        "image": admission.image,
+        "image": platform.image_of("admission", admission.image),
         "command": ["warmfleet", "admission"],
         "args": [
             f"--port={_PORT}",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fleets.spec.types import Memory, Model, Name, Seconds, Share, Text, Word
+from fleets.spec.types import DnsName, Memory, Model, Name, Seconds, Share, Text, Word
 
 Transport = Literal["websocket", "udp"]
 
@@ -14,6 +14,22 @@ class Metadata(Model):
 
     name: Name
     labels: dict[Word, str] = {}
+
+
+class SecretKey(Model):
+    """A key of a Secret in the platform's namespace; its value never stands in YAML."""
+
+    secret: DnsName
+    key: Word
+
+
+class Health(Model):
+    """How Agones watches a server's pings."""
+
+    disabled: bool = False
+    initial_delay: Annotated[Seconds, Field(ge=0, le=3600, description="Before the first check.")] = 5.0
+    period: Annotated[Seconds, Field(ge=1, le=3600, description="Between two checks, in whole seconds.")] = 5.0
+    failures: Annotated[int, Field(ge=1, le=100, description="Checks missed in a row.")] = 5
 
 
 class Server(Model):
@@ -33,6 +49,10 @@ class Server(Model):
         default="ready", description="After its match a room is used again, or its server is replaced."
     )
     env: dict[Word, str] = {}
+    secret_env: dict[Word, SecretKey] = Field(
+        default={}, description="Variables whose values come from Secrets of the namespace."
+    )
+    health: Health = Field(default=Health(), description="When Agones takes a server for dead.")
     checkpoint_interval: Seconds = 1.0
 
     @model_validator(mode="after")
@@ -62,18 +82,123 @@ class Warm(Model):
         return self
 
 
+class Toleration(Model):
+    """A taint that the pods bear."""
+
+    key: Annotated[Word | None, Field(description="Absent: every taint.")] = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: Annotated[str, Field(max_length=63)] = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Absent: every effect."
+    )
+    seconds: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="How long a NoExecute taint is borne."
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Toleration":
+        if self.key is None and self.operator == "Equal":
+            raise ValueError("without a key, operator must be Exists")
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator Exists takes no value")
+        if self.seconds is not None and self.effect != "NoExecute":
+            raise ValueError("seconds goes with effect NoExecute alone")
+        return self
+
+
 class LowLatency(Model):
     """The levers of a real-time cluster; each is one key."""
 
-    network: Literal["host", "hostPort"] = "hostPort"
-    cpu: Annotated[float, Field(gt=0, le=256)] = 1
-    cpu_pinning: bool = False
-    memory: Memory = "256Mi"
-    hugepages_2_mi: Memory | None = Field(default=None, alias="hugepages2Mi")
-    kernel: Literal["default", "realtime"] = "default"
-    node_pool: Name | None = None
-    priority: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
-    dscp: Literal["EF", "AF41", "CS5"] | None = None
+    network: Literal["host", "hostPort"] = Field(
+        default="hostPort",
+        description="host: the pods share their node's network, made safe by the admission webhook or by one pod a node. "
+        "hostPort: a network of their own, with ports forwarded from the node.",
+    )
+    port_policy: Literal["Dynamic", "Static", "Passthrough"] | None = Field(
+        default=None, description="Agones' port policy. Absent: Passthrough in the host network, else Dynamic."
+    )
+    host_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="First port of portPolicy Static; the next port of a server is one higher."
+    )
+    port_range: Name | None = Field(default=None, description="A port range of Agones other than default.")
+    cpu: Annotated[float, Field(gt=0, le=256, description="CPUs, requested and limited alike.")] = 1
+    cpu_pinning: bool = Field(
+        default=False,
+        description="CPUs of its own, by the static CPU manager: cpu must be whole, the pod is Guaranteed.",
+    )
+    numa: Literal["any", "single"] = Field(
+        default="any",
+        description="single: CPUs, memory and huge pages of one NUMA node, on nodes labelled warmfleet.dev/numa=single, whose "
+        "kubelet has topologyManagerPolicy single-numa-node.",
+    )
+    memory: Annotated[Memory, Field(description="Requested and limited alike.")] = "256Mi"
+    hugepages_2_mi: Memory | None = Field(
+        default=None, alias="hugepages2Mi", description="Huge pages of 2 MiB, mounted at /dev/hugepages."
+    )
+    hugepages_1_gi: Memory | None = Field(
+        default=None, alias="hugepages1Gi", description="Huge pages of 1 GiB, mounted at /dev/hugepages-1Gi."
+    )
+    kernel: Literal["default", "realtime"] = Field(
+        default="default", description="realtime: nodes labelled (and tainted) warmfleet.dev/kernel=realtime."
+    )
+    fifo: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None,
+        description="SCHED_FIFO at this priority, by chrt: runs as root with SYS_NICE as its only capability.",
+    )
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
+        default=None, description="Niceness, by nice; below 0 it runs as root with SYS_NICE as its only capability."
+    )
+    node_pool: Name | None = Field(default=None, description="A pool of the Platform, or label warmfleet.dev/pool.")
+    node_labels: dict[Word, str] = Field(default={}, description="Labels that a node must have.")
+    prefer_node_labels: dict[Word, str] = Field(default={}, description="Labels that a node had better have.")
+    architecture: Literal["amd64", "arm64"] | None = Field(default=None, description="Of the node's CPUs.")
+    tolerations: list[Toleration] = Field(
+        default=[], description="Taints that the pods bear, besides those of their pool."
+    )
+    zone_spread: Literal["none", "prefer", "require"] = Field(
+        default="prefer", description="Pods evenly over the zones: not at all, where possible, or only so."
+    )
+    anti_affinity: Literal["none", "prefer", "require"] = Field(
+        default="none", description="Pods of the fleet on different nodes: not at all, where possible, or only so."
+    )
+    runtime_class: DnsName | None = Field(
+        default=None, description="RuntimeClass of the pods; it goes before the pool's."
+    )
+    priority: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
+        default=None, description="Of a PriorityClass made for it."
+    )
+    preemption: Literal["lower", "never"] = Field(
+        default="lower", description="lower: pushes out pods of lower priority. never: only waits ahead of them."
+    )
+    sysctls: dict[Word, str] = Field(default={}, description="Kernel settings of the pod's own network and IPC.")
+    dscp: Literal["EF", "AF41", "CS5"] | None = Field(default=None, description="Mark of the packets that it sends.")
+    mesh: Literal["out", "minimal"] = Field(
+        default="out", description="out: no proxy of the Platform's mesh. minimal: one that the game's ports bypass."
+    )
+    spot: Literal["never", "tolerate", "prefer"] | None = Field(
+        default=None, description="Nodes that may go at short notice, by the labels and taints of the large clouds."
+    )
+    pre_pull: bool | None = Field(
+        default=None, description="Image on every node ahead of need. Absent: as the Platform says."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "LowLatency":
+        if self.network == "host" and self.port_policy == "Dynamic":
+            raise ValueError(
+                "portPolicy: Dynamic does not work in the host network (hostPort must be containerPort); use Passthrough"
+            )
+        if (self.port_policy == "Static") != (self.host_port is not None):
+            raise ValueError("hostPort: wanted with portPolicy Static, and with it alone")
+        if self.port_policy == "Static" and self.port_range is not None:
+            raise ValueError("portRange: portPolicy Static takes its ports from hostPort")
+        if self.numa == "single" and not self.cpu_pinning:
+            raise ValueError("numa: single needs cpuPinning: the topology manager aligns exclusive CPUs alone")
+        if self.fifo is not None and self.nice is not None:
+            raise ValueError("nice: has no effect under SCHED_FIFO; set one of fifo and nice")
+        if self.preemption == "never" and self.priority is None:
+            raise ValueError("preemption: goes with a priority")
+        return self
 
 
 class Disruption(Model):
@@ -86,15 +211,34 @@ class Disruption(Model):
 class AbortOn(Model):
     """What stops a rollout."""
 
-    unhealthy_rate: Share = 0.02
+    unhealthy_rate: Annotated[
+        Share, Field(description="Servers of the new version that crashed or failed, of all started.")
+    ] = 0.02
+    tick_jitter: Annotated[Seconds, Field(description="p99 of how late a tick of the new version is.")] | None = None
+    match_completion: (
+        Annotated[Share, Field(description="Matches of the new version that ended as they should.")] | None
+    ) = None
+    min_servers: Annotated[int, Field(ge=1, description="Servers started before a rate says anything.")] = 3
 
 
 class Rollout(Model):
     """How a new version comes in."""
 
-    strategy: Literal["canary", "rolling"] = "rolling"
-    steps: list[Share] = []
+    strategy: Literal["canary", "rolling"] = Field(
+        default="rolling", description="canary: a second fleet, by steps. rolling: Agones' own update."
+    )
+    steps: Annotated[list[Share], Field(max_length=20, description="Shares of the servers, ascending.")] = []
+    pause: Annotated[Seconds, Field(description="How long each step is watched.")] = 300.0
+    ready_within: Annotated[Seconds, Field(description="Servers of a step are Ready by then, or it is aborted.")] = (
+        600.0
+    )
     abort_on: AbortOn = AbortOn()
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Rollout":
+        if self.steps != sorted(set(self.steps)) or (self.steps and self.steps[0] <= 0):
+            raise ValueError("steps: each share must be above the one before, and above 0%")
+        return self
 
 
 class FleetBody(Model):
@@ -123,3 +267,8 @@ class FleetSpec(Model):
     kind: Literal["Fleet"]
     metadata: Metadata
     spec: FleetBody
+
+
+def canary_of(name: str) -> str:
+    """The Agones Fleet that runs a new version beside the old one."""
+    return f"{name}-canary"

@@ -15,13 +15,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fleets.spec.fleet import FleetSpec
+from fleets.spec.fleet import FleetSpec, canary_of
+from fleets.spec.platform import PlatformSpec
 from fleets.spec.queue import Latency, QueueSpec
 
 MAX_FILE_BYTES = 1 << 20
 _MAX_NODES = 100_000
 """Nodes of a file with its aliases followed: a few lines of them can stand for billions."""
-KINDS: dict[str, type[FleetSpec] | type[QueueSpec]] = {"Fleet": FleetSpec, "Queue": QueueSpec}
+Spec = FleetSpec | QueueSpec | PlatformSpec
+KINDS: dict[str, type[FleetSpec] | type[QueueSpec] | type[PlatformSpec]] = {
+    "Fleet": FleetSpec,
+    "Queue": QueueSpec,
+    "Platform": PlatformSpec,
+}
 
 _Path = tuple[str | int, ...]
 
@@ -56,6 +62,8 @@ class Specs:
 
     fleets: tuple[FleetSpec, ...]
     queues: tuple[QueueSpec, ...]
+    platform: PlatformSpec | None = None
+    """The cluster's, where a file has one."""
     notes: tuple[SpecProblem, ...] = ()
     """What is valid and not acted on yet: to be shown, since silence would promise it."""
 
@@ -82,7 +90,7 @@ def load(paths: Iterable[Path]) -> Specs:
             documents += _read(path)
         except _Unreadable as error:
             problems.append(SpecProblem(file=str(path), line=error.line, path="", message=str(error)))
-    valid: list[tuple[_Document, FleetSpec | QueueSpec]] = []
+    valid: list[tuple[_Document, Spec]] = []
     for document in documents:
         spec = _validate(document, problems)
         if spec is not None:
@@ -93,6 +101,7 @@ def load(paths: Iterable[Path]) -> Specs:
     return Specs(
         fleets=tuple(spec for _, spec in valid if isinstance(spec, FleetSpec)),
         queues=tuple(spec for _, spec in valid if isinstance(spec, QueueSpec)),
+        platform=next((spec for _, spec in valid if isinstance(spec, PlatformSpec)), None),
         notes=tuple(note for document, spec in valid for note in _not_yet(document, spec)),
     )
 
@@ -164,7 +173,7 @@ class _Builder:
         return value
 
 
-def _validate(document: _Document, problems: list[SpecProblem]) -> FleetSpec | QueueSpec | None:
+def _validate(document: _Document, problems: list[SpecProblem]) -> Spec | None:
     value = document.value
     if not isinstance(value, dict):
         problems.append(document.problem((), "a document is a mapping with apiVersion, kind, metadata and spec"))
@@ -220,6 +229,10 @@ def _in_yaml(value: Any, loc: Sequence[str | int], index: int) -> bool:
 def _allowed(model: Any, loc: Sequence[str | int]) -> list[str]:
     """The keys that a mapping may have, by following a location through the models."""
     for part in loc:
+        values = [typing.get_args(m)[1] for m in _members(model) if typing.get_origin(m) is dict]
+        if values:  # a mapping of names: what stands under each is of one model
+            model = values[0]
+            continue
         candidates = [
             candidate
             for candidate in _members(model)
@@ -259,7 +272,7 @@ def _nearest(key: Any, allowed: Iterable[str]) -> str:
     return f"; did you mean {lower[near[0]]}?" if near else ""
 
 
-def _across(valid: Sequence[tuple[_Document, FleetSpec | QueueSpec]]) -> Iterator[SpecProblem]:
+def _across(valid: Sequence[tuple[_Document, Spec]]) -> Iterator[SpecProblem]:
     """Checks that need several documents."""
     seen: dict[tuple[str, str], _Document] = {}
     fleets = {spec.metadata.name: spec for _, spec in valid if isinstance(spec, FleetSpec)}
@@ -274,6 +287,17 @@ def _across(valid: Sequence[tuple[_Document, FleetSpec | QueueSpec]]) -> Iterato
         seen.setdefault(key, document)
         if isinstance(spec, QueueSpec):
             yield from _check_queue(document, spec, fleets)
+        if isinstance(spec, FleetSpec) and spec.spec.rollout.strategy == "canary" and canary_of(key[1]) in fleets:
+            yield document.problem(
+                ("spec", "rollout", "strategy"),
+                f"its canary would be named {canary_of(key[1])}, which is another Fleet's name",
+            )
+    platforms = [document for document, spec in valid if isinstance(spec, PlatformSpec)]
+    for document in platforms[1:]:
+        yield document.problem(
+            ("kind",),
+            f"a cluster has one Platform, and {platforms[0].file}:{platforms[0].lines.get(('kind',), 1)} is one",
+        )
 
 
 def _check_queue(document: _Document, queue: QueueSpec, fleets: dict[str, FleetSpec]) -> Iterator[SpecProblem]:
@@ -298,12 +322,10 @@ def _check_queue(document: _Document, queue: QueueSpec, fleets: dict[str, FleetS
             )
 
 
-def _not_yet(document: _Document, spec: FleetSpec | QueueSpec) -> Iterator[SpecProblem]:
+def _not_yet(document: _Document, spec: Spec) -> Iterator[SpecProblem]:
     """Keys that this version reads and does nothing with."""
     keys: list[tuple[_Path, bool]] = []
-    if isinstance(spec, FleetSpec):
-        keys.append((("spec", "rollout"), "rollout" in document.value["spec"]))
-    else:
+    if isinstance(spec, QueueSpec):
         keys.append((("spec", "acceptance"), spec.spec.acceptance is not None))
         keys.append((("spec", "backfill"), spec.spec.backfill.enabled))
     for path, is_set in keys:

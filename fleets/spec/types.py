@@ -50,3 +50,5 @@ Name = Annotated[
 """40 characters at most: a server's name adds a suffix, and the whole is a DNS label."""
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+DnsName = Annotated[str, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+Port = Annotated[int, Field(ge=1, le=65535)]

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import typer
 import yaml
@@ -18,10 +17,11 @@ from fleets.cli.render import render_command
 from fleets.render import manifest
 from fleets.render.checks import Severity, check
 from fleets.render.manifest import to_yaml
-from fleets.render.platform import Platform, PlatformBody, PlatformError, read_platform
 from fleets.render.rendering import FolderForeign, differences, files, render, write
+from fleets.render.schemas import Schemas, read_crds
 from fleets.spec.fleet import FleetSpec
-from fleets.spec.loader import load
+from fleets.spec.loader import SpecError, load
+from fleets.spec.platform import PlatformBody, PlatformSpec
 
 _EXAMPLES = Path(fleets.__file__).parent / "examples"
 _CRDS = Path(fleets.__file__).parents[2] / "shared/agones/crds.yaml"
@@ -69,44 +69,9 @@ def warnings(fleet_: FleetSpec, on: PlatformBody | None = None) -> dict[str, str
 
 
 @functools.cache
-def crds() -> dict[str, jsonschema.Draft202012Validator]:
-    """Agones' schemas, made strict: a key that the API server would silently prune is an error here."""
-    if not _CRDS.exists():
-        pytest.skip(f"Agones' CRDs are not at {_CRDS}")
-    found = {}
-    for crd in yaml.load_all(_CRDS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        schema = strict(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
-        schema["properties"] |= {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-        }
-        found[crd["spec"]["names"]["kind"]] = jsonschema.Draft202012Validator(schema)
-    return found
-
-
-def strict(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: strict(value) for key, value in schema.items()}
-    closed = made.get("type") == "object" and not made.get("x-kubernetes-preserve-unknown-fields")
-    if closed and isinstance(made.get("properties"), dict):
-        made.setdefault("additionalProperties", False)
-    return made
-
-
-def valid_for_agones(item: dict[str, Any]) -> None:
-    problems = [f"{e.json_path}: {e.message}" for e in crds()[item["kind"]].iter_errors(item)]
-    assert problems == []
-
-
-def valid_for_kubernetes(item: dict[str, Any]) -> None:
-    """Against the models of Kubernetes' own client: every key known, every value of its type, nothing required missing."""
-    client = pytest.importorskip("kubernetes").client
-    model = getattr(client, f"V1{item['kind']}").model_validate(item)
-    assert model.model_dump(by_alias=True, exclude_unset=True) == item
+def schemas() -> Schemas:
+    """Kubernetes' own, and Agones' where they are at hand."""
+    return Schemas(crds=read_crds([_CRDS] if _CRDS.exists() else []))
 
 
 _CUSTOM = {"Certificate", "ServiceMonitor", "CiliumNetworkPolicy"}
@@ -114,10 +79,16 @@ _CUSTOM = {"Certificate", "ServiceMonitor", "CiliumNetworkPolicy"}
 
 def valid(items: Any) -> None:
     for item in items:
-        if item["kind"] in ("Fleet", "FleetAutoscaler"):
-            valid_for_agones(item)
-        elif item["kind"] not in _CUSTOM and not item["apiVersion"].startswith("projectcalico.org/"):
-            valid_for_kubernetes(item)
+        assert schemas().problems(item) == ()
+        if item["kind"] not in _CUSTOM and not item["apiVersion"].startswith("projectcalico.org/"):
+            assert schemas().knows(item) or (not _CRDS.exists() and "agones" in item["apiVersion"])
+
+
+def test_agones_schemas_are_at_hand() -> None:
+    """Else rendered Fleets were checked down to their pods alone."""
+    if not _CRDS.exists():
+        pytest.skip(f"Agones' CRDs are not at {_CRDS}")
+    assert schemas().knows({"apiVersion": "agones.dev/v1", "kind": "Fleet"})
 
 
 _PLATFORMS: list[dict[str, Any]] = [
@@ -161,6 +132,8 @@ _NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
     game = draw(st.booleans())
     server: dict[str, Any] = {
+        "secretEnv": draw(st.sampled_from([{}, {"B_TOKEN": {"secret": "s", "key": "k"}}])),
+        "health": draw(st.sampled_from([{}, {"disabled": True}, {"period": "1500ms", "failures": 2}])),
         "env": draw(st.dictionaries(st.from_regex(r"A[A-Z_]{0,5}", fullmatch=True), st.text(max_size=8), max_size=3))
     }
     server |= (
@@ -184,6 +157,21 @@ def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
     }
     for key, values in {
         "hugepages2Mi": ["128Mi"],
+        "hugepages1Gi": ["2Gi"],
+        "portPolicy": ["Passthrough"],
+        "portRange": ["games"],
+        "nice": [-5, 5],
+        "nodeLabels": [{"disk": "fast"}],
+        "preferNodeLabels": [{"rack": "a", "row": "b"}],
+        "architecture": ["arm64"],
+        "tolerations": [[{"key": "k", "value": "v", "effect": "NoExecute", "seconds": 5}, {"operator": "Exists"}]],
+        "zoneSpread": ["none", "require"],
+        "antiAffinity": ["prefer", "require"],
+        "runtimeClass": ["rt"],
+        "sysctls": [{"net.core.somaxconn": "1024", "kernel.shm_rmid_forced": "1"}],
+        "mesh": ["minimal"],
+        "spot": ["never", "tolerate", "prefer"],
+        "prePull": [True, False],
         "nodePool": ["games", "other"],
         "priority": [0, 7],
         "dscp": ["EF", "CS5"],
@@ -208,7 +196,7 @@ def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
     st.lists(fleets_of_any_kind(), min_size=1, max_size=3, unique_by=lambda f: f.metadata.name),
     st.sampled_from(_PLATFORMS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_fleets_give_valid_objects_the_same_every_time(some: list[FleetSpec], spec: dict[str, Any]) -> None:
     """In any order of the fleets; the text reads back as the objects; Agones' own rules for buffers hold."""
     on = platform(**spec)
@@ -555,26 +543,40 @@ def test_the_command_renders_checks_and_refuses(tmp_path: Path) -> None:
         ("spec: {admission: {image: i}}", "exactly one of issuer and caBundle"),
         ("spec: {admission: {image: i, caBundle: x}, gamePorts: {first: 7000, last: 12000}}", "closer together"),
         ("spec: {admission: {image: i, caBundle: x}, sidecarPorts: {grpc: 3000}}", "the kubelet"),
+        ("spec: {admission: {caBundle: x}}", "admission has no image of its own"),
+        ("spec: {services: {}}", "services.matchmaker, services.director"),
         ("spec: {allowedOrigins: ['a,b']}", "an origin"),
+        ("spec: {valkey: {mode: sentinel}}", "sentinelMaster"),
+        ("spec: {valkey: {addresses: [a]}}", "host:port"),
+        ("spec: {valkey: {mode: cluster, inCluster: {}}}", "one server"),
+        ("spec: {entry: {host: a.example, tlsSecret: t}}", "services.matchmaker"),
+        (
+            "spec: {nodePools: {games: {labels: {a: b}, colour: red}}}",
+            "allowed here: labels, taints, runtimeClass, spot",
+        ),
+        ("spec: {nodePools: {games: {}}}", "spec.nodePools.games.labels: is missing"),
+        ("spec: {services: {matchmaker: {autoscale: {min: 9, max: 3}}}, images: {repository: r, tag: t}}", "min 9"),
+        (
+            "spec: {services: {matchmaker: {autoscale: {cpu: null}}}, images: {repository: r, tag: t}}",
+            "nothing to scale by",
+        ),
         ("spec: [1]", "spec"),
-        ("a: [", "is no YAML"),
-        ("a: 1\n---\nb: 1", "one document"),
-        ("", "valid dictionary"),
     ],
 )
 def test_a_wrong_platform_is_said(tmp_path: Path, text: str, reason: str) -> None:
-    """With the file and the key."""
+    """With the file, the line and the key."""
     path = tmp_path / "p.yaml"
-    path.write_text(text)
-    with pytest.raises(PlatformError, match=r"p\.yaml") as caught:
-        read_platform(path)
+    path.write_text(f"kind: Platform\n{text}\n")
+    with pytest.raises(SpecError, match=r"p\.yaml:\d+: spec") as caught:
+        load([path])
     assert reason in str(caught.value)
 
 
 def test_the_default_platform_is_what_an_empty_one_says(tmp_path: Path) -> None:
-    """And a missing file is named."""
+    """A cluster has one."""
     path = tmp_path / "p.yaml"
     path.write_text("kind: Platform\n")
-    assert read_platform(path) == Platform()
-    with pytest.raises(PlatformError, match="cannot be read"):
-        read_platform(tmp_path / "none.yaml")
+    assert load([path]).platform == PlatformSpec()
+    path.write_text("kind: Platform\n---\nkind: Platform\nmetadata: {name: b}\n")
+    with pytest.raises(SpecError, match="a cluster has one Platform"):
+        load([path])
