@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/node/package-lock.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --prefix tests/node
 	touch $@
 
@@ -49,7 +49,7 @@ picture: dev ## take docs/arena.png anew
 	$(BIN)/python docs/picture.py
 
 lock: ## resolve the newest releases anew and pin them
-	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev]'
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev,cluster]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt && rm -rf $(VENV)-lock
 
 clean:

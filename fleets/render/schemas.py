@@ -91,7 +91,7 @@ def read_crds(paths: Iterable[Path]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in paths:
         try:
-            documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=loader))  # noqa: S506 (a safe loader)
+            documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=loader))
         except OSError as error:
             raise CrdsUnreadable(f"{path}: cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -134,7 +134,7 @@ def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
     server: dict[str, Any] = {
         "secretEnv": draw(st.sampled_from([{}, {"B_TOKEN": {"secret": "s", "key": "k"}}])),
         "health": draw(st.sampled_from([{}, {"disabled": True}, {"period": "1500ms", "failures": 2}])),
-        "env": draw(st.dictionaries(st.from_regex(r"A[A-Z_]{0,5}", fullmatch=True), st.text(max_size=8), max_size=3))
+        "env": draw(st.dictionaries(st.from_regex(r"A[A-Z_]{0,5}", fullmatch=True), st.text(max_size=8), max_size=3)),
     }
     server |= (
         {
