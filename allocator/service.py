@@ -109,7 +109,7 @@ class Allocator:
             raise
         if found.session.state is SessionState.ENDED:
             return Unavailable(reason=f"session {found.session.id} has ended", cause=Cause.ENDED)
-        return replace(found, waited_s=time.monotonic() - wait.begun_s)
+        return replace(found, waited_s=wait.elapsed_s) if wait.supply else found
 
     async def find(self, session: SessionId) -> Allocation | None:
         """Where a session is now, ended or not; None when there is none. Raises StoreUnavailable."""

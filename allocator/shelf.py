@@ -24,13 +24,15 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from allocator.model import Allocation, GameServer, Strategy, Temperature, explain
+from gameserver.sessions.client import StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import FleetName, Seat, ServerName, Session, SessionId, SessionState, fleet_of
 from gameserver.sessions.port import StoreUnavailable
@@ -118,7 +120,7 @@ class ShelfState:
 class Shelf:
     """The shelves of all fleets in one Valkey. Every method may raise StoreUnavailable, and may be called again then."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, lease: str = "") -> None:
+    def __init__(self, client: StoreClient, *, lease: str = "") -> None:
         """`lease`: token that a keeper's writes carry; without one they are an operator's, and unfenced."""
         self._client = client
         self._lease = lease
@@ -179,18 +181,18 @@ class Shelf:
         reply = await self._functions.call("shelf_claim", [_prefix(fleet), session_key(session)], *arguments)
         if reply[0] == b"NEW":  # the rest of the record is what was just sent
             _, server, room, host, ports, warm = reply
+            warmth = Temperature(warm.decode())
             made = Session(
                 id=session, server=ServerName(server.decode()), room=int(room), epoch=1, state=SessionState.PENDING,
                 seats=seats, options=options, free_seats=free_seats,
             )  # fmt: skip
-            given = Temperature(warm.decode())
             return Allocation(
                 session=made,
                 host=host.decode(),
-                ports=json.loads(ports),
-                temperature=given,
+                ports=_ports(ports),
+                temperature=warmth,
                 waited_s=waited_s or 0.0,
-                reason=explain(given, waited=bool(waited_s)),
+                reason=explain(warmth, waited=bool(waited_s)),
             )
         if reply[0] == b"HAVE":
             return decode_allocation(session, _fields(reply[1]))
@@ -287,11 +289,17 @@ def decode_allocation(session: SessionId, record: Mapping[bytes, bytes]) -> Allo
     return Allocation(
         session=decode_session(session, record),
         host=record[b"host"].decode(),
-        ports=json.loads(record[b"ports"]),
+        ports=_ports(record[b"ports"]),
         temperature=temperature,
         waited_s=waited_s,
         reason=explain(temperature, waited=waited_s > 0),
     )
+
+
+@lru_cache(maxsize=4096)
+def _ports(raw: bytes) -> Mapping[str, int]:
+    """Read a server's ports: the same few texts come again and again."""
+    return MappingProxyType(json.loads(raw))
 
 
 def called_channel(fleet: FleetName) -> str:

@@ -7,15 +7,17 @@ have no timeout here, and every command runs under `asyncio.timeout`, which keep
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import redis.asyncio
 import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from gameserver.sessions.pipe import Pipe
 
 log = structlog.get_logger(__name__)
 
@@ -24,15 +26,49 @@ _LISTEN_AGAIN_S = 0.2
 
 
 class StoreClient(redis.asyncio.Redis):
-    """A client whose commands raise redis' TimeoutError after `COMMAND_TIMEOUT_S`."""
+    """A client whose commands raise redis' TimeoutError after `COMMAND_TIMEOUT_S`, with a pipe for functions."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pipe: Pipe | None = None
+
+    async def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
+        """Call a Valkey function; like a command, but many at once on one connection."""
+        pipe = self._pipe
+        if pipe is None:
+            if self.connection_pool.connection_class is not redis.asyncio.Connection:
+                return await self.fcall(function, len(keys), *keys, *args)
+            pipe = self._pipe = _pipe(self.connection_pool.connection_kwargs)
+        return await pipe.call("FCALL", function, len(keys), *keys, *args)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command under the deadline."""
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except ReadOnlyError:
+            # A primary that became a replica keeps its connections; where its name leads by now, a new one finds out.
+            await self.connection_pool.disconnect(inuse_connections=False)
+            raise
         except TimeoutError as error:
             raise RedisTimeoutError(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all connections."""
+        if self._pipe is not None:
+            self._pipe.close()
+        await super().aclose(close_connection_pool)
+
+
+def _pipe(options: Mapping[str, Any]) -> Pipe:
+    return Pipe(
+        options.get("host", "localhost"),
+        options.get("port", 6379),
+        db=options.get("db") or 0,
+        username=options.get("username"),
+        password=options.get("password"),
+        timeout_s=COMMAND_TIMEOUT_S,
+    )
 
 
 async def listen(

@@ -7,16 +7,16 @@ Shared by every adapter that decides inside Valkey (sessions, shelf, queue). Tra
 from pathlib import Path
 from typing import Any
 
-import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
+from gameserver.sessions.client import StoreClient
 from gameserver.sessions.port import StoreUnavailable
 
 
 class FunctionLibrary:
     """The functions of one Lua file, whose first line is `#!lua name=<library>`."""
 
-    def __init__(self, client: redis.asyncio.Redis, source: Path) -> None:
+    def __init__(self, client: StoreClient, source: Path) -> None:
         self._client = client
         self._code = source.read_text(encoding="utf-8")
         self._loaded = False
@@ -32,12 +32,12 @@ class FunctionLibrary:
             if not self._loaded:
                 await self._load()
             try:
-                return await self._client.fcall(function, len(keys), *keys, *args)
+                return await self._client.call_function(function, keys, *args)
             except ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
                 await self._load()  # the store was restarted without it
-                return await self._client.fcall(function, len(keys), *keys, *args)
+                return await self._client.call_function(function, keys, *args)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{function}: {error}") from error
 

@@ -1,0 +1,205 @@
+"""
+One connection to Valkey on which any number of calls are under way at once: replies come in the order of the calls.
+
+The path of every Valkey function (`library.py`). A pool of connections that each carry one call costs a claim more than its work: taking and
+returning a connection, a task switch to send, another to read (docs/decisions/0031). A call whose caller has gone is answered all the same and its reply
+dropped, so cancelling one disturbs no other; and calls of one process take effect in the order in which they were made.
+
+Owns connecting, authentication, the deadline and the loss of the connection. Speaks plain TCP; what needs more (TLS, Unix sockets) goes through redis-py.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+
+import hiredis
+from redis.exceptions import (
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Word = str | int | float | bytes
+
+MAX_IN_FLIGHT = 20_000
+"""Calls under way at most: with a store that has stalled, callers are told so instead of piling up."""
+_TRIES = 2
+"""All that is sent here may be repeated: a call on a connection that turns out to be dead is sent once more, on a new one."""
+_ERRORS: dict[str, type[RedisError]] = {
+    "READONLY": ReadOnlyError,
+    "OOM": OutOfMemoryError,
+    "LOADING": BusyLoadingError,
+}
+_LEAVE = ("READONLY", "MASTERDOWN", "LOADING")
+"""Said by a server that cannot serve us: the name that we connect to may lead to another by now."""
+
+
+class Pipe:
+    """A connection, opened by the first call and again after it was lost."""
+
+    def __init__(
+        self, host: str, port: int, *, db: int, username: str | None, password: str | None, timeout_s: float
+    ) -> None:
+        """`timeout_s`: for how long the oldest call may be without an answer before the connection is given up, in s."""
+        self._address = (host, port)
+        self._login: list[tuple[Word, ...]] = []
+        if password:
+            self._login.append(("AUTH", username, password) if username else ("AUTH", password))
+        if db:
+            self._login.append(("SELECT", db))
+        self._timeout_s = timeout_s
+        self._wire: _Wire | None = None
+        self._connecting = asyncio.Lock()
+
+    async def call(self, *words: Word) -> Any:
+        """
+        Send one command and wait for its reply (bytes, int, None or a list of these).
+
+        Raises: redis' own exceptions: ResponseError and its kinds for what the server refuses, ConnectionError and TimeoutError when
+            nothing is known about the effect.
+        """
+        packed = hiredis.pack_command(words)  # type: ignore[arg-type]
+        for left in reversed(range(_TRIES)):
+            wire = self._wire
+            if wire is None or wire.lost:
+                wire = await self._connect()
+            try:
+                return await wire.send(packed)
+            except RedisTimeoutError:
+                raise
+            except RedisConnectionError:
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def close(self) -> None:
+        """Give the connection up; calls under way fail."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.give_up(RedisConnectionError("the client was closed"))
+
+    async def _connect(self) -> "_Wire":
+        async with self._connecting:
+            if self._wire is not None and not self._wire.lost:
+                return self._wire  # another caller was faster
+            host, port = self._address
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    _, wire = await loop.create_connection(lambda: _Wire(loop, self._timeout_s), host, port)
+            except TimeoutError as error:
+                raise RedisTimeoutError(f"{host}:{port} does not answer in {self._timeout_s:g} s") from error
+            except OSError as error:
+                raise RedisConnectionError(f"{host}:{port}: {error}") from error
+            try:
+                for words in self._login:
+                    await wire.send(hiredis.pack_command(words))  # type: ignore[arg-type]
+            except BaseException:
+                wire.give_up(RedisConnectionError("not logged in"))
+                raise
+            self._wire = wire
+            return wire
+
+
+class _Wire(asyncio.Protocol):
+    """One TCP connection; its calls, oldest first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._reader = hiredis.Reader(notEnoughData=_MORE)
+        self._calls: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._corked: list[bytes] | None = None
+        """Calls that wait for the end of this turn of the loop; None: there was no call in it yet."""
+        self._watch: asyncio.TimerHandle | None = None
+        self.lost = False
+
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
+        """Write a command; the future has its reply."""
+        future = self._loop.create_future()
+        if self.lost or self._transport is None:
+            future.set_exception(RedisConnectionError("the connection is lost"))
+        elif len(self._calls) >= MAX_IN_FLIGHT:
+            future.set_exception(RedisTimeoutError(f"{MAX_IN_FLIGHT} calls are under way without an answer"))
+        else:
+            self._calls.append((future, self._loop.time()))
+            if self._corked is not None:
+                self._corked.append(packed)
+            else:
+                # The first call of a turn of the loop goes out at once; those that follow in the same turn go out together after it.
+                self._transport.write(packed)
+                self._corked = []
+                self._loop.call_soon(self._uncork)
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._timeout_s, self._look)
+        return future
+
+    def give_up(self, error: RedisError) -> None:
+        """Close the connection; calls under way get this error."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail(error)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        """Hand replies out."""
+        reader, calls = self._reader, self._calls
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not _MORE:
+                future, _ = calls.popleft()
+                if isinstance(reply, hiredis.ReplyError):
+                    self._refuse(future, str(reply))
+                elif not future.done():  # else its caller has gone
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError) as error:
+            self.give_up(RedisConnectionError(f"no sensible reply: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everyone who waits."""
+        self._fail(RedisConnectionError(f"the connection is lost{f': {exc}' if exc else ''}"))
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, None
+        if corked and self._transport is not None and not self.lost:
+            self._transport.write(b"".join(corked))
+
+    def _refuse(self, future: asyncio.Future[Any], message: str) -> None:
+        kind = message.partition(" ")[0]
+        if not future.done():
+            future.set_exception(_ERRORS.get(kind, ResponseError)(message))
+        if kind in _LEAVE:
+            self.give_up(RedisConnectionError(message))
+
+    def _look(self) -> None:
+        """Give up a connection whose oldest call has waited too long."""
+        self._watch = None
+        if not self._calls:
+            return
+        waited_s = self._loop.time() - self._calls[0][1]
+        if waited_s >= self._timeout_s:
+            self.give_up(RedisTimeoutError(f"no answer in {self._timeout_s:g} s"))
+        else:
+            self._watch = self._loop.call_later(self._timeout_s - waited_s, self._look)
+
+    def _fail(self, error: RedisError) -> None:
+        self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        while self._calls:
+            future, _ = self._calls.popleft()
+            if not future.done():
+                future.set_exception(type(error)(*error.args))
+
+
+_MORE = object()
+"""hiredis' word for: nothing whole has come yet. None is a reply."""
