@@ -35,7 +35,7 @@ def render_command(
         typer.secho(str(finding), fg="red" if finding.severity is Severity.ERROR else "yellow", err=True)
     rows: list[str] = []
     if not broken:
-        items = render(specs.fleets, body)
+        items = render(specs.fleets, body, specs.documents)
         if out == "-":
             typer.echo(to_yaml(items), nl=False)
             return

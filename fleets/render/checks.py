@@ -14,7 +14,8 @@ from fleets.render.agones import eviction
 from fleets.render.placement import in_host_network, pool_of
 from fleets.render.pod import inner_ports, port_policy, ports, raises_priority
 from fleets.spec.fleet import FleetSpec
-from fleets.spec.platform import PlatformBody
+from fleets.spec.platform import PARTS, PlatformBody
+from fleets.spec.types import size_bytes
 
 _SPOT_NOTICE_S = 25
 """The shortest notice of the large clouds is 30 s; some of it is gone before the pod hears of it."""
@@ -39,7 +40,6 @@ _SAFE_SYSCTLS = {
 """What any kubelet allows. Source: Kubernetes, "Using sysctls in a Kubernetes Cluster"."""
 _SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)+")
 _POD_SYSCTLS = re.compile(r"(kernel\.(shm|msg|sem).*|fs\.mqueue\..+|net\..+)")
-_MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 class Severity(StrEnum):
@@ -55,12 +55,14 @@ class Finding:
 
     severity: Severity
     fleet: str
+    """Empty for the platform."""
     path: str
     """As spec.lowLatency.network."""
     message: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: fleet {self.fleet}: {self.path}: {self.message}"
+        subject = f"fleet {self.fleet}" if self.fleet else "platform"
+        return f"{self.severity}: {subject}: {self.path}: {self.message}"
 
 
 def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding, ...]:
@@ -72,6 +74,10 @@ def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding,
         for name, count in Counter(fleet.metadata.name for fleet in fleets).items()
         if count > 1
     ]
+    found += [
+        Finding(severity=severity, fleet="", path=f"spec.{path}", message=message)
+        for severity, path, message in _platform(platform)
+    ]
     for fleet in fleets:
         rows = [
             *((Severity.ERROR, *row) for row in _errors(fleet, platform)),
@@ -82,6 +88,35 @@ def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding,
             for severity, path, message in rows
         ]
     return tuple(found)
+
+
+def _platform(platform: PlatformBody) -> Iterator[tuple[Severity, str, str]]:
+    if platform.images is not None and platform.images.tag == "latest":
+        yield (
+            Severity.WARNING,
+            "images.tag",
+            "latest is another image tomorrow: name a version, so that a rollback has one",
+        )
+    valkey = platform.valkey
+    for part in PARTS if platform.services is not None else ():
+        body = getattr(platform.services, part)
+        if not body.enabled or body.autoscale is None:
+            continue
+        by_queue = body.autoscale.tickets_per_replica is not None
+        if by_queue and part != "director":
+            yield (
+                Severity.ERROR,
+                f"services.{part}.autoscale.ticketsPerReplica",
+                "is the director's: no other part has queues",
+            )
+        elif by_queue and valkey.in_cluster is None and not valkey.addresses:
+            yield (
+                Severity.ERROR,
+                "valkey.addresses",
+                "is missing: KEDA reads the queues there, and takes no URL from a Secret",
+            )
+    if valkey.in_cluster is not None and valkey.tls:
+        yield Severity.ERROR, "valkey.tls", "does not go with inCluster, which serves no TLS"
 
 
 def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str]]:
@@ -106,9 +141,9 @@ def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str
                 "The webhook gives the sidecar requests equal to limits"
             ),
         )
-    if levers.hugepages_2_mi is not None and _bytes(levers.hugepages_2_mi) % (2 << 20):
+    if levers.hugepages_2_mi is not None and size_bytes(levers.hugepages_2_mi) % (2 << 20):
         yield "lowLatency.hugepages2Mi", f"{levers.hugepages_2_mi} is no multiple of 2Mi"
-    if levers.hugepages_1_gi is not None and _bytes(levers.hugepages_1_gi) % (1 << 30):
+    if levers.hugepages_1_gi is not None and size_bytes(levers.hugepages_1_gi) % (1 << 30):
         yield "lowLatency.hugepages1Gi", f"{levers.hugepages_1_gi} is no multiple of 1Gi"
     if levers.fifo is not None and not levers.cpu_pinning:
         yield (
@@ -245,7 +280,3 @@ def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, s
                 "warm.max",
                 f"{warm.max} servers are fewer than the shelf's {shelved} and the buffer's {warm.buffer} together",
             )
-
-
-def _bytes(size: str) -> int:
-    return int(size[:-2]) * _MEMORY[size[-2:]]

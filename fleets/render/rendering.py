@@ -1,13 +1,18 @@
 """A whole rendering: every object of some fleets, in a fixed order, and the folder it lives in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from fleets.render.agones import agones_fleet, fleet_autoscaler
-from fleets.render.cluster import allocator_rights, disruption_budget, network_policy, pre_pull, priority
-from fleets.render.manifest import Manifest, file_name, to_yaml
+from fleets.render.cluster import disruption_budget, pre_pull, priority
+from fleets.render.manifest import FLEET_LABEL, Manifest, file_name, to_yaml
+from fleets.render.network import fleet_policy
+from fleets.render.scaling import recommendations
+from fleets.render.services import services
+from fleets.render.store import valkey
 from fleets.render.webhook import PRIORITY, admission_webhook
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PlatformBody
@@ -19,10 +24,13 @@ class FolderForeign(Exception):
     """The folder has files of these names that no rendering made; the message names one."""
 
 
-def render(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Manifest, ...]:
+def render(
+    fleets: Sequence[FleetSpec], platform: PlatformBody, documents: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Manifest, ...]:
     """
-    The objects of fleets that passed `checks.check`.
+    The objects of fleets that passed `checks.check`, and of the platform's own services.
 
+    Args: documents: the fleets and queues as written, for the services to read.
     Returns: what the fleets need before the fleets, which come in the order of their names; the same for the same input in any order.
     """
     ordered = sorted(fleets, key=lambda fleet: fleet.metadata.name)
@@ -31,15 +39,23 @@ def render(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Manifes
     if platform.admission:
         priorities.add((PRIORITY, "lower"))
     items: list[Manifest | None] = [priority(value, preemption) for value, preemption in sorted(priorities)]
-    items += allocator_rights(platform)
     items += admission_webhook(platform)
+    items += valkey(platform)
+    items += services(platform, documents)
     for fleet in ordered:
         items += [
             disruption_budget(fleet, platform),
-            network_policy(fleet, platform),
+            fleet_policy(fleet, platform),
             pre_pull(fleet, platform),
             agones_fleet(fleet, platform),
             fleet_autoscaler(fleet, platform),
+            *recommendations(
+                platform,
+                fleet.metadata.name,
+                {FLEET_LABEL: fleet.metadata.name},
+                api_version="agones.dev/v1",
+                kind="Fleet",
+            ),
         ]
     return tuple(item for item in items if item is not None)
 

@@ -7,7 +7,7 @@ Owns reading (size, encoding, YAML's own errors, duplicate keys), validation aga
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Specs:
     queues: tuple[QueueSpec, ...]
     platform: PlatformSpec | None = None
     """The cluster's, where a file has one."""
+    documents: tuple[Mapping[str, Any], ...] = ()
+    """Fleets and queues as they were written, for those who read them elsewhere."""
     notes: tuple[SpecProblem, ...] = ()
     """What is valid and not acted on yet: to be shown, since silence would promise it."""
 
@@ -102,6 +104,7 @@ def load(paths: Iterable[Path]) -> Specs:
         fleets=tuple(spec for _, spec in valid if isinstance(spec, FleetSpec)),
         queues=tuple(spec for _, spec in valid if isinstance(spec, QueueSpec)),
         platform=next((spec for _, spec in valid if isinstance(spec, PlatformSpec)), None),
+        documents=tuple(document.value for document, spec in valid if not isinstance(spec, PlatformSpec)),
         notes=tuple(note for document, spec in valid for note in _not_yet(document, spec)),
     )
 

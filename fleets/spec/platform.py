@@ -187,7 +187,9 @@ class Entry(Model):
     """How players reach the matchmaker from outside: HTTPS, always."""
 
     host: DnsName
-    tls_secret: DnsName = Field(description="Secret with the certificate; cert-manager or you make it.")
+    tls_secret: DnsName | None = Field(
+        default=None, description="Secret with the certificate; a `gateway` has its own."
+    )
     kind: Literal["ingress", "gateway"] = "ingress"
     class_name: DnsName | None = Field(default=None, description="ingressClassName or gatewayClassName.")
     gateway: DnsName | None = Field(default=None, description="A Gateway that is there already, in the namespace.")
@@ -195,6 +197,8 @@ class Entry(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> "Entry":
+        if (self.tls_secret is None) != (self.gateway is not None):
+            raise ValueError("tlsSecret: is wanted, but for a gateway that is there already")
         if self.kind == "ingress" and self.gateway is not None:
             raise ValueError("gateway: goes with kind gateway")
         if self.kind == "gateway" and (self.gateway is None) == (self.class_name is None):

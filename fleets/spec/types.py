@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _MEMORY = re.compile(r"[1-9]\d*(Ki|Mi|Gi)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
@@ -52,3 +53,8 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def size_bytes(size: str) -> int:
+    """Of a `Memory`."""
+    return int(size[:-2]) * _SIZES[size[-2:]]

@@ -1,0 +1,280 @@
+"""
+Our own services in the cluster: what `warmfleet serve` runs, a Deployment each, with all that stands around it.
+
+Owns the shape that they share; what differs from part to part is one row of `_PARTS`. The webhook is in `webhook`, Valkey in `store`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleets.render.entry import entry
+from fleets.render.manifest import Manifest, manifest, to_yaml
+from fleets.render.network import Ports, policy
+from fleets.render.pod import VALKEY_CA, ca_volume, secret_env, valkey_url
+from fleets.render.scaling import recommendations, scaling
+from fleets.spec.platform import PARTS, PlatformBody, ServiceBody
+
+HTTP_PORT = 8080
+SPECS = "/etc/warmfleet/specs"
+"""The folder of the fleets' and queues' YAML in each container."""
+_SPECS = "warmfleet-specs"
+_SPECS_BYTES = 700_000
+"""Of one ConfigMap, which may have 1 MiB."""
+_GRACE_S = 45
+_LEAVE_S = 5
+"""Between a pod's removal from its Service and its SIGTERM: what routes to it must hear of it first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """How one part differs from the others."""
+
+    secrets: tuple[tuple[str, str], ...] = ()
+    """Variable and the PlatformBody's field that says where its value is."""
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """What it may do at the API server, in its own namespace."""
+    out: Ports
+    """Ports that it reaches, beside DNS and the API server."""
+    by_queue: bool = False
+    """Whether the depth of the queues is its load."""
+
+
+_GAME_SERVERS = {"apiGroups": ["agones.dev"], "resources": ["gameservers"]}
+_HTTPS: Ports = [("TCP", 443, 443)]
+
+
+def _parts(platform: PlatformBody) -> dict[str, Part]:
+    store: Ports = [("TCP", platform.valkey.port, platform.valkey.port)]
+    return {
+        "matchmaker": Part(
+            secrets=(
+                ("WARMFLEET_PLAYER_KEYS", "player_keys"),
+                ("WARMFLEET_SEAT_SIGNING_KEY", "seat_signing_key"),
+                ("WARMFLEET_NETCODE_KEY", "netcode_key"),
+                ("WARMFLEET_OPERATOR_TOKEN", "operator_token"),
+            ),
+            out=[*store, *_HTTPS],
+        ),
+        "director": Part(out=store, by_queue=True),
+        "allocator": Part(
+            rules=(
+                {"apiGroups": ["allocation.agones.dev"], "resources": ["gameserverallocations"], "verbs": ["create"]},
+                {**_GAME_SERVERS, "verbs": ["get", "list", "watch", "patch", "delete"]},
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+            ),
+            out=[*store, *_HTTPS],
+        ),
+        "autoscaler": Part(
+            rules=(
+                {
+                    "apiGroups": ["agones.dev"],
+                    "resources": ["fleets", "gameservers"],
+                    "verbs": ["get", "list", "watch"],
+                },
+            ),
+            out=store,
+        ),
+    }
+
+
+def name_of(part: str) -> str:
+    """Of its objects."""
+    return f"warmfleet-{part}"
+
+
+def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> list[Manifest]:
+    """
+    Everything of the parts that are enabled.
+
+    Args: documents: the YAML of the fleets and queues as the studio wrote it; the parts read it from a ConfigMap.
+    Returns: empty where the platform renders no services.
+    """
+    if platform.services is None:
+        return []
+    queues = sorted(d["metadata"]["name"] for d in documents if d.get("kind") == "Queue")
+    configs = _config_maps(platform, documents)
+    digest = hashlib.sha256(to_yaml(configs).encode()).hexdigest()[:16]
+    items: list[Manifest] = list(configs)
+    parts = _parts(platform)
+    for part in PARTS:
+        body: ServiceBody = getattr(platform.services, part)
+        if body.enabled:
+            items += _service(
+                part, parts[part], body, platform, queues, [c["metadata"]["name"] for c in configs], digest
+            )
+    if platform.services.matchmaker.enabled:
+        items += entry(platform, name_of("matchmaker"), HTTP_PORT)
+    return items
+
+
+def _config_maps(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> list[Manifest]:
+    """One key a document; several maps where one would be too large."""
+    ordered = sorted(documents, key=lambda d: (d["kind"], d["metadata"]["name"]))
+    maps: list[dict[str, str]] = [{}]
+    size = 0
+    for document in ordered:
+        key, text = f"{document['kind']}-{document['metadata']['name']}.yaml".lower(), to_yaml([document])
+        size += len(key) + len(text.encode())
+        if maps[-1] and size > _SPECS_BYTES:
+            maps.append({})
+            size = len(key) + len(text.encode())
+        maps[-1][key] = text
+    return [
+        manifest("v1", "ConfigMap", f"{_SPECS}-{index}", namespace=platform.namespace, data=data)
+        for index, data in enumerate(maps)
+    ]
+
+
+def _service(
+    part: str, what: Part, body: ServiceBody, platform: PlatformBody, queues: list[str], configs: list[str], digest: str
+) -> list[Manifest]:
+    name, namespace = name_of(part), platform.namespace
+    labels = {"app.kubernetes.io/name": name}
+    wanted = policy(
+        platform, name, labels, reached=[("TCP", HTTP_PORT, HTTP_PORT)], out=what.out, api_server=bool(what.rules)
+    )
+    port = platform.autoscaler.port if part == "autoscaler" else HTTP_PORT
+    items = [
+        *_account(name, what, platform, labels),
+        *([wanted] if wanted is not None else []),
+        manifest(
+            "apps/v1",
+            "Deployment",
+            name,
+            namespace=namespace,
+            labels=labels,
+            spec=_deployment(part, what, body, platform, labels, configs, digest),
+        ),
+        manifest(
+            "v1",
+            "Service",
+            platform.autoscaler.service if part == "autoscaler" else name,
+            namespace=namespace,
+            labels=labels,
+            spec={"selector": labels, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+        ),
+        manifest(
+            "policy/v1",
+            "PodDisruptionBudget",
+            name,
+            namespace=namespace,
+            labels=labels,
+            spec={"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+        ),
+    ]
+    if body.autoscale is not None:
+        items += scaling(platform, name, labels, body.autoscale, queues if what.by_queue else [])
+    items += recommendations(platform, name, labels, api_version="apps/v1", kind="Deployment")
+    if platform.prometheus_operator:
+        endpoint = {"port": "http", "path": "/metrics", "interval": "15s"}
+        items.append(
+            manifest(
+                "monitoring.coreos.com/v1",
+                "ServiceMonitor",
+                name,
+                namespace=namespace,
+                labels=labels,
+                spec={"selector": {"matchLabels": labels}, "endpoints": [endpoint]},
+            )
+        )
+    return items
+
+
+def _account(name: str, what: Part, platform: PlatformBody, labels: Mapping[str, str]) -> list[Manifest]:
+    namespace = platform.namespace
+    own = manifest(
+        "v1", "ServiceAccount", name, namespace=namespace, labels=labels, automountServiceAccountToken=bool(what.rules)
+    )
+    if not what.rules:
+        return [own]
+    group = "rbac.authorization.k8s.io"
+    return [
+        own,
+        manifest(f"{group}/v1", "Role", name, namespace=namespace, labels=labels, rules=[dict(r) for r in what.rules]),
+        manifest(
+            f"{group}/v1",
+            "RoleBinding",
+            name,
+            namespace=namespace,
+            labels=labels,
+            roleRef={"apiGroup": group, "kind": "Role", "name": name},
+            subjects=[{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+        ),
+    ]
+
+
+def _deployment(
+    part: str,
+    what: Part,
+    body: ServiceBody,
+    platform: PlatformBody,
+    labels: Mapping[str, str],
+    configs: list[str],
+    digest: str,
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "serviceAccountName": name_of(part),
+        "automountServiceAccountToken": bool(what.rules),
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": dict(labels)},
+            }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        "containers": [_container(part, what, body, platform)],
+        "volumes": [
+            {"name": "specs", "projected": {"sources": [{"configMap": {"name": name}} for name in configs]}},
+            *([ca_volume(platform)] if platform.valkey.ca is not None else []),
+        ],
+    }
+    if platform.images is not None and platform.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in platform.images.pull_secrets]
+    return {
+        **({"replicas": body.replicas} if body.autoscale is None else {}),  # else the number is the scaler's
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "selector": {"matchLabels": dict(labels)},
+        "template": {
+            "metadata": {"labels": dict(labels), "annotations": {"warmfleet.dev/specs": digest}},
+            "spec": spec,
+        },
+    }
+
+
+def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody) -> dict[str, Any]:
+    def probe(path: str, **timing: int) -> dict[str, Any]:
+        return {"httpGet": {"path": path, "port": "http"}, **timing}
+
+    secrets = {"WARMFLEET_VALKEY_URL": valkey_url(platform)}
+    secrets |= {variable: getattr(platform, field) for variable, field in what.secrets} | body.secret_env
+    values = {"WARMFLEET_NAMESPACE": platform.namespace, **body.env}
+    mounts: list[dict[str, Any]] = [{"name": "specs", "mountPath": SPECS, "readOnly": True}]
+    if platform.valkey.ca is not None:
+        mounts.append({"name": "valkey-ca", "mountPath": VALKEY_CA, "readOnly": True})
+    return {
+        "name": part,
+        "image": platform.image_of(part, body.image),
+        **({"imagePullPolicy": platform.images.pull_policy} if platform.images is not None else {}),
+        "command": ["warmfleet", "serve", part],
+        "args": ["--host=0.0.0.0", f"--port={HTTP_PORT}", SPECS],
+        "env": [secret_env(name, source) for name, source in secrets.items()]
+        + [{"name": name, "value": value} for name, value in values.items()],
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "startupProbe": probe("/healthz", periodSeconds=1, failureThreshold=60),
+        "readinessProbe": probe("/readyz", periodSeconds=2, failureThreshold=2),
+        "livenessProbe": probe("/healthz", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),
+        "lifecycle": {"preStop": {"sleep": {"seconds": _LEAVE_S}}},
+        "resources": {"requests": {"cpu": body.cpu, "memory": body.memory}, "limits": {"memory": body.memory}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": mounts,
+    }
