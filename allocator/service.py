@@ -115,6 +115,10 @@ class Allocator:
         """Where a session is now, ended or not; None when there is none. Raises StoreUnavailable."""
         return await self._shelf.find(session)
 
+    async def free_rooms(self, fleets: Sequence[FleetName]) -> Mapping[FleetName, int]:
+        """Rooms that a match could claim this moment, by fleet. Raises StoreUnavailable."""
+        return await self._shelf.free_rooms(fleets)
+
     async def end(self, session: SessionId, *, reason: str) -> bool:
         """End a session from outside; False when it was over, or never there. Raises StoreUnavailable."""
         fleet = self._fleets.get(fleet_of(session))

@@ -2,15 +2,21 @@
 The director of one queue: tickets into matches, matches onto servers, assignments onto tickets.
 
 Works while it holds the queue's lease; the functions of the store check its token, so that a director that slept through its lease changes
-nothing. A match is a saga whose every step may be repeated: commit (tickets leave the pool) → allocate (idempotent by the match's id) → assign, or
-give the tickets back as old as they are. Whoever takes the lease after a crash finds the matches that are still placing and repeats them.
+nothing. A match is a saga whose every step may be repeated: commit (tickets leave the pool) → acceptance, where the queue asks for it → allocate
+(idempotent by the match's id) → assign, or give the tickets back as old as they are. Whoever takes the lease after a crash finds the matches that
+are still placing and repeats them.
+
+What waits is in the matcher, which hears of changes only: one call a cycle brings them from the queue's log. When the log does not reach back to
+where this director stopped (it is new, or the store was restored), the pool is read whole.
 """
 
 import asyncio
+import json
 import random
 import secrets
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import structlog
 
@@ -18,24 +24,36 @@ from allocator.model import Allocation, AllocationRequest
 from gameserver.sessions.client import listen
 from gameserver.sessions.model import MatchId, Seat
 from gameserver.sessions.port import StoreUnavailable
-from matchmaker.matching.form import form_matches
+from matchmaker import metrics
+from matchmaker.acceptance import policy_of
+from matchmaker.matching.worker import MatchWorker
 from matchmaker.model import Match, Proposal, QueueConfig, Ticket, TicketId
-from matchmaker.ports import Allocator
-from matchmaker.store import TicketStore, wake_channel
+from matchmaker.ports import Allocator, Matcher, Supply
+from matchmaker.replicas import Replicas
+from matchmaker.store import Closed, Look, Offence, TicketStore, wake_channel
 
 log = structlog.get_logger(__name__)
 
-LEASE_S = 2.0
+_T = TypeVar("_T")
+
+LEASE_S = 1.25
+"""A director that dies is replaced after its lease and one look of another: within 2 s."""
 PLACING_DEADLINE_S = 30.0
 """How long a match waits for a server before its tickets go back."""
 _TICK_S = 0.25
 """Rules relax with age: the pool is looked at so often even when nothing happens."""
 _RETRY_S = 0.2
-_THREAD_FROM = 100
-"""Tickets from which matches are formed in a thread, so that nothing else in the process waits: a cycle takes about 11 µs a ticket, and
-180 µs where no two fit (docs/performance.md)."""
-_ORPHAN_AFTER_S = LEASE_S
+_PAUSE_S = 0.01
+"""Between two looks at a busy queue: what arrives meanwhile is taken in together."""
+_ADOPT_S = 0.5
+_ORPHAN_AFTER_S = 1.0
 """A match found placing without a saga here is taken up after so long: its director may still be at it."""
+_MOST_SAGAS = 2000
+"""Matches being placed at once; more stay in the pool, where they still get better."""
+_LAST_WORDS_S = 1.0
+"""On the way out, for sagas that are almost done."""
+_PAGE = 2000
+"""Tickets taken from the pool at a time."""
 
 
 class Director:
@@ -47,19 +65,35 @@ class Director:
         store: TicketStore,
         allocator: Allocator,
         *,
+        new_matcher: Callable[[], Matcher] | None = None,
+        supply: Supply | None = None,
+        replicas: Replicas | None = None,
         new_match: Callable[[], MatchId] | None = None,
     ) -> None:
+        """
+        `new_matcher`: makes an empty one; the matching core's own by default.
+        `supply`: matches go where something is warm; without it the allocator finds out.
+        `replicas`: the other directors' processes; without them this one leads whenever the lease is free.
+        """
         self.queue = queue
+        self.leading = False
         self._store = store
         self._allocator = allocator
+        self._new_matcher = new_matcher or (lambda: MatchWorker(queue))
+        self._matcher = self._new_matcher()
+        self._supply = supply
+        self._replicas = replicas
+        self._leave_policy = policy_of(queue)
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
         self._token = secrets.token_hex(8)
         self._wake = asyncio.Event()
-        self._known: dict[TicketId, Ticket] = {}
-        self._seen: set[TicketId] = set()
+        self._cursor = ""
+        self._added: dict[TicketId, Ticket] = {}
+        self._removed: dict[TicketId, None] = {}
+        """What the matcher has not been told yet; it takes out before it takes in."""
         self._sagas: dict[MatchId, asyncio.Task[None]] = {}
         self._orphans: dict[MatchId, float] = {}
-        self.leading = False
+        self._adopt_at_s = 0.0
 
     async def run(self) -> None:
         """Direct the queue until cancelled; sagas under way are cut short, and repeated by whoever directs next."""
@@ -70,70 +104,141 @@ class Director:
                 hearing = listen(self._store.client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
                 tasks.create_task(hearing, name=f"listen-{self.queue.name}")
         finally:
-            for saga in self._sagas.values():
-                saga.cancel()
-            if self._sagas:
-                await asyncio.wait(self._sagas.values())
-            try:
-                await self._store.release_lease(self.queue.name, self._token)
-            except StoreUnavailable:
-                pass  # it expires by itself
+            await self._stop()
 
-    async def cycle(self) -> int:
-        """
-        Look at the pool once and start the matches that can be made; returns how many.
-
-        Raises: StoreUnavailable.
-        """
-        queue = self.queue
-        if queue.ticket_timeout_s:
-            await self._store.expire(queue.name, self._token, age_s=queue.ticket_timeout_s)
-        pool = await self._store.pool(queue.name)
-        self._known = {ticket: known for ticket, known in self._known.items() if ticket in pool}
-        self._seen &= pool.keys()
-        new = [ticket for ticket in pool if ticket not in self._known]
-        if new:
-            self._known.update((ticket.id, ticket) for ticket in await self._store.tickets(queue.name, new))
-        if not self._known:
-            return 0
-        waiting, now_s = list(self._known.values()), await self._store.now_s()
-        if len(waiting) < _THREAD_FROM:
-            proposals = form_matches(queue, waiting, now_s)
-        else:
-            proposals = await asyncio.to_thread(form_matches, queue, waiting, now_s)
-        made = 0
-        if proposals and not await self._store.hold_lease(queue.name, self._token, lease_s=LEASE_S):
-            return 0  # forming took longer than the lease, and another directs now
-        for proposal in proposals:
-            match = self._match(proposal)
-            if await self._store.commit(queue.name, self._token, match):
-                made += 1
-                self._start(match, retried=False)
-            for ticket in match.tickets:
-                self._known.pop(ticket, None)
-        unseen = [ticket for ticket in self._known if ticket not in self._seen]
-        if unseen:
-            await self._store.searching(queue.name, self._token, unseen)
-            self._seen.update(unseen)
-        return made
+    async def _stop(self) -> None:
+        sagas = tuple(self._sagas.values())
+        if sagas and _LAST_WORDS_S:
+            await asyncio.wait(sagas, timeout=_LAST_WORDS_S)
+        for saga in sagas:
+            saga.cancel()
+        if sagas:
+            await asyncio.wait(sagas)
+        self._led(False)
+        try:
+            await self._store.release_lease(self.queue.name, self._token)
+        except StoreUnavailable:
+            pass  # it expires by itself
+        await self._matcher.close()
 
     async def _direct(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            pause_s = _TICK_S * random.uniform(0.9, 1.1)  # noqa: S311 (so that replicas do not march in step)
             try:
-                self.leading = await self._store.hold_lease(self.queue.name, self._token, lease_s=LEASE_S)
-                if self.leading:
-                    await self.cycle()
+                if await self.cycle():
+                    pause_s = 0.0
+                elif not self.leading and self._replicas and not self._replicas.preferred(self.queue.name):
+                    pause_s *= 2  # whoever should lead is the first to find the lease free
+                if self.leading and loop.time() >= self._adopt_at_s:
+                    self._adopt_at_s = loop.time() + _ADOPT_S
                     await self._adopt(loop.time())
+                    await self._yield()
             except StoreUnavailable as error:
                 log.warning("director_waits", queue=self.queue.name, error=str(error))
-                await asyncio.sleep(_RETRY_S)
+                self._cursor = ""  # a commit may have taken effect unseen
+                pause_s = _RETRY_S
+            await asyncio.sleep(min(_PAUSE_S, pause_s))
             try:
-                async with asyncio.timeout(_TICK_S * random.uniform(0.9, 1.1)):  # noqa: S311 (so that replicas do not march in step)
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
+
+    async def cycle(self) -> bool:
+        """
+        Look at the queue once and start the matches that can be made; returns whether there is more to do at once.
+
+        Raises: StoreUnavailable.
+        """
+        queue, begun_s = self.queue, time.monotonic()
+        look = await self._store.look(
+            queue.name,
+            self._token,
+            lease_s=LEASE_S,
+            cursor=self._cursor,
+            ticket_timeout_s=queue.ticket_timeout_s,
+        )
+        self._led(look is not None)
+        if look is None:
+            return False
+        if not look.complete:
+            await self._take_all()
+            self._cursor = look.cursor
+            return True
+        self._cursor = look.cursor
+        for offence in look.offences:
+            metrics.OFFENCES.labels(queue.name).inc()
+            await self._store.bar(queue.name, offence, duration_s=self._cost(offence))
+        if look.accepted:
+            for match in await self._store.matches(queue.name, look.accepted):
+                self._start(match, retried=False)
+        await self._match_up(look)
+        metrics.CYCLE.labels(queue.name).observe(time.monotonic() - begun_s)
+        return look.full
+
+    def _cost(self, offence: Offence) -> float:
+        """For how long the offender may not queue, in s; a policy that fails costs nothing, and stops nobody else's match."""
+        if self._leave_policy is None:
+            return 0.0
+        try:
+            return self._leave_policy(offence.player, offence.kind, offence.count)
+        except Exception:
+            log.exception("leave_policy_failed", queue=self.queue.name)
+            return 0.0
+
+    async def _take_all(self) -> None:
+        """Forget everything, and read the pool; the log brings what happens meanwhile."""
+        self._added.clear()
+        self._removed.clear()
+        await self._matcher.close()
+        self._matcher = self._new_matcher()
+        ids = list(await self._store.pool(self.queue.name))
+        for start in range(0, len(ids), _PAGE):
+            page = await self._leading_on(self._store.tickets(self.queue.name, ids[start : start + _PAGE]))
+            self._added.update((ticket.id, ticket) for ticket in page)
+
+    async def _match_up(self, look: Look) -> None:
+        """Let the matcher propose, commit what it proposes, and start placing."""
+        queue = self.queue
+        for gone in look.removed:
+            self._added.pop(gone, None)
+            self._removed[gone] = None
+        self._added.update((ticket.id, ticket) for ticket in look.added)
+        if look.closed is Closed.PAUSED:
+            return
+        added, removed = tuple(self._added.values()), tuple(self._removed)
+        self._added.clear()
+        self._removed.clear()
+        supply = await self._supply.free_rooms(queue.fleets) if self._supply else None
+        proposals = await self._leading_on(self._matcher.cycle(added, removed, look.now_s, supply))
+        proposals = proposals[: max(0, _MOST_SAGAS - len(self._sagas))]
+        matches = [self._match(proposal) for proposal in proposals]
+        committed = await self._store.commit(queue.name, self._token, matches, accept_s=queue.acceptance_s)
+        for proposal, match, done in zip(proposals, matches, committed, strict=True):
+            if not done:
+                continue  # a ticket has gone, as the log will say; the others are still in the pool
+            for ticket in proposal.tickets:
+                metrics.TICKET_WAIT.labels(queue.name).observe(max(0.0, look.now_s - ticket.created_at_s))
+            self._removed.update((ticket, None) for ticket in match.tickets)
+            if not queue.acceptance_s:
+                self._start(match, retried=False)
+        unmatched = [ticket.id for ticket in added if ticket.id not in self._removed]
+        if unmatched:
+            await self._store.searching(queue.name, self._token, unmatched)
+
+    async def _leading_on(self, work: Awaitable[_T]) -> _T:
+        """Do something that takes long, and keep the lease meanwhile."""
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                done, _ = await asyncio.wait([task], timeout=LEASE_S / 3)
+                if done:
+                    return task.result()
+                await self._store.hold_lease(self.queue.name, self._token, lease_s=LEASE_S)
+        finally:
+            task.cancel()
 
     async def _adopt(self, now_s: float) -> None:
         """Take up matches whose director is gone."""
@@ -142,16 +247,34 @@ class Director:
         for match_id, since_s in tuple(self._orphans.items()):
             if now_s - since_s >= _ORPHAN_AFTER_S:
                 log.info("match_adopted", match=match_id)
+                metrics.ADOPTED.labels(self.queue.name).inc()
                 self._start(placing[match_id], retried=True)
 
+    async def _yield(self) -> None:
+        """Let a replica lead that should; the sagas begun here go on to their end."""
+        if self._replicas and not self._replicas.preferred(self.queue.name):
+            log.info("lease_yielded", queue=self.queue.name)
+            self._led(False)
+            await self._store.release_lease(self.queue.name, self._token)
+
+    def _led(self, leading: bool) -> None:
+        if leading and not self.leading:
+            metrics.TAKEOVERS.labels(self.queue.name).inc()
+        if not leading:
+            self._cursor = ""
+        self.leading = leading
+        metrics.LEADING.labels(self.queue.name).set(leading)
+
     def _start(self, match: Match, *, retried: bool) -> None:
+        if match.id in self._sagas:
+            return
         saga = asyncio.create_task(self._place(match, retried=retried), name=f"place-{match.id}")
         self._sagas[match.id] = saga
         saga.add_done_callback(lambda _: self._sagas.pop(match.id, None))
 
     async def _place(self, match: Match, *, retried: bool) -> None:
         """Get a match its server, and its tickets their assignment; repeats through outages of the store."""
-        queue = self.queue
+        queue, begun_s = self.queue, time.monotonic()
         seats = tuple(Seat(index=i, player=player, team=team) for i, (player, team) in enumerate(match.seats))
         while True:
             try:
@@ -159,15 +282,18 @@ class Director:
                     match=match.id,
                     fleets=match.fleets,
                     seats=seats,
-                    options={"queue": queue.name, **queue.options},
+                    options=_options(queue, match),
                     retried=retried,
                 )
                 placed = await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S)
                 if isinstance(placed, Allocation):
-                    await self._store.assign(queue.name, match, _assignment(placed))
+                    await self._store.assign(queue.name, match, assignment_of(placed, match))
+                    metrics.PLACING.labels(queue.name).observe(time.monotonic() - begun_s)
+                    metrics.MATCHES.labels(queue.name, "assigned").inc()
                 else:
                     log.warning("match_not_placed", match=match.id, reason=placed.reason)
-                    await self._store.give_back(queue.name, match, reason=placed.reason)
+                    await self._store.give_back(queue.name, match.id, reason=placed.reason)
+                    metrics.MATCHES.labels(queue.name, "returned").inc()
                 return
             except StoreUnavailable as error:
                 log.warning("placing_waits", match=match.id, error=str(error))
@@ -185,13 +311,30 @@ class Director:
                 for player in ticket.players
             ),
             fleets=proposal.fleets,
+            roles=proposal.roles,
         )
 
 
-def _assignment(placed: Allocation) -> dict[str, Any]:
-    """What tickets keep: which session, who sits where, how warm. Where it is may change, and is asked for."""
+def _options(queue: QueueConfig, match: Match) -> dict[str, str]:
+    """What the game is told."""
+    roles = {"roles": json.dumps(dict(match.roles), separators=(",", ":"))} if match.roles else {}
+    return {"queue": queue.name, **roles, **queue.options}
+
+
+def assignment_of(placed: Allocation, match: Match) -> dict[str, Any]:
+    """
+    What tickets keep: which session, who sits where, how warm; and where it is at this moment.
+
+    Whoever is told at once may dial that; later it must be asked, since sessions move.
+    """
+    session = placed.session
     return {
-        "session": placed.session.id,
+        "session": session.id,
         "temperature": placed.temperature.value,
-        "seats": {seat.player: seat.index for seat in placed.session.seats},
+        "seats": {seat.player: [seat.index, seat.team] for seat in session.seats},
+        "server": session.server,
+        "epoch": session.epoch,
+        **({"roles": dict(match.roles)} if match.roles else {}),
+        "host": placed.host,
+        "ports": dict(placed.ports),
     }

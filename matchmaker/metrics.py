@@ -1,4 +1,4 @@
-"""What the matchmaker counts."""
+"""What the matchmaker counts. Queues are the only labels besides outcomes, which are few."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -19,3 +19,29 @@ MATCHING_QUALITY = Histogram(
 MATCHING_FAILURES = Counter(
     "warmfleet_matching_failures", "Cycles without a result: the matching process died, or took too long.", ["queue"]
 )
+
+_WAITS_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
+_QUICK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+TICKETS_CREATED = Counter(
+    "warmfleet_tickets_created_total", "Requests for a ticket, by how they ended.", ["queue", "outcome"]
+)
+MATCHES = Counter("warmfleet_matches_total", "Matches committed, by how they ended.", ["queue", "outcome"])
+TICKET_WAIT = Histogram(
+    "warmfleet_ticket_wait_seconds", "From a ticket's creation to its match.", ["queue"], buckets=_WAITS_S
+)
+LEADING = Gauge("warmfleet_director_leading_count", "1 where this process directs the queue.", ["queue"])
+CYCLE = Histogram("warmfleet_director_cycle_seconds", "One look at a queue, all of it.", ["queue"], buckets=_QUICK_S)
+PLACING = Histogram(
+    "warmfleet_match_placing_seconds", "From a match's commit to its assignment.", ["queue"], buckets=_WAITS_S
+)
+TAKEOVERS = Counter(
+    "warmfleet_director_takeovers_total", "Times that this process began to direct the queue.", ["queue"]
+)
+ADOPTED = Counter(
+    "warmfleet_matches_adopted_total", "Matches that were taken up from a director that is gone.", ["queue"]
+)
+OFFENCES = Counter("warmfleet_player_offences_total", "Matches left by a player.", ["queue"])
+WATCHERS = Gauge("warmfleet_ticket_watchers_count", "Open event streams, WebSockets and long polls.")
+WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
+RATE_LIMITED = Counter("warmfleet_requests_rate_limited_total", "Requests answered with 429.")

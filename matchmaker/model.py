@@ -313,6 +313,12 @@ class QueueConfig:
     """Longest that one call of it may take."""
     match_function_checked: bool = True
     """Its proposals must obey the rules; otherwise only the teams' sizes."""
+    acceptance_s: float = 0.0
+    """How long players may take to accept a match; 0: they are not asked."""
+    leave_steps_s: tuple[float, ...] = ()
+    """For how long a player may not queue after its first, second, … declined or unanswered match in 24 h; empty: nothing happens."""
+    leave_policy: str = ""
+    """`module:function` that says so instead."""
 
     @property
     def players(self) -> int:
@@ -353,3 +359,5 @@ class Match:
     seats: tuple[tuple[PlayerId, str], ...]
     """(player, team) in the order of seats."""
     fleets: tuple[FleetName, ...]
+    roles: Mapping[PlayerId, str] = field(default_factory=dict)
+    """The role of each player that has one."""

@@ -1,9 +1,15 @@
-"""What the matchmaker needs from below: servers for its matches. Implemented by `allocator.service.Allocator`."""
+"""
+What the matchmaker needs from others: servers for its matches, and what makes matches of tickets.
 
+`allocator.service.Allocator` is the `Allocator` (and the `Supply`); the matching core implements `Matcher`.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from allocator.model import Allocation, AllocationRequest, Unavailable
-from gameserver.sessions.model import SessionId
+from gameserver.sessions.model import FleetName, SessionId
+from matchmaker.model import Proposal, Ticket, TicketId
 
 
 class Allocator(Protocol):
@@ -14,3 +20,29 @@ class Allocator(Protocol):
 
     async def find(self, session: SessionId) -> Allocation | None:
         """Where a session is now, ended or not. Raises StoreUnavailable."""
+
+
+class Supply(Protocol):
+    """How much is warm."""
+
+    async def free_rooms(self, fleets: Sequence[FleetName]) -> Mapping[FleetName, int]:
+        """Rooms that a match could claim this moment, by fleet. Raises StoreUnavailable."""
+
+
+class Matcher(Protocol):
+    """The waiting tickets of one queue, kept between cycles, and the matches that can be made of them."""
+
+    async def cycle(
+        self, added: Sequence[Ticket], removed: Sequence[TicketId], now_s: float, supply: Mapping[FleetName, int] | None
+    ) -> Sequence[Proposal]:
+        """
+        Take tickets out (unknown ones change nothing), then in, then propose.
+
+        Args:
+            now_s: the store's clock, Unix seconds, as the tickets' `created_at_s`.
+            supply: rooms that are warm, by fleet; None when that is not known.
+        Returns: proposals that share no ticket, in the order in which to commit them, their fleets best first. Their tickets stay until they are `removed`.
+        """
+
+    async def close(self) -> None:
+        """End; it is not used again."""

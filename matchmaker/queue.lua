@@ -1,9 +1,15 @@
 #!lua name=warmfleet_queue
 -- The tickets of one queue. Check and change are one function, so that no ticket is in two matches and none is lost between two steps. All keys
 -- share the queue's hash tag; KEYS[1] is the prefix `wf:q:{queue}:` (never itself a key). Layout: matchmaker/store.py.
+--
+-- A ticket is in exactly one place: the pool, a proposed match, a placing match, or over. Whatever enters or leaves the pool other than by
+-- a match's commit is written to the log, which the director reads from where it stopped.
 
 local TICKET_TTL_S = 86400
 local FINAL_TTL_S = 3600
+local OFFENCES_TTL_S = 86400
+local LOG_LENGTH = 200000
+local MOST_OFFENDERS = 10000
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -12,132 +18,350 @@ end
 
 local function fenced(p, token) return redis.call('GET', p .. 'lease') ~= token end
 
--- Change a ticket, count the event, and tell its watchers.
-local function change(p, id, ttl, ...)
+local function log(p, ...) redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', ...) end
+
+-- The director sleeps when it has read everything: only then is it told.
+local function wake(p)
+  if redis.call('DEL', p .. 'idle') == 1 then redis.call('PUBLISH', p .. 'wake', '') end
+end
+
+-- Change a ticket and count the event; returns its part of the message to the watchers.
+local function change(p, id, ...)
   local key = p .. 'ticket:' .. id
   redis.call('HSET', key, ...)
-  redis.call('HINCRBY', key, 'event', 1)
-  redis.call('EXPIRE', key, ttl)
-  redis.call('PUBLISH', p .. 'changed', id)
+  return '"' .. id .. '":' .. redis.call('HINCRBY', key, 'event', 1)
 end
 
--- A ticket is over: its players may queue again.
-local function finish(p, id, ...)
-  redis.call('ZREM', p .. 'pool', id)
-  local names = redis.call('HGET', p .. 'ticket:' .. id, 'names')
-  if not names then return end -- it waited longer than its record lives
-  for _, player in ipairs(cjson.decode(names)) do
+-- Tell the watchers of some tickets (parts from `change`) what they are now; `rest` is more JSON, begun with a comma.
+local function tell(p, state, parts, rest)
+  if #parts == 0 then return end
+  redis.call('PUBLISH', p .. 'changed', '{"state":"' .. state .. '"' .. (rest or '') .. ',"tickets":{' .. table.concat(parts, ',') .. '}}')
+end
+
+local function because(reason) return ',"reason":' .. cjson.encode(reason) end
+
+local function names_of(p, id)
+  local names = {}
+  for name in (redis.call('HGET', p .. 'ticket:' .. id, 'names') or ''):gmatch('[^\n]+') do names[#names + 1] = name end
+  return names
+end
+
+-- A ticket is over: its players may queue again. Appends to `parts`.
+local function finish(p, id, parts, ...)
+  local names = names_of(p, id)
+  if #names == 0 then return end -- it waited longer than its record lives
+  for _, player in ipairs(names) do
     if redis.call('GET', p .. 'player:' .. player) == id then redis.call('DEL', p .. 'player:' .. player) end
   end
-  change(p, id, FINAL_TTL_S, ...)
+  parts[#parts + 1] = change(p, id, ...)
+  redis.call('EXPIRE', p .. 'ticket:' .. id, FINAL_TTL_S)
 end
 
--- ARGV: ticket id, players (JSON), player ids (JSON list), idempotency key or '', most tickets.
--- Returns {'OK', id}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'FULL'}.
+local function leave_pool(p, id)
+  if redis.call('ZREM', p .. 'pool', id) == 1 then log(p, '-', id) end
+end
+
+-- A ticket waits again, as old as it is. Appends to `parts`.
+local function wait_again(p, id, parts, reason)
+  local key = p .. 'ticket:' .. id
+  local was = redis.call('HMGET', key, 'created_ms', 'players')
+  if not was[1] then return end
+  redis.call('ZADD', p .. 'pool', was[1], id)
+  redis.call('HDEL', key, 'match', 'accepted', 'deadline_ms')
+  log(p, '+', id, was[1], was[2])
+  parts[#parts + 1] = change(p, id, 'state', 'searching', 'reason', reason)
+end
+
+local function again(p, tickets, reason)
+  local parts = {}
+  for _, id in ipairs(tickets) do wait_again(p, id, parts, reason) end
+  tell(p, 'searching', parts, because(reason))
+  wake(p)
+end
+
+-- ARGV: most tickets; then of each ticket: id, players (JSON), player ids (a line each), idempotency key or ''.
+-- Returns for each {'OK', id}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'BARRED', player, ms, why}, {'CLOSED', how}, {'FULL'}.
 local function ticket_create(keys, args)
-  local p, id, names = keys[1], args[1], cjson.decode(args[3])
-  local again = args[4] ~= '' and p .. 'idempotency:' .. args[4]
-  if again then
-    local before = redis.call('GET', again)
-    if before then return {'HAVE', before} end
+  local p, most, now, made, replies = keys[1], tonumber(args[1]), now_ms(), false, {}
+  local closed = redis.call('GET', p .. 'closed')
+  local waiting = redis.call('ZCARD', p .. 'pool')
+
+  local function create(id, players, names, key)
+    local before = key ~= '' and redis.call('GET', p .. 'idempotency:' .. key)
+    if before then return { 'HAVE', before } end
+    if redis.call('EXISTS', p .. 'ticket:' .. id) == 1 then return { 'HAVE', id } end
+    for player in names:gmatch('[^\n]+') do
+      local held = redis.call('MGET', p .. 'player:' .. player, p .. 'penalty:' .. player)
+      if held[1] and redis.call('EXISTS', p .. 'ticket:' .. held[1]) == 1 then return { 'BUSY', player, held[1] } end
+      if held[2] then return { 'BARRED', player, redis.call('PTTL', p .. 'penalty:' .. player), held[2] } end
+    end
+    if closed then return { 'CLOSED', closed } end
+    if waiting >= most then return { 'FULL' } end
+    for player in names:gmatch('[^\n]+') do redis.call('SET', p .. 'player:' .. player, id, 'EX', TICKET_TTL_S) end
+    if key ~= '' then redis.call('SET', p .. 'idempotency:' .. key, id, 'EX', FINAL_TTL_S) end
+    redis.call('ZADD', p .. 'pool', now, id)
+    redis.call('HSET', p .. 'ticket:' .. id, 'state', 'queued', 'players', players, 'names', names, 'created_ms', now, 'event', 1)
+    redis.call('EXPIRE', p .. 'ticket:' .. id, TICKET_TTL_S)
+    log(p, '+', id, now, players)
+    waiting, made = waiting + 1, true
+    return { 'OK', id }
   end
-  if redis.call('EXISTS', p .. 'ticket:' .. id) == 1 then return {'HAVE', id} end
-  for _, player in ipairs(names) do
-    local live = redis.call('GET', p .. 'player:' .. player)
-    if live and redis.call('EXISTS', p .. 'ticket:' .. live) == 1 then return {'BUSY', player, live} end
-  end
-  if redis.call('ZCARD', p .. 'pool') >= tonumber(args[5]) then return {'FULL'} end
-  for _, player in ipairs(names) do redis.call('SET', p .. 'player:' .. player, id, 'EX', TICKET_TTL_S) end
-  if again then redis.call('SET', again, id, 'EX', FINAL_TTL_S) end
-  local now = now_ms()
-  redis.call('ZADD', p .. 'pool', now, id)
-  change(p, id, TICKET_TTL_S, 'state', 'queued', 'players', args[2], 'names', args[3], 'created_ms', now)
-  redis.call('PUBLISH', p .. 'wake', id)
-  return {'OK', id}
+
+  for i = 2, #args, 4 do replies[#replies + 1] = create(args[i], args[i + 1], args[i + 2], args[i + 3]) end
+  if made then wake(p) end
+  return replies
 end
 
--- ARGV: ticket id. Returns the state that the ticket is in now ('cancelled' if it could be), or false.
-local function ticket_cancel(keys, args)
-  local p, id = keys[1], args[1]
-  local state = redis.call('HGET', p .. 'ticket:' .. id, 'state')
-  if not state then return false end
-  if redis.call('ZSCORE', p .. 'pool', id) then
-    finish(p, id, 'state', 'cancelled')
-    return 'cancelled'
+-- ARGV: ticket id…. Returns each one's record, empty where there is none.
+local function ticket_fetch(keys, args)
+  local replies = {}
+  for _, id in ipairs(args) do
+    replies[#replies + 1] = redis.call('HMGET', keys[1] .. 'ticket:' .. id, 'players', 'created_ms', 'state', 'event', 'match', 'assignment', 'reason',
+      'accepted', 'deadline_ms')
   end
-  return state
+  return replies
 end
 
 -- ARGV: lease token, ticket id…. Tickets that were looked at and are still queued are searching now.
 local function ticket_search(keys, args)
-  local p = keys[1]
+  local p, parts = keys[1], {}
   if fenced(p, args[1]) then return 'FENCED' end
   for i = 2, #args do
     if redis.call('HGET', p .. 'ticket:' .. args[i], 'state') == 'queued' then
-      change(p, args[i], TICKET_TTL_S, 'state', 'searching')
+      parts[#parts + 1] = change(p, args[i], 'state', 'searching')
     end
   end
+  tell(p, 'searching', parts)
   return 'OK'
 end
 
--- ARGV: lease token, age in ms. Tickets that have waited longer are timed out. Returns how many.
-local function ticket_expire(keys, args)
-  local p = keys[1]
-  if fenced(p, args[1]) then return 0 end
-  local late = redis.call('ZRANGEBYSCORE', p .. 'pool', '-inf', now_ms() - tonumber(args[2]), 'LIMIT', 0, 1000)
-  for _, id in ipairs(late) do finish(p, id, 'state', 'timed_out', 'reason', 'no match within the time limit') end
-  return #late
+local function offend(p, player, kind)
+  local count = redis.call('INCR', p .. 'offences:' .. player)
+  redis.call('EXPIRE', p .. 'offences:' .. player, OFFENCES_TTL_S)
+  redis.call('RPUSH', p .. 'offenders', player .. '\n' .. kind .. '\n' .. count)
+  redis.call('LTRIM', p .. 'offenders', -MOST_OFFENDERS, -1)
 end
 
--- ARGV: lease token, match id, match (JSON), ticket id…. All tickets leave the pool for the match, or none does.
--- Returns 'OK', 'FENCED', or the id of a ticket that is no longer waiting.
+-- Break a proposed match up: tickets with a guilty player (player → kind of offence) are cancelled, the others wait again.
+local function dissolve(p, match, guilty)
+  local raw = redis.call('HGET', p .. 'proposed', match)
+  redis.call('HDEL', p .. 'proposed', match)
+  redis.call('ZREM', p .. 'deadlines', match)
+  redis.call('DEL', p .. 'accepting:' .. match)
+  local innocent, cancelled = {}, {}
+  for _, id in ipairs(cjson.decode(raw).tickets) do
+    local kind
+    for _, player in ipairs(names_of(p, id)) do
+      if guilty[player] then
+        kind = guilty[player]
+        offend(p, player, kind)
+      end
+    end
+    if kind then
+      cancelled[kind] = cancelled[kind] or {}
+      finish(p, id, cancelled[kind], 'state', 'cancelled', 'reason', kind)
+    else
+      innocent[#innocent + 1] = id
+    end
+  end
+  for kind, parts in pairs(cancelled) do tell(p, 'cancelled', parts, because(kind)) end
+  again(p, innocent, 'a match was not accepted by everybody')
+end
+
+-- ARGV: ticket id. Returns the state that the ticket is in now ('cancelled' if it could be), or false. Of a proposed match it is a refusal.
+local function ticket_cancel(keys, args)
+  local p, id = keys[1], args[1]
+  local was = redis.call('HMGET', p .. 'ticket:' .. id, 'state', 'match')
+  if not was[1] then return false end
+  if redis.call('ZSCORE', p .. 'pool', id) then
+    leave_pool(p, id)
+    local parts = {}
+    finish(p, id, parts, 'state', 'cancelled')
+    tell(p, 'cancelled', parts)
+    return 'cancelled'
+  end
+  if was[1] == 'proposed' then
+    local guilty = {}
+    for _, player in ipairs(names_of(p, id)) do guilty[player] = 'declined' end
+    dissolve(p, was[2], guilty)
+    return 'cancelled'
+  end
+  return was[1]
+end
+
+-- ARGV: ticket id, player, '1' to accept or '0' to decline. Returns the state that the ticket is in now, or false.
+local function match_accept(keys, args)
+  local p, id, player = keys[1], args[1], args[2]
+  local was = redis.call('HMGET', p .. 'ticket:' .. id, 'state', 'match')
+  if not was[1] then return false end
+  if was[1] ~= 'proposed' then return was[1] end
+  local match, accepting = was[2], p .. 'accepting:' .. was[2]
+  if args[3] ~= '1' then
+    dissolve(p, match, { [player] = 'declined' })
+    return 'cancelled'
+  end
+  if redis.call('HSET', accepting, player, 1) == 0 then return 'proposed' end -- said before
+  local raw, accepted, parts = redis.call('HGET', p .. 'proposed', match), redis.call('HLEN', accepting) - 1, {}
+  local tickets = cjson.decode(raw).tickets
+  if accepted < tonumber(redis.call('HGET', accepting, '')) then
+    for _, ticket in ipairs(tickets) do parts[#parts + 1] = change(p, ticket, 'accepted', accepted) end
+    tell(p, 'proposed', parts, ',"match":"' .. match .. '","accepted":' .. accepted)
+    return 'proposed'
+  end
+  redis.call('HDEL', p .. 'proposed', match)
+  redis.call('ZREM', p .. 'deadlines', match)
+  redis.call('DEL', accepting)
+  redis.call('HSET', p .. 'matches', match, raw)
+  for _, ticket in ipairs(tickets) do
+    redis.call('HDEL', p .. 'ticket:' .. ticket, 'accepted', 'deadline_ms')
+    parts[#parts + 1] = change(p, ticket, 'state', 'placing')
+  end
+  tell(p, 'placing', parts, ',"match":"' .. match .. '"')
+  log(p, 'm', match)
+  wake(p)
+  return 'placing'
+end
+
+-- Time out what has waited too long: tickets, and proposed matches that somebody has not answered.
+local function expire(p, now, age_ms)
+  if age_ms > 0 then
+    local late, parts, why = redis.call('ZRANGEBYSCORE', p .. 'pool', '-inf', now - age_ms, 'LIMIT', 0, 1000), {}, 'no match within the time limit'
+    for _, id in ipairs(late) do
+      leave_pool(p, id)
+      finish(p, id, parts, 'state', 'timed_out', 'reason', why)
+    end
+    tell(p, 'timed_out', parts, because(why))
+  end
+  for _, match in ipairs(redis.call('ZRANGEBYSCORE', p .. 'deadlines', '-inf', now, 'LIMIT', 0, 100)) do
+    local guilty = {}
+    for _, id in ipairs(cjson.decode(redis.call('HGET', p .. 'proposed', match)).tickets) do
+      for _, player in ipairs(names_of(p, id)) do
+        if redis.call('HEXISTS', p .. 'accepting:' .. match, player) == 0 then guilty[player] = 'not accepted in time' end
+      end
+    end
+    dissolve(p, match, guilty)
+  end
+end
+
+local function hold(p, token, ms)
+  local holder = redis.call('GET', p .. 'lease')
+  if holder and holder ~= token then return false end
+  redis.call('SET', p .. 'lease', token, 'PX', ms)
+  return true
+end
+
+-- ARGV: lease token, lease in ms, cursor in the log ('' for none), age in ms at which tickets time out (0: never), most entries.
+-- One look at the queue by its director: takes or renews the lease, times out what is late, and returns what has changed since the cursor.
+-- Returns {'HELD'} while another directs; {'LOST', now_ms, cursor} when the log does not reach back to the cursor: read the pool, go on from the new one;
+-- or {'OK', now_ms, cursor, how it is closed or '', offenders, entries}, each entry {'+', id, created_ms, players}, {'-', id} or {'m', match}.
+local function queue_cycle(keys, args)
+  local p, now = keys[1], now_ms()
+  if not hold(p, args[1], args[2]) then return { 'HELD' } end
+  expire(p, now, tonumber(args[4]))
+  local entries = args[3] ~= '' and redis.call('XRANGE', p .. 'log', args[3], '+', 'COUNT', args[5] + 1) or {}
+  if #entries == 0 or entries[1][1] ~= args[3] then
+    return { 'LOST', now, redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', '!', '') }
+  end
+  local changes = {}
+  for i = 2, #entries do
+    local fields = entries[i][2]
+    if fields[1] ~= '!' then changes[#changes + 1] = fields end
+  end
+  if #entries == 1 then redis.call('SET', p .. 'idle', 1) end
+  local offenders = redis.call('LRANGE', p .. 'offenders', 0, 99)
+  return { 'OK', now, entries[#entries][1], redis.call('GET', p .. 'closed') or '', offenders, changes }
+end
+
+-- ARGV: lease token, how long players may take to accept in ms (0: nobody is asked); then of each match: id, match (JSON), number of tickets, ticket ids.
+-- All tickets of a match leave the pool for it, or none does. Returns 'FENCED', or for each 'OK' or the id of a ticket that is no longer waiting.
 local function match_commit(keys, args)
-  local p = keys[1]
+  local p, accept_ms, replies, i = keys[1], tonumber(args[2]), {}, 3
   if fenced(p, args[1]) then return 'FENCED' end
-  if redis.call('HEXISTS', p .. 'matches', args[2]) == 1 then return 'OK' end -- a call repeated because its reply was lost
-  for i = 4, #args do
-    if not redis.call('ZSCORE', p .. 'pool', args[i]) then return args[i] end
-  end
-  redis.call('HSET', p .. 'matches', args[2], args[3])
-  for i = 4, #args do
-    redis.call('ZREM', p .. 'pool', args[i])
-    change(p, args[i], TICKET_TTL_S, 'state', 'placing', 'match', args[2])
-  end
-  return 'OK'
-end
+  local deadline = now_ms() + accept_ms
 
--- ARGV: match id, assignment (JSON), ticket id…. Returns 1; 0 when the match is not placing (assigned or returned before).
-local function match_assign(keys, args)
-  local p = keys[1]
-  if redis.call('HDEL', p .. 'matches', args[1]) == 0 then return 0 end
-  for i = 3, #args do finish(p, args[i], 'state', 'assigned', 'assignment', args[2]) end
-  return 1
-end
-
--- ARGV: match id, reason, ticket id…. The tickets wait again, as old as they are. Returns 1; 0 when the match is not placing.
-local function match_return(keys, args)
-  local p = keys[1]
-  if redis.call('HDEL', p .. 'matches', args[1]) == 0 then return 0 end
-  for i = 3, #args do
-    local created = redis.call('HGET', p .. 'ticket:' .. args[i], 'created_ms')
-    if created then
-      redis.call('ZADD', p .. 'pool', created, args[i])
-      redis.call('HDEL', p .. 'ticket:' .. args[i], 'match')
-      change(p, args[i], TICKET_TTL_S, 'state', 'searching', 'reason', args[2])
+  local function commit(match, raw, first, last)
+    if redis.call('HEXISTS', p .. 'matches', match) == 1 or redis.call('HEXISTS', p .. 'proposed', match) == 1 then
+      return 'OK' -- a call repeated because its reply was lost
     end
+    for t = first, last do
+      if not redis.call('ZSCORE', p .. 'pool', args[t]) then return args[t] end
+    end
+    local parts, asked = {}, 0
+    redis.call('HSET', p .. (accept_ms > 0 and 'proposed' or 'matches'), match, raw)
+    redis.call('ZREM', p .. 'pool', unpack(args, first, last))
+    for t = first, last do
+      if accept_ms > 0 then
+        asked = asked + #names_of(p, args[t])
+        parts[#parts + 1] = change(p, args[t], 'state', 'proposed', 'match', match, 'accepted', 0, 'deadline_ms', deadline)
+      else
+        parts[#parts + 1] = change(p, args[t], 'state', 'placing', 'match', match)
+      end
+    end
+    if accept_ms > 0 then
+      redis.call('HSET', p .. 'accepting:' .. match, '', asked)
+      redis.call('EXPIRE', p .. 'accepting:' .. match, TICKET_TTL_S)
+      redis.call('ZADD', p .. 'deadlines', deadline, match)
+      tell(p, 'proposed', parts, ',"match":"' .. match .. '","accepted":0,"deadline":' .. deadline)
+    else
+      tell(p, 'placing', parts, ',"match":"' .. match .. '"')
+    end
+    return 'OK'
   end
-  redis.call('PUBLISH', p .. 'wake', '')
+
+  while i <= #args do
+    local last = i + 2 + args[i + 2]
+    replies[#replies + 1] = commit(args[i], args[i + 1], i + 3, last)
+    i = last + 1
+  end
+  return replies
+end
+
+-- ARGV: of each match: id, assignment (JSON), number of tickets, ticket ids. Returns for each 1; 0 when it is not placing (assigned or returned before).
+local function match_assign(keys, args)
+  local p, replies, i = keys[1], {}, 1
+  while i <= #args do
+    local last, parts = i + 2 + args[i + 2], {}
+    local done = redis.call('HDEL', p .. 'matches', args[i])
+    if done == 1 then
+      for t = i + 3, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1]) end
+      tell(p, 'assigned', parts, ',"match":"' .. args[i] .. '","assignment":' .. args[i + 1])
+    end
+    replies[#replies + 1] = done
+    i = last + 1
+  end
+  return replies
+end
+
+-- ARGV: match id, reason. The tickets wait again, as old as they are. Returns 1; 0 when the match is neither placing nor proposed.
+local function match_return(keys, args)
+  local p, match = keys[1], args[1]
+  local raw = redis.call('HGET', p .. 'matches', match) or redis.call('HGET', p .. 'proposed', match)
+  if not raw then return 0 end
+  redis.call('HDEL', p .. 'matches', match)
+  redis.call('HDEL', p .. 'proposed', match)
+  redis.call('ZREM', p .. 'deadlines', match)
+  redis.call('DEL', p .. 'accepting:' .. match)
+  again(p, cjson.decode(raw).tickets, args[2])
   return 1
+end
+
+-- ARGV: the entry of `offenders` that is dealt with, player, for how long it may not queue in ms (0: it may), why.
+local function player_bar(keys, args)
+  redis.call('LREM', keys[1] .. 'offenders', 1, args[1])
+  if tonumber(args[3]) > 0 then redis.call('SET', keys[1] .. 'penalty:' .. args[2], args[4], 'PX', args[3]) end
+  return 1
+end
+
+-- ARGV: 'paused' (no tickets in, no matches made), 'draining' (no tickets in) or '' (open).
+local function queue_close(keys, args)
+  local p = keys[1]
+  if args[1] == '' then redis.call('DEL', p .. 'closed') else redis.call('SET', p .. 'closed', args[1]) end
+  wake(p)
+  return 'OK'
 end
 
 -- ARGV: token, time to live in ms. Take or renew the director's lease. Returns 1 when it is held.
-local function lease_hold(keys, args)
-  local key = keys[1] .. 'lease'
-  local holder = redis.call('GET', key)
-  if holder and holder ~= args[1] then return 0 end
-  redis.call('SET', key, args[1], 'PX', args[2])
-  return 1
-end
+local function lease_hold(keys, args) return hold(keys[1], args[1], args[2]) and 1 or 0 end
 
 -- ARGV: token. Give the lease up, if it is held.
 local function lease_release(keys, args)
@@ -147,12 +371,25 @@ local function lease_release(keys, args)
   return redis.call('DEL', key)
 end
 
+-- KEYS[1]: the set of directors (of all queues). ARGV: replica, for how long it counts as alive in ms (0: it goes). Returns those that are.
+local function replica_beat(keys, args)
+  local now = now_ms()
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', now)
+  if tonumber(args[2]) > 0 then redis.call('ZADD', keys[1], now + args[2], args[1]) else redis.call('ZREM', keys[1], args[1]) end
+  return redis.call('ZRANGE', keys[1], 0, -1)
+end
+
+redis.register_function('replica_beat', replica_beat)
 redis.register_function('ticket_create', ticket_create)
-redis.register_function('ticket_cancel', ticket_cancel)
+redis.register_function('ticket_fetch', ticket_fetch)
 redis.register_function('ticket_search', ticket_search)
-redis.register_function('ticket_expire', ticket_expire)
+redis.register_function('ticket_cancel', ticket_cancel)
+redis.register_function('queue_cycle', queue_cycle)
+redis.register_function('queue_close', queue_close)
 redis.register_function('match_commit', match_commit)
+redis.register_function('match_accept', match_accept)
 redis.register_function('match_assign', match_assign)
 redis.register_function('match_return', match_return)
+redis.register_function('player_bar', player_bar)
 redis.register_function('lease_hold', lease_hold)
 redis.register_function('lease_release', lease_release)

@@ -6,33 +6,55 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p pool` | sorted set: ids of waiting tickets, by creation in ms | create, return; commit, cancel, expire |
-| `p ticket:<id>` | hash: state players names created_ms match assignment reason event | create; expires 1 h after its end, 24 h after its last change |
+| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted deadline_ms | create; 1 h after its end or 24 h after that |
 | `p player:<player>` | string: the player's live ticket | create; the ticket's end |
 | `p idempotency:<player>:<key>` | string: ticket id | create; expires after 1 h |
-| `p matches` | hash: match id → Match as JSON, while it is placing | commit; assign, return |
-| `p lease` | string: the director's token | lease_hold; expires with the lease |
-| `p wake`, `p changed` | channels: something for the director to do; a ticket's id | |
+| `p log` | stream: what entered and left the pool, matches that were accepted | every change but commit; trimmed to 200,000 entries |
+| `p idle` | string: the director has read all of the log | cycle; whoever wakes it |
+| `p matches` | hash: match id → Match as JSON, while it is placing | commit, accept; assign, return |
+| `p proposed`, `p deadlines` | hash and sorted set: matches that wait for acceptance, until when in ms | commit; accept, decline, cancel, cycle |
+| `p accepting:<match>` | hash: players who have accepted; under the empty name, of how many | with its member of `proposed` |
+| `p offences:<player>`, `p offenders` | number in 24 h; list of those that the director has not dealt with | decline, cycle; bar |
+| `p penalty:<player>` | string: why the player may not queue | bar; expires when it may again |
+| `p closed` | string: `paused` or `draining` | close |
+| `p lease` | string: the director's token | cycle; expires with the lease |
+| `wf:directors` | sorted set: directors' processes, until when each counts as alive | beat |
+| `p wake`, `p changed` | channels: something for the director to do; which tickets changed, and how | |
 """
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from redis.exceptions import RedisError
 
 from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import FleetName, MatchId, PlayerId
 from gameserver.sessions.port import StoreUnavailable
+from matchmaker.batches import Batch
 from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
 
 _T = TypeVar("_T")
 _PIPELINE = 1000
 """Tickets fetched in one round trip."""
+_MOST_CHANGES = 20_000
+"""Of the log, read in one cycle."""
+
+
+class Closed(StrEnum):
+    """How an operator has closed a queue."""
+
+    OPEN = ""
+    PAUSED = "paused"
+    """No tickets in, no matches made."""
+    DRAINING = "draining"
+    """No tickets in; those that wait are matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +68,12 @@ class TicketRecord:
     """Grows with every change."""
     match: MatchId | None
     assignment: dict[str, Any] | None
-    """{session, seats: {player: index}} once assigned; where the session is must be asked."""
+    """What the director gave `assign`; where the session is now must be asked."""
     reason: str
+    accepted: int | None = None
+    """Of a proposed match: how many players have accepted."""
+    deadline_ms: int | None = None
+    """Of a proposed match: until when (Unix ms)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +85,69 @@ class PlayerBusy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlayerBarred:
+    """A player may not queue for a while."""
+
+    player: PlayerId
+    remaining_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFull:
     """As many tickets wait as may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueClosed:
+    """An operator lets no tickets in."""
+
+    how: Closed
+
+
+Refused = PlayerBusy | PlayerBarred | QueueFull | QueueClosed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offence:
+    """A player left a match that others wanted to play."""
+
+    entry: str
+    """As the store lists it; handed back to `bar`."""
+    player: PlayerId
+    kind: str
+    count: int
+    """With this one, in the last 24 h."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What has changed in a queue since its director's last look."""
+
+    now_s: float
+    """The store's clock, Unix seconds."""
+    cursor: str
+    """Where the next look goes on."""
+    complete: bool
+    """False: the log did not reach back, and the pool must be read whole; then this look says nothing else."""
+    added: tuple[Ticket, ...] = ()
+    removed: tuple[TicketId, ...] = ()
+    """Neither in `added` any more."""
+    accepted: tuple[MatchId, ...] = ()
+    """Matches that everybody has accepted: to be placed."""
+    offences: tuple[Offence, ...] = ()
+    closed: Closed = Closed.OPEN
+    full: bool = False
+    """There is more to read at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewTicket:
+    id: TicketId
+    party: bytes
+    names: str
+    idempotency: str
+    max_tickets: int
 
 
 def queue_of(ticket: TicketId) -> QueueName:
@@ -74,7 +161,7 @@ def wake_channel(queue: QueueName) -> str:
 
 
 def changed_channel(queue: QueueName) -> str:
-    """Tells watchers which ticket changed."""
+    """Tells watchers which tickets changed: JSON {state, tickets: {id: event}, match, reason, assignment, accepted, deadline}."""
     return f"{_prefix(queue)}changed"
 
 
@@ -84,28 +171,59 @@ class TicketStore:
     def __init__(self, client: StoreClient) -> None:
         self.client = client
         self._functions = FunctionLibrary(client, Path(__file__).with_name("queue.lua"))
+        self._creating: dict[QueueName, Batch[_NewTicket, Any]] = {}
+        self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
+        self._assigning: dict[QueueName, Batch[tuple[Match, bytes], bool]] = {}
 
     async def create(
-        self, queue: QueueName, players: tuple[TicketPlayer, ...], *, idempotency: str, max_tickets: int
-    ) -> TicketId | PlayerBusy | QueueFull:
+        self,
+        queue: QueueName,
+        players: tuple[TicketPlayer, ...],
+        *,
+        idempotency: str,
+        max_tickets: int,
+        priority: str = "",
+    ) -> TicketId | Refused:
         """Queue a party; with an idempotency key a repeated call returns the first one's ticket."""
-        ticket = TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}")
-        names = json.dumps([player.id for player in players])
-        body = json.dumps([_encode_player(player) for player in players], separators=(",", ":"))
-        reply = await self._call("ticket_create", queue, ticket, body, names, idempotency, max_tickets)
-        if reply[0] == b"BUSY":
-            return PlayerBusy(player=PlayerId(reply[1].decode()), ticket=TicketId(reply[2].decode()))
-        return QueueFull() if reply[0] == b"FULL" else TicketId(reply[1].decode())
+        new = _NewTicket(
+            id=TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}"),
+            party=_encode_party(players, priority),
+            names="\n".join(player.id for player in players),
+            idempotency=idempotency,
+            max_tickets=max_tickets,
+        )
+        if (batch := self._creating.get(queue)) is None:
+            batch = self._creating[queue] = Batch(lambda some: self._create(queue, some))
+        reply = await batch(new)
+        match reply[0]:
+            case b"BUSY":
+                return PlayerBusy(player=PlayerId(reply[1].decode()), ticket=TicketId(reply[2].decode()))
+            case b"BARRED":
+                return PlayerBarred(
+                    player=PlayerId(reply[1].decode()), remaining_s=reply[2] / 1000, reason=reply[3].decode()
+                )
+            case b"FULL":
+                return QueueFull()
+            case b"CLOSED":
+                return QueueClosed(how=Closed(reply[1].decode()))
+            case _:
+                return TicketId(reply[1].decode())
 
     async def fetch(self, ticket: TicketId) -> TicketRecord | None:
         """A ticket as it stands; None when there is none (any more)."""
         queue = queue_of(ticket)
-        record: Any = await self._answer(self.client.hgetall(f"{_prefix(queue)}ticket:{ticket}"))
-        return _decode(ticket, queue, record) if record else None
+        if (batch := self._fetching.get(queue)) is None:
+            batch = self._fetching[queue] = Batch(lambda some: self._fetch(queue, some))
+        return await batch(ticket)
 
     async def cancel(self, ticket: TicketId) -> TicketState | None:
         """Take a ticket out of the queue; returns the state it is in now, None when there is none."""
         state = await self._call("ticket_cancel", queue_of(ticket), ticket)
+        return TicketState(state.decode()) if state else None
+
+    async def accept(self, ticket: TicketId, player: PlayerId, *, accept: bool) -> TicketState | None:
+        """A player's word on its proposed match; returns the ticket's state now, None when there is none."""
+        state = await self._call("match_accept", queue_of(ticket), ticket, player, int(accept))
         return TicketState(state.decode()) if state else None
 
     async def pool(self, queue: QueueName) -> dict[TicketId, float]:
@@ -138,18 +256,76 @@ class TicketStore:
         seconds, micros = await self._answer(self.client.time())
         return float(seconds) + float(micros) / 1e6
 
+    async def look(
+        self, queue: QueueName, token: str, *, lease_s: float, cursor: str, ticket_timeout_s: float
+    ) -> Look | None:
+        """
+        Direct the queue for another `lease_s`: time out what is late, and see what has changed since `cursor` ('' at first).
+
+        None while another directs.
+        """
+        reply = await self._call(
+            "queue_cycle",
+            queue,
+            token,
+            round(lease_s * 1000),
+            cursor,
+            round(ticket_timeout_s * 1000),
+            _MOST_CHANGES,
+        )
+        if reply[0] == b"HELD":
+            return None
+        now_s, cursor = reply[1] / 1000, reply[2].decode()
+        if reply[0] == b"LOST":
+            return Look(now_s=now_s, cursor=cursor, complete=False)
+        added: dict[TicketId, Ticket] = {}
+        removed: dict[TicketId, None] = {}
+        accepted = []
+        for entry in reply[5]:
+            name = entry[1].decode()
+            match entry[0]:
+                case b"+":
+                    added[TicketId(name)] = _ticket(TicketId(name), entry[3], entry[2])
+                    removed.pop(TicketId(name), None)
+                case b"-":
+                    added.pop(TicketId(name), None)
+                    removed[TicketId(name)] = None
+                case _:
+                    accepted.append(MatchId(name))
+        return Look(
+            now_s=now_s,
+            cursor=cursor,
+            complete=True,
+            added=tuple(added.values()),
+            removed=tuple(removed),
+            accepted=tuple(accepted),
+            offences=tuple(_offence(raw.decode()) for raw in reply[4]),
+            closed=Closed(reply[3].decode()),
+            full=len(reply[5]) >= _MOST_CHANGES,
+        )
+
     async def searching(self, queue: QueueName, token: str, tickets: Sequence[TicketId]) -> None:
         """Mark tickets as looked at."""
-        await self._call("ticket_search", queue, token, *tickets)
+        for start in range(0, len(tickets), _PIPELINE):
+            await self._call("ticket_search", queue, token, *tickets[start : start + _PIPELINE])
 
-    async def expire(self, queue: QueueName, token: str, *, age_s: float) -> int:
-        """Time out the tickets that have waited longer; returns how many."""
-        return int(await self._call("ticket_expire", queue, token, round(age_s * 1000)))
+    async def commit(
+        self, queue: QueueName, token: str, matches: Sequence[Match], *, accept_s: float = 0.0
+    ) -> list[bool]:
+        """
+        Take each match's tickets out of the pool, all or none; False where one is gone, or everywhere when the lease is lost.
 
-    async def commit(self, queue: QueueName, token: str, match: Match) -> bool:
-        """Take a match's tickets out of the pool, all or none; False when one is gone or the lease is lost."""
-        reply = await self._call("match_commit", queue, token, match.id, _encode_match(match), *match.tickets)
-        return bool(reply == b"OK")
+        `accept_s`: how long their players may take to accept; 0 when nobody is asked.
+        """
+        done: list[bool] = []
+        for start in range(0, len(matches), _MATCHES_AT_ONCE):
+            some = matches[start : start + _MATCHES_AT_ONCE]
+            args: list[str | int | bytes] = []
+            for m in some:
+                args += (m.id, _encode_match(m), len(m.tickets), *m.tickets)
+            reply = await self._call("match_commit", queue, token, round(accept_s * 1000), *args)
+            done.extend([False] * len(some) if reply == b"FENCED" else [one == b"OK" for one in reply])
+        return done
 
     async def placing(self, queue: QueueName) -> list[Match]:
         """The matches that have no server yet."""
@@ -158,11 +334,26 @@ class TicketStore:
 
     async def assign(self, queue: QueueName, match: Match, assignment: dict[str, Any]) -> bool:
         """Give a match's tickets their assignment; False when it was done, or returned, before."""
-        return bool(await self._call("match_assign", queue, match.id, json.dumps(assignment), *match.tickets))
+        if (batch := self._assigning.get(queue)) is None:
+            batch = self._assigning[queue] = Batch(lambda some: self._assign(queue, some), largest=_MATCHES_AT_ONCE)
+        return await batch((match, orjson.dumps(assignment)))
 
-    async def give_back(self, queue: QueueName, match: Match, *, reason: str) -> bool:
+    async def give_back(self, queue: QueueName, match: MatchId, *, reason: str) -> bool:
         """Return a match's tickets to the pool with their age; False when it was done, or assigned, before."""
-        return bool(await self._call("match_return", queue, match.id, reason, *match.tickets))
+        return bool(await self._call("match_return", queue, match, reason))
+
+    async def bar(self, queue: QueueName, offence: Offence, *, duration_s: float) -> None:
+        """Keep an offender out of the queue for a while (0: not at all); the offence is dealt with."""
+        await self._call("player_bar", queue, offence.entry, offence.player, round(duration_s * 1000), offence.kind)
+
+    async def close(self, queue: QueueName, how: Closed) -> None:
+        """Close a queue, or open it again; survives restarts."""
+        await self._call("queue_close", queue, how.value)
+
+    async def closed(self, queue: QueueName) -> Closed:
+        """How a queue is closed."""
+        raw: Any = await self._answer(self.client.get(f"{_prefix(queue)}closed"))
+        return Closed((raw or b"").decode())
 
     async def hold_lease(self, queue: QueueName, token: str, *, lease_s: float) -> bool:
         """Take or renew the director's lease of a queue; False while another holds it."""
@@ -172,7 +363,32 @@ class TicketStore:
         """Give the lease up."""
         await self._call("lease_release", queue, token)
 
-    async def _call(self, function: str, queue: QueueName, *args: str | int) -> Any:
+    async def beat(self, replica: str, *, alive_s: float) -> tuple[str, ...]:
+        """Say that a director's process lives for so long (0: that it goes); returns all that live, in order of their names."""
+        reply = await self._functions.call("replica_beat", ["wf:directors"], replica, round(alive_s * 1000))
+        return tuple(sorted(name.decode() for name in reply))
+
+    async def matches(self, queue: QueueName, ids: Sequence[MatchId]) -> list[Match]:
+        """Those of some matches that are placing."""
+        rows: Any = await self._answer(self.client.hmget(f"{_prefix(queue)}matches", list(ids)))
+        return [_decode_match(match, raw) for match, raw in zip(ids, rows, strict=True) if raw is not None]
+
+    async def _create(self, queue: QueueName, some: Sequence[_NewTicket]) -> Sequence[Any]:
+        args = [arg for new in some for arg in (new.id, new.party, new.names, new.idempotency)]
+        replies: Sequence[Any] = await self._call("ticket_create", queue, some[0].max_tickets, *args)
+        return replies
+
+    async def _fetch(self, queue: QueueName, some: Sequence[TicketId]) -> list[TicketRecord | None]:
+        rows = await self._call("ticket_fetch", queue, *some)
+        return [_decode(ticket, queue, row) for ticket, row in zip(some, rows, strict=True)]
+
+    async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[bool]:
+        args: list[str | int | bytes] = []
+        for match, body in some:
+            args += (match.id, body, len(match.tickets), *match.tickets)
+        return [bool(done) for done in await self._call("match_assign", queue, *args)]
+
+    async def _call(self, function: str, queue: QueueName, *args: str | int | bytes) -> Any:
         return await self._functions.call(function, [_prefix(queue)], *args)
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
@@ -182,51 +398,72 @@ class TicketStore:
             raise StoreUnavailable(str(error)) from error
 
 
+_MATCHES_AT_ONCE = 64
+"""In one call of a function: the store answers nobody else meanwhile."""
+
+
 def _prefix(queue: QueueName) -> str:
     return f"wf:q:{{{queue}}}:"
 
 
-def _encode_player(player: TicketPlayer) -> dict[str, Any]:
-    attributes = {key: list(v) if isinstance(v, tuple) else v for key, v in player.attributes.items()}
-    return {"id": player.id, "attributes": attributes, "latencies": dict(player.latencies_ms)}
+def _encode_party(players: Sequence[TicketPlayer], priority: str) -> bytes:
+    """[priority, [[id, attributes, latencies, blocked, avoided], …]]."""
+    rows = [[p.id, dict(p.attributes), dict(p.latencies_ms), p.blocked, p.avoided] for p in players]
+    return orjson.dumps([priority, rows])
 
 
-def _ticket(ticket: TicketId, players: bytes, created_ms: bytes) -> Ticket:
+def _ticket(ticket: TicketId, party: bytes, created_ms: bytes) -> Ticket:
+    priority, rows = orjson.loads(party)
     return Ticket(
         id=ticket,
         created_at_s=int(created_ms) / 1000,
+        priority=priority,
         players=tuple(
             TicketPlayer(
-                id=PlayerId(player["id"]),
-                attributes={k: tuple(v) if isinstance(v, list) else v for k, v in player["attributes"].items()},
-                latencies_ms=player["latencies"],
+                id=PlayerId(player),
+                attributes={k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()},
+                latencies_ms=latencies,
+                blocked=tuple(blocked),
+                avoided=tuple(avoided),
             )
-            for player in json.loads(players)
+            for player, attributes, latencies, blocked, avoided in rows
         ),
     )
 
 
-def _decode(ticket: TicketId, queue: QueueName, record: dict[bytes, bytes]) -> TicketRecord:
+def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None]) -> TicketRecord | None:
+    players, created_ms, state, event, match, assignment, reason, accepted, deadline_ms = row
+    if players is None or created_ms is None or state is None or event is None:
+        return None
     return TicketRecord(
-        ticket=_ticket(ticket, record[b"players"], record[b"created_ms"]),
+        ticket=_ticket(ticket, players, created_ms),
         queue=queue,
-        state=TicketState(record[b"state"].decode()),
-        event=int(record[b"event"]),
-        match=MatchId(record[b"match"].decode()) if b"match" in record else None,
-        assignment=json.loads(record[b"assignment"]) if b"assignment" in record else None,
-        reason=record.get(b"reason", b"").decode(),
+        state=TicketState(state.decode()),
+        event=int(event),
+        match=None if match is None else MatchId(match.decode()),
+        assignment=None if assignment is None else orjson.loads(assignment),
+        reason=(reason or b"").decode(),
+        accepted=None if accepted is None else int(accepted),
+        deadline_ms=None if deadline_ms is None else int(deadline_ms),
     )
 
 
-def _encode_match(match: Match) -> str:
-    return json.dumps({"tickets": match.tickets, "seats": match.seats, "fleets": match.fleets}, separators=(",", ":"))
+def _offence(entry: str) -> Offence:
+    player, kind, count = entry.split("\n")
+    return Offence(entry=entry, player=PlayerId(player), kind=kind, count=int(count))
+
+
+def _encode_match(match: Match) -> bytes:
+    value = {"tickets": match.tickets, "seats": match.seats, "fleets": match.fleets, "roles": dict(match.roles)}
+    return orjson.dumps(value)
 
 
 def _decode_match(match: MatchId, raw: bytes) -> Match:
-    value = json.loads(raw)
+    value = orjson.loads(raw)
     return Match(
         id=match,
         tickets=tuple(TicketId(ticket) for ticket in value["tickets"]),
         seats=tuple((PlayerId(player), team) for player, team in value["seats"]),
         fleets=tuple(FleetName(fleet) for fleet in value["fleets"]),
+        roles={PlayerId(player): role for player, role in value["roles"].items()},
     )

@@ -51,6 +51,9 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         ticket_timeout_s=spec.ticket_timeout,
         max_tickets=spec.max_tickets,
         options=dict(spec.options),
+        acceptance_s=spec.acceptance.timeout if spec.acceptance else 0.0,
+        leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
+        leave_policy=spec.leaving.policy if spec.leaving else "",
     )
 
 

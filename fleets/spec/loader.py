@@ -329,7 +329,6 @@ def _not_yet(document: _Document, spec: Spec) -> Iterator[SpecProblem]:
     """Keys that this version reads and does nothing with."""
     keys: list[tuple[_Path, bool]] = []
     if isinstance(spec, QueueSpec):
-        keys.append((("spec", "acceptance"), spec.spec.acceptance is not None))
         keys.append((("spec", "backfill"), spec.spec.backfill.enabled))
     for path, is_set in keys:
         if is_set:

@@ -107,6 +107,21 @@ class AcceptanceBody(Model):
     timeout: Seconds = 15.0
 
 
+class LeavingBody(Model):
+    """What it costs to decline a match, or not to answer: the player may not queue for a while."""
+
+    steps: Annotated[list[Seconds], Field(max_length=20)] = []
+    policy: Annotated[str, Field(pattern=r"^$|^[\w.]+:\w+$")] = ""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "LeavingBody":
+        if bool(self.steps) == bool(self.policy):
+            raise ValueError(
+                "leaving: either steps (the first offence within 24 h costs the first) or a policy, module:function, is wanted"
+            )
+        return self
+
+
 class BackfillBody(Model):
     """Running sessions may ask for players."""
 
@@ -121,6 +136,7 @@ class QueueBody(Model):
     rules: list[RuleBody] = []
     party: PartyBody = PartyBody()
     acceptance: AcceptanceBody | None = None
+    leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
     ticket_timeout: Seconds = 120.0
     max_tickets: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000

@@ -6,12 +6,13 @@ The seat token is minted here, when an assignment is delivered: short-lived, and
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 from fastapi import APIRouter, Header, Query, Response, Security, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
@@ -29,7 +30,7 @@ from matchmaker.api.watch import TicketWatch
 from matchmaker.matching.wants import missing
 from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId
 from matchmaker.ports import Allocator
-from matchmaker.store import PlayerBusy, QueueFull, TicketRecord, TicketStore
+from matchmaker.store import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord, TicketStore
 
 KEEP_ALIVE_S = 15.0
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
@@ -79,20 +80,8 @@ class Tickets:
         made = await self._services.store.create(
             queue.name, players, idempotency=f"{player}:{key}" if key else "", max_tickets=queue.max_tickets
         )
-        if isinstance(made, PlayerBusy):
-            raise Problem(
-                HTTPStatus.CONFLICT,
-                f"player {made.player} has a live ticket in this queue: {made.ticket}; cancel it first",
-                kind="live-ticket",
-                ticket=made.ticket if made.player == player else None,
-            )
-        if isinstance(made, QueueFull):
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"queue {queue.name} is full: {queue.max_tickets} tickets wait",
-                kind="queue-full",
-                headers={"Retry-After": "5"},
-            )
+        if isinstance(made, Refused):
+            raise _refused(made, queue, player)
         return await self.fetch(made, player)
 
     async def fetch(self, ticket: str, player: PlayerId) -> TicketRecord:
@@ -333,6 +322,32 @@ async def _until_gone(socket: WebSocket) -> None:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
+
+
+def _refused(refused: Refused, queue: QueueConfig, player: PlayerId) -> Problem:
+    match refused:
+        case PlayerBusy():
+            return Problem(
+                HTTPStatus.CONFLICT,
+                f"player {refused.player} has a live ticket in this queue: {refused.ticket}; cancel it first",
+                kind="live-ticket",
+                ticket=refused.ticket if refused.player == player else None,
+            )
+        case PlayerBarred():
+            wait_s = math.ceil(refused.remaining_s)
+            return Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"player {refused.player} may not queue for another {wait_s} s: {refused.reason}",
+                kind="barred",
+                headers={"Retry-After": str(wait_s)},
+            )
+        case QueueFull():
+            detail, kind, after_s = f"queue {queue.name} is full: {queue.max_tickets} tickets wait", "queue-full", "5"
+        case QueueClosed():
+            detail, kind, after_s = f"queue {queue.name} takes no tickets now: it is {refused.how}", "closed", "30"
+        case _:
+            assert_never(refused)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, kind=kind, headers={"Retry-After": after_s})
 
 
 def _check_party(body: TicketRequest, queue: QueueConfig, player: PlayerId) -> None:

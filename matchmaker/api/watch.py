@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+import orjson
+
 from gameserver.sessions.client import StoreClient, listen
 from matchmaker.model import QueueName, TicketId
 from matchmaker.store import changed_channel
@@ -38,8 +40,9 @@ class TicketWatch:
         """Listen until cancelled; after an outage everyone is woken, since something may have been missed."""
         await listen(self._client, self._channels, self._changed, subscribed=self._wake_all)
 
-    def _changed(self, ticket: bytes) -> None:
-        self._set(self._watchers.get(TicketId(ticket.decode()), ()))
+    def _changed(self, message: bytes) -> None:
+        for ticket in orjson.loads(message)["tickets"]:
+            self._set(self._watchers.get(ticket, ()))
 
     def _wake_all(self) -> None:
         for events in tuple(self._watchers.values()):

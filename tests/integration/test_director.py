@@ -24,7 +24,18 @@ from gameserver.sessions.model import MatchId, PlayerId, session_id
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.director import Director
 from matchmaker.model import Match, QueueConfig, QueueName, Team, TicketId, TicketPlayer, TicketState
-from matchmaker.store import PlayerBusy, QueueFull, TicketRecord, TicketStore
+from matchmaker.replicas import Replicas
+from matchmaker.store import (
+    Closed,
+    Look,
+    PlayerBarred,
+    PlayerBusy,
+    QueueClosed,
+    QueueFull,
+    Refused,
+    TicketRecord,
+    TicketStore,
+)
 
 
 @pytest.fixture
@@ -39,6 +50,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matchmaker.director, "_ORPHAN_AFTER_S", 0.1)
     monkeypatch.setattr(matchmaker.director, "_TICK_S", 0.03)
     monkeypatch.setattr(matchmaker.director, "_RETRY_S", 0.03)
+    monkeypatch.setattr(matchmaker.director, "_ADOPT_S", 0.03)
+    monkeypatch.setattr(matchmaker.director, "_LAST_WORDS_S", 0.0)
 
 
 @asynccontextmanager
@@ -55,7 +68,7 @@ async def directing(store: TicketStore, allocator: FakeAllocator, queue: QueueCo
 
 async def queued(
     store: TicketStore, *players: TicketPlayer, key: str = "", queue: QueueConfig = DUEL
-) -> TicketId | PlayerBusy | QueueFull:
+) -> TicketId | Refused:
     return await store.create(queue.name, players, idempotency=key, max_tickets=queue.max_tickets)
 
 
@@ -63,6 +76,10 @@ async def ticket_of(store: TicketStore, name: str, queue: QueueConfig = DUEL) ->
     made = await queued(store, *solo(name), queue=queue)
     assert isinstance(made, str), made
     return made
+
+
+async def look(store: TicketStore, token: str, *, age_s: float = 0) -> Look | None:
+    return await store.look(DUEL.name, token, lease_s=60, cursor="", ticket_timeout_s=age_s)
 
 
 async def crowd(store: TicketStore, count: int) -> list[TicketId]:
@@ -110,7 +127,7 @@ async def test_tickets_are_assigned(store: TicketStore) -> None:
     assert not first.retried
     assert [(seat.index, seat.team) for seat in first.seats] == [(0, "red"), (1, "blue")]
     assert assignment["temperature"] == "shelf"
-    assert assignment["seats"] == {seat.player: seat.index for seat in first.seats}
+    assert assignment["seats"] == {seat.player: [seat.index, seat.team] for seat in first.seats}
 
 
 async def test_a_ticket_that_waits_is_searching_and_its_events_are_numbered(store: TicketStore) -> None:
@@ -166,7 +183,7 @@ async def test_returned_tickets_wait_with_their_age_and_a_reason(store: TicketSt
 
 async def _settled(store: TicketStore) -> bool:
     for match in await store.placing(DUEL.name):
-        await store.give_back(DUEL.name, match, reason="no server")
+        await store.give_back(DUEL.name, match.id, reason="no server")
     return not await store.placing(DUEL.name)
 
 
@@ -215,7 +232,7 @@ async def test_a_dead_directors_match_is_placed_by_the_next_under_the_same_id(st
         fleets=(FLEET,),
     )
     assert await store.hold_lease(DUEL.name, "dead", lease_s=0.3)
-    assert await store.commit(DUEL.name, "dead", match)
+    assert await store.commit(DUEL.name, "dead", [match]) == [True]
     assert await store.placing(DUEL.name) == [match]
     allocator = FakeAllocator()
     async with directing(store, allocator):
@@ -229,8 +246,8 @@ async def test_without_the_lease_nothing_changes(store: TicketStore) -> None:
     assert await store.hold_lease(DUEL.name, "one", lease_s=60)
     assert not await store.hold_lease(DUEL.name, "two", lease_s=60)
     match = Match(id=MatchId("m"), tickets=tuple(tickets), seats=(), fleets=(FLEET,))
-    assert not await store.commit(DUEL.name, "two", match)
-    assert await store.expire(DUEL.name, "two", age_s=-1) == 0
+    assert await store.commit(DUEL.name, "two", [match]) == [False]
+    assert await look(store, "two") is None
     await store.searching(DUEL.name, "two", tickets)
     await store.release_lease(DUEL.name, "two")
     assert await all_in(store, tickets, TicketState.QUEUED)
@@ -244,7 +261,7 @@ async def test_a_commit_takes_all_tickets_or_none(store: TicketStore) -> None:
     await store.hold_lease(DUEL.name, "d", lease_s=60)
     await store.cancel(two)
     match = Match(id=MatchId("m"), tickets=(one, two), seats=(), fleets=(FLEET,))
-    assert not await store.commit(DUEL.name, "d", match)
+    assert await store.commit(DUEL.name, "d", [match]) == [False]
     assert await all_in(store, [one], TicketState.QUEUED)
     assert await store.placing(DUEL.name) == []
 
@@ -253,10 +270,10 @@ async def test_assign_and_return_exclude_each_other(store: TicketStore) -> None:
     tickets = await crowd(store, 2)
     await store.hold_lease(DUEL.name, "d", lease_s=60)
     match = Match(id=MatchId("m"), tickets=tuple(tickets), seats=(), fleets=(FLEET,))
-    assert await store.commit(DUEL.name, "d", match)
+    assert await store.commit(DUEL.name, "d", [match]) == [True]
     assert await store.assign(DUEL.name, match, {"session": "arena.m"})
     assert not await store.assign(DUEL.name, match, {"session": "arena.other"})
-    assert not await store.give_back(DUEL.name, match, reason="late")
+    assert not await store.give_back(DUEL.name, match.id, reason="late")
     assert await all_in(store, tickets, TicketState.ASSIGNED)
     assert (await record_of(store, tickets[0])).assignment == {"session": "arena.m"}
 
@@ -274,7 +291,8 @@ async def test_a_ticket_whose_record_has_gone_stops_nobody(store: TicketStore, v
     gone, ann = await ticket_of(store, "bob"), await ticket_of(store, "ann")
     await valkey.delete(f"wf:q:{{duel}}:ticket:{gone}")
     assert await store.hold_lease(DUEL.name, "d", lease_s=60)
-    assert await store.expire(DUEL.name, "d", age_s=-1) == 2
+    await asyncio.sleep(0.02)
+    assert await look(store, "d", age_s=0.001) is not None
     assert await store.depth(DUEL.name) == 0
     assert await store.fetch(gone) is None
     assert await all_in(store, [ann], TicketState.TIMED_OUT)
@@ -442,3 +460,108 @@ async def _answers(store: TicketStore) -> bool:
 
 async def _some_placing(store: TicketStore) -> bool:
     return len(await store.placing(DUEL.name)) > 5
+
+
+ASKED = replace(DUEL, acceptance_s=20.0, leave_steps_s=(30.0, 600.0))
+
+
+async def test_a_match_is_placed_once_everybody_has_accepted(store: TicketStore) -> None:
+    allocator = FakeAllocator()
+    async with directing(store, allocator, ASKED):
+        ann, bob = [await ticket_of(store, name) for name in ("ann", "bob")]
+        await until(lambda: all_in(store, [ann, bob], TicketState.PROPOSED))
+        assert await store.accept(ann, PlayerId("ann"), accept=True) is TicketState.PROPOSED
+        assert await store.accept(ann, PlayerId("ann"), accept=True) is TicketState.PROPOSED
+        assert (await record_of(store, bob)).accepted == 1
+        assert not allocator.requests
+        assert await store.accept(bob, PlayerId("bob"), accept=True) is TicketState.PLACING
+        await until(lambda: all_in(store, [ann, bob], TicketState.ASSIGNED))
+        assert await store.accept(bob, PlayerId("bob"), accept=False) is TicketState.ASSIGNED
+    await assert_each_is_in_one_match(store, allocator, [ann, bob])
+    assert len(allocator.requests) == 1
+
+
+async def test_who_declines_is_out_and_barred_and_the_others_wait_as_old_as_they_are(store: TicketStore) -> None:
+    async with directing(store, FakeAllocator(), ASKED):
+        ann, bob = [await ticket_of(store, name) for name in ("ann", "bob")]
+        created = (await record_of(store, ann)).ticket.created_at_s
+        await until(lambda: all_in(store, [ann, bob], TicketState.PROPOSED))
+        await store.accept(ann, PlayerId("ann"), accept=True)
+        assert await store.accept(bob, PlayerId("bob"), accept=False) is TicketState.CANCELLED
+        assert (await record_of(store, bob)).reason == "declined"
+        after = await record_of(store, ann)
+        assert after.state is TicketState.SEARCHING
+        assert after.ticket.created_at_s == created
+        await until(lambda: _is_barred(store, "bob"))
+        cat = await ticket_of(store, "cat")
+        await until(lambda: all_in(store, [ann, cat], TicketState.PROPOSED))
+
+
+async def _is_barred(store: TicketStore, name: str) -> bool:
+    made = await queued(store, *solo(name))
+    if isinstance(made, str):
+        await store.cancel(made)
+    return isinstance(made, PlayerBarred) and 0 < made.remaining_s <= 30 and made.reason == "declined"
+
+
+async def test_who_does_not_answer_is_out_in_the_end(store: TicketStore) -> None:
+    async with directing(store, FakeAllocator(), replace(ASKED, acceptance_s=0.3)):
+        ann, bob = [await ticket_of(store, name) for name in ("ann", "bob")]
+        await until(lambda: all_in(store, [ann, bob], TicketState.PROPOSED))
+        await store.accept(ann, PlayerId("ann"), accept=True)
+        await until(lambda: all_in(store, [bob], TicketState.CANCELLED))
+        assert (await record_of(store, bob)).reason == "not accepted in time"
+        assert await all_in(store, [ann], TicketState.SEARCHING)
+
+
+async def test_a_paused_queue_matches_nobody_and_a_draining_one_those_who_wait(store: TicketStore) -> None:
+    async with directing(store, FakeAllocator()):
+        await store.close(DUEL.name, Closed.PAUSED)
+        assert await queued(store, *solo("ann")) == QueueClosed(how=Closed.PAUSED)
+        await store.close(DUEL.name, Closed.OPEN)
+        ann = await ticket_of(store, "ann")
+        await store.close(DUEL.name, Closed.DRAINING)
+        assert await queued(store, *solo("bob")) == QueueClosed(how=Closed.DRAINING)
+        await store.close(DUEL.name, Closed.OPEN)
+        bob = await ticket_of(store, "bob")
+        await until(lambda: all_in(store, [ann, bob], TicketState.ASSIGNED))
+
+
+async def test_replicas_share_the_queues_and_take_over_from_one_that_is_killed(
+    store: TicketStore, valkey_url: str, hasty: None
+) -> None:
+    """Two processes' worth of directors for eight queues: both lead some; when one stops saying anything, the other leads all."""
+    queues = [replace(DUEL, name=QueueName(f"q{index}")) for index in range(8)]
+    clients = [connect(valkey_url), connect(valkey_url)]
+    teams = []
+    for number, client in enumerate(clients):
+        mine = TicketStore(client)
+        replicas = Replicas(mine, name=f"r{number}")
+        directors = [Director(queue, mine, FakeAllocator(), replicas=replicas) for queue in queues]
+        tasks = [asyncio.create_task(run()) for run in (replicas.run, *(director.run for director in directors))]
+        teams.append((directors, tasks))
+
+    async def shared() -> bool:
+        leads = [sum(director.leading for director in directors) for directors, _ in teams]
+        return sum(leads) == len(queues) and min(leads) > 0
+
+    async def all_by_second() -> bool:
+        return all(director.leading for director in teams[1][0])
+
+    await until(shared)
+    # As by kill -9: its store is gone from one moment to the next, so that it can neither renew nor release anything.
+    await clients[0].aclose()
+    for director in teams[0][0]:
+        director._store.client = clients[0]
+        director._store._functions.call = _dead  # type: ignore[method-assign]
+    await until(all_by_second)
+    for _, tasks in teams:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for client in clients:
+        await client.aclose()
+
+
+async def _dead(*_: object) -> None:
+    raise StoreUnavailable("killed")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from matchmaking import DUEL, FLEET, solo
 
 from gameserver.sessions.client import connect
-from gameserver.sessions.model import MatchId
+from gameserver.sessions.model import MatchId, PlayerId
 from matchmaker.model import FINAL, Match, TicketId, TicketPlayer, TicketState
-from matchmaker.store import PlayerBusy, QueueFull, TicketStore
+from matchmaker.store import Closed, Look, PlayerBusy, QueueClosed, QueueFull, TicketStore
 
 MOST = 3
 TOKEN = "director"
@@ -25,10 +25,13 @@ steps = st.one_of(
     st.tuples(st.just("assign"), index),
     st.tuples(st.just("return"), index),
     st.tuples(st.just("search"), index),
-    st.tuples(st.just("expire")),
+    st.tuples(st.sampled_from(["expire", "look", "look", "outlast", "lose"])),
+    st.tuples(st.just("close"), st.sampled_from([Closed.OPEN, Closed.OPEN, Closed.PAUSED, Closed.DRAINING])),
 )
 more_matches = st.one_of(
     st.tuples(st.just("commit"), st.sets(index, min_size=1, max_size=2).map(sorted), st.just(False)),
+    st.tuples(st.just("propose"), st.sets(index, min_size=1, max_size=2).map(sorted)),
+    st.tuples(st.just("accept"), index, st.sampled_from([True, True, True, False])),
     st.tuples(st.sampled_from(["assign", "return"]), index),
 )
 """Most random steps make no match: there is nobody to put into one, or the wrong ones."""
@@ -42,6 +45,10 @@ class Model:
     players: dict[TicketId, list[str]] = field(default_factory=dict)
     keys: dict[str, TicketId] = field(default_factory=dict)
     placing: dict[MatchId, Match] = field(default_factory=dict)
+    proposed: dict[MatchId, Match] = field(default_factory=dict)
+    accepted: dict[MatchId, set[str]] = field(default_factory=dict)
+    offences: dict[str, int] = field(default_factory=dict)
+    closed: Closed = Closed.OPEN
     ended: list[Match] = field(default_factory=list)
     events: dict[TicketId, int] = field(default_factory=dict)
 
@@ -56,6 +63,19 @@ class Model:
         assert len(live) <= 1
         return live[0] if live else None
 
+    def match_of(self, ticket: TicketId) -> Match:
+        return next(match for match in self.proposed.values() if ticket in match.tickets)
+
+    def dissolve(self, match: Match, guilty: set[str]) -> None:
+        """Tickets with somebody guilty are over, the others wait again."""
+        del self.proposed[match.id]
+        self.ended.append(match)
+        for ticket in match.tickets:
+            bad = guilty & set(self.players[ticket])
+            for player in bad:
+                self.offences[player] = self.offences.get(player, 0) + 1
+            self.set(ticket, TicketState.CANCELLED if bad else TicketState.SEARCHING)
+
     def set(self, ticket: TicketId, state: TicketState) -> None:
         self.states[ticket] = state
         self.events[ticket] += 1
@@ -67,6 +87,10 @@ class Run:
     def __init__(self, store: TicketStore) -> None:
         self.store = store
         self.model = Model()
+        self.view: set[TicketId] = set()
+        """The pool as a director knows it: from looks, and its own commits."""
+        self.cursor = ""
+        self.to_place: list[MatchId] = []
 
     def ticket(self, at: int) -> TicketId | None:
         """One of those that wait, for an even number; any one for an odd number."""
@@ -74,7 +98,7 @@ class Run:
         return known[at % len(known)] if known else None
 
     def match(self, at: int) -> Match | None:
-        known = [*self.model.placing.values(), *(self.model.ended if at % 2 else ())]
+        known = [*self.model.placing.values(), *self.model.proposed.values(), *(self.model.ended if at % 2 else ())]
         return known[at % len(known)] if known else None
 
     async def create(self, names: list[str], key: str | None) -> None:
@@ -86,6 +110,8 @@ class Run:
             assert made == model.keys[key or ""]
         elif busy is not None:
             assert made == PlayerBusy(player=busy.id, ticket=model.live_of(busy.id) or TicketId(""))
+        elif model.closed:
+            assert made == QueueClosed(how=model.closed)
         elif len(model.waiting()) >= MOST:
             assert made == QueueFull()
         else:
@@ -103,20 +129,86 @@ class Run:
             return
         if self.model.waits(ticket):
             self.model.set(ticket, TicketState.CANCELLED)
+        elif self.model.states[ticket] is TicketState.PROPOSED:
+            self.model.dissolve(self.model.match_of(ticket), set(self.model.players[ticket]))
         assert await self.store.cancel(ticket) is self.model.states[ticket]
 
-    async def commit(self, places: list[int], fenced: bool) -> None:
+    async def commit(self, places: list[int], fenced: bool, *, accept_s: float = 0.0) -> None:
         tickets = tuple({ticket: None for at in places if (ticket := self.ticket(at))})
         if not tickets:
             return
-        number = len(self.model.placing) + len(self.model.ended)
+        model = self.model
+        number = len(model.placing) + len(model.proposed) + len(model.ended)
         match = Match(id=MatchId(f"m{number}"), tickets=tickets, seats=(), fleets=(FLEET,))
-        possible = not fenced and all(self.model.waits(ticket) for ticket in tickets)
-        assert await self.store.commit(DUEL.name, "another" if fenced else TOKEN, match) is possible
-        if possible:
-            self.model.placing[match.id] = match
-            for ticket in tickets:
-                self.model.set(ticket, TicketState.PLACING)
+        possible = not fenced and all(model.waits(ticket) for ticket in tickets)
+        token = "another" if fenced else TOKEN
+        assert await self.store.commit(DUEL.name, token, [match], accept_s=accept_s) == [possible]
+        if not possible:
+            return
+        await self.look()  # as a director would have
+        self.view -= set(tickets)
+        (model.proposed if accept_s else model.placing)[match.id] = match
+        model.accepted[match.id] = set()
+        for ticket in tickets:
+            model.set(ticket, TicketState.PROPOSED if accept_s else TicketState.PLACING)
+
+    async def accept(self, at: int, accept: bool) -> None:
+        """The players of proposed matches say yes or no, in any order and more than once."""
+        model = self.model
+        asked = [(t, player) for match in model.proposed.values() for t in match.tickets for player in model.players[t]]
+        if not asked:
+            return
+        ticket, player = asked[at % len(asked)]
+        match = model.match_of(ticket)
+        if not accept:
+            model.dissolve(match, {player})
+        elif player not in model.accepted[match.id]:
+            model.accepted[match.id].add(player)
+            everybody = {player for t in match.tickets for player in model.players[t]}
+            if done := model.accepted[match.id] == everybody:
+                model.placing[match.id] = model.proposed.pop(match.id)
+                self.to_place.append(match.id)
+            for t in match.tickets:
+                model.set(t, TicketState.PLACING if done else TicketState.PROPOSED)
+        assert await self.store.accept(ticket, PlayerId(player), accept=accept) is model.states[ticket]
+
+    async def look(self, *, ticket_timeout_s: float = 0.0) -> Look:
+        """What a director hears keeps its view of the pool whole."""
+        look = await self._look(ticket_timeout_s)
+        if not look.complete:
+            self.cursor = look.cursor
+            self.view = set(await self.store.pool(DUEL.name))
+            look = await self._look(ticket_timeout_s)
+            self.to_place.clear()
+        self.cursor = look.cursor
+        self.view -= set(look.removed)
+        self.view |= {ticket.id for ticket in look.added}
+        assert [match for match in self.to_place if match in look.accepted] == list(look.accepted)
+        self.to_place.clear()
+        assert look.closed is self.model.closed
+        for offence in look.offences:
+            await self.store.bar(DUEL.name, offence, duration_s=0)
+        return look
+
+    async def _look(self, ticket_timeout_s: float) -> Look:
+        look = await self.store.look(
+            DUEL.name, TOKEN, lease_s=600, cursor=self.cursor, ticket_timeout_s=ticket_timeout_s
+        )
+        assert look is not None
+        return look
+
+    async def outlast(self) -> None:
+        """The players who have not answered are out of time."""
+        await asyncio.sleep(0.002)
+        for match in list(self.model.proposed.values()):
+            everybody = {player for ticket in match.tickets for player in self.model.players[ticket]}
+            self.model.dissolve(match, everybody - self.model.accepted[match.id])
+            await self.store.client.zadd(f"wf:q:{{{DUEL.name}}}:deadlines", {match.id: 0})
+        await self.look()
+
+    async def close(self, how: Closed) -> None:
+        await self.store.close(DUEL.name, how)
+        self.model.closed = how
 
     async def end(self, at: int, state: TicketState) -> None:
         """Assign a match, or return its tickets; either happens once."""
@@ -126,10 +218,11 @@ class Run:
         if state is TicketState.ASSIGNED:
             done = await self.store.assign(DUEL.name, match, {"session": f"arena.{match.id}"})
         else:
-            done = await self.store.give_back(DUEL.name, match, reason="no server")
-        assert done is (match.id in self.model.placing)
+            done = await self.store.give_back(DUEL.name, match.id, reason="no server")
+        held = [self.model.placing] if state is TicketState.ASSIGNED else [self.model.placing, self.model.proposed]
+        assert done is any(match.id in matches for matches in held)
         if done:
-            self.model.ended.append(self.model.placing.pop(match.id))
+            self.model.ended.append(next(matches.pop(match.id) for matches in held if match.id in matches))
             for ticket in match.tickets:
                 self.model.set(ticket, state)
 
@@ -142,20 +235,26 @@ class Run:
 
     async def expire(self) -> None:
         waiting = self.model.waiting()
-        assert await self.store.expire(DUEL.name, TOKEN, age_s=-1) == len(waiting)
+        await asyncio.sleep(0.003)
+        await self.look(ticket_timeout_s=0.001)
         for ticket in waiting:
             self.model.set(ticket, TicketState.TIMED_OUT)
 
     async def compare(self) -> None:
         assert set(await self.store.pool(DUEL.name)) == self.model.waiting()
+        if not self.model.proposed:
+            await self.look()
+            assert self.view == self.model.waiting()
         assert {match.id: match for match in await self.store.placing(DUEL.name)} == self.model.placing
         for ticket, state in self.model.states.items():
             record = await self.store.fetch(ticket)
             assert record is not None
             assert (record.state, record.event) == (state, self.model.events[ticket])
             assert (record.assignment is not None) == (state is TicketState.ASSIGNED)
-            wanted = state in (TicketState.PLACING, TicketState.ASSIGNED)
-            assert (record.match is not None) == wanted
+            wanted = state in (TicketState.PROPOSED, TicketState.PLACING, TicketState.ASSIGNED)
+            assert (record.match is not None) == wanted or state is TicketState.CANCELLED
+            if state is TicketState.PROPOSED:
+                assert record.accepted == len(self.model.accepted[self.model.match_of(ticket).id])
             if record.assignment is not None:
                 assert record.assignment["session"] == f"arena.{record.match}"
 
@@ -181,13 +280,25 @@ async def run(url: str, sequence: list[tuple[object, ...]]) -> None:
                 await run.search(at)
             case ("expire",):
                 await run.expire()
+            case ("look",):
+                await run.look()
+            case ("lose",):
+                run.cursor = ""
+            case ("outlast",):
+                await run.outlast()
+            case ("close", Closed() as how):
+                await run.close(how)
+            case ("propose", list(places)):
+                await run.commit(places, False, accept_s=600)
+            case ("accept", int(at), bool(accept)):
+                await run.accept(at, accept)
             case _:
                 raise AssertionError(step)
         await run.compare()
     await client.aclose()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(steps | more_matches, min_size=12, max_size=40))
 def test_the_store_does_as_the_model_does(valkey_url: str, sequence: list[tuple[object, ...]]) -> None:
     asyncio.run(run(valkey_url, sequence))
