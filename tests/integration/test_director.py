@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -358,10 +358,9 @@ async def test_a_full_queue_takes_no_more(store: TicketStore) -> None:
 class Stutter(StoreClient):
     """Sends every function call twice and believes the second reply, as a client does whose first reply was lost."""
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "FCALL":
-            await super().execute_command(*args, **options)
-        return await super().execute_command(*args, **options)
+    async def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
+        await super().call_function(function, keys, *args)
+        return await super().call_function(function, keys, *args)
 
 
 async def test_every_call_may_be_sent_twice(valkey: redis.asyncio.Redis, valkey_url: str) -> None:
