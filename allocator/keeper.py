@@ -31,6 +31,7 @@ from allocator.planner import (
     shortage,
 )
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
+from allocator.recovery import Recovery
 from allocator.shelf import LeaseLost, Shelf, ShelfState
 from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import ServerName
@@ -69,8 +70,13 @@ class ShelfKeeper:
         """Servers that somebody else has allocated."""
         self.leading = False
         """Whether this keeper holds the lease, as far as it knows."""
-        self.moved = 0
-        """Sessions that were given another server."""
+        self._recovery = Recovery(policy, self._shelf, leads=lambda: self.leading)
+        self._moved = 0
+
+    @property
+    def moved(self) -> int:
+        """Sessions that were given another server after theirs was lost."""
+        return self._moved + self._recovery.moved
 
     async def run(self) -> None:
         """Keep the shelf until cancelled."""
@@ -84,8 +90,9 @@ class ShelfKeeper:
             tasks.create_task(self._keep(), name=f"keep-{self.policy.name}")
             tasks.create_task(self._hold_on(), name=f"lease-{self.policy.name}")
             tasks.create_task(self._watch_backend(), name=f"watch-backend-{self.policy.name}")
+            tasks.create_task(self._recovery.run(), name=f"recover-{self.policy.name}")
             channels = [wake_channel(self.policy.name)]
-            hearing = listen(self._client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
+            hearing = listen(self._client, channels, lambda _: self._woken(), subscribed=self._woken)
             tasks.create_task(hearing, name=f"watch-store-{self.policy.name}")
 
     async def round(self) -> bool:
@@ -111,8 +118,14 @@ class ShelfKeeper:
         self._on_shortage(shortage(self.policy, self.seen, observed))
         done = False
         for action in plan(self.policy, observed, self.seen):
-            done |= await self._apply(action)
+            if await self._apply(action):
+                done = True
+                self._recovery.wake()  # a server has come, or one has gone
         return done
+
+    def _woken(self) -> None:
+        self._wake.set()
+        self._recovery.wake()
 
     async def _keep(self) -> None:
         while True:
@@ -142,7 +155,7 @@ class ShelfKeeper:
             case Move(session=session, epoch=epoch):
                 moved = await self._shelf.move(session, epoch=epoch, strategy=self.policy.strategy)
                 if isinstance(moved, Allocation):
-                    self.moved += 1
+                    self._moved += 1
                     log.info("session_moved", session=session, epoch=moved.session.epoch, server=moved.session.server)
                 return isinstance(moved, Allocation)
             case Drop(server=server, dead=dead):

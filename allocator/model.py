@@ -95,6 +95,8 @@ class FleetPolicy:
     max: int = 10_000
     """Servers to have at most, in whatever state; 0: none, and every request is told so at once."""
     strategy: Strategy = Strategy.PACKED
+    migrate: bool = False
+    """True: matches on a server that drains are handed over live. False: they are played to their end there."""
     managed: bool = True
     """True: our game server runtime, which opens, ends and checkpoints sessions. False: any other Agones server (`server.command`):
     its session ends when the server leaves Allocated (it calls Shutdown or Ready)."""

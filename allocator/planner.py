@@ -13,7 +13,7 @@ from typing import Literal
 from allocator.model import FleetPolicy, GameServer, ServerState
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
 from allocator.shelf import LostSession, ShelfEntry, ShelfState
-from gameserver.sessions.model import ServerName, SessionId, SessionState
+from gameserver.sessions.model import ServerMode, ServerName, SessionId, SessionState
 
 JOIN_TIMEOUT_S = 60.0
 """A session that nobody has joined by then is ended: seat tokens are long expired."""
@@ -112,7 +112,7 @@ def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState)
     kept: list[ShelfEntry] = []
     for entry in shelf.entries:
         server = servers.get(entry.server)
-        if server is None or (server.state is not ServerState.ALLOCATED and entry.age_s > SETTLE_S):
+        if _gone(policy, entry, server):
             actions.append(Drop(server=entry.server))
         elif policy.managed and entry.silent_s > SILENT_S:
             actions.append(Drop(server=entry.server, dead=True))
@@ -130,9 +130,15 @@ def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState)
 
 
 def wanted_rooms(policy: FleetPolicy, shelf: ShelfState) -> int:
-    """Rooms that should be claimable: the shelf's target, one for each waiter and for each session that lost its server."""
+    """Rooms that should be claimable: the shelf's target, one for each waiter and for each session that lost its server or is to leave it."""
     target = policy.shelf if shelf.target is None else shelf.target
-    return target + shelf.waiters + len(shelf.lost)
+    leaving = sum(len(entry.sessions) for entry in shelf.entries if _migrates(policy, entry))
+    return target + shelf.waiters + len(shelf.lost) + leaving
+
+
+def _migrates(policy: FleetPolicy, entry: ShelfEntry) -> bool:
+    """Whether a server's sessions are to be handed over."""
+    return entry.mode is ServerMode.MIGRATE or (policy.migrate and entry.draining and entry.mode is ServerMode.SERVE)
 
 
 def shortage(policy: FleetPolicy, shelf: ShelfState, observed: Sequence[GameServer]) -> int:
@@ -164,6 +170,15 @@ def _lost(policy: FleetPolicy, lost: LostSession) -> Action:
     if lost.age_s > LOST_TIMEOUT_S:
         return End(session=lost.session, reason="its server is gone, and no other was found", only="lost")
     return Move(session=lost.session, epoch=lost.epoch)
+
+
+def _gone(policy: FleetPolicy, entry: ShelfEntry, server: GameServer | None) -> bool:
+    """Whether an entry's server has left; one that is told to go and still says that it lives hands its matches over first."""
+    if server is None or server.state in (ServerState.UNHEALTHY, ServerState.ERROR):
+        return True
+    if server.state is ServerState.SHUTDOWN:
+        return not policy.managed or entry.mode is None
+    return server.state is not ServerState.ALLOCATED and entry.age_s > SETTLE_S
 
 
 def _overdue(policy: FleetPolicy, entry: ShelfEntry) -> list[Action]:

@@ -32,7 +32,11 @@ class Backend(Protocol):
         """
 
     async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
-        """List every live server of the fleet, any state. Raises BackendUnavailable."""
+        """
+        List every live server of the fleet, any state; one that is told to go is SHUTDOWN until its process has ended.
+
+        Raises BackendUnavailable.
+        """
 
     def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
         """

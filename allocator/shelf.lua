@@ -103,9 +103,20 @@ local function free_at(p, id, server, room, recycle)
   end
 end
 
+-- Give the room back that was reserved for a session's hand-over, if one was.
+local function unreserve(p, id, record)
+  local kept = redis.call('HMGET', record, 'next_server', 'next_room')
+  if not kept[1] then return end
+  free_at(p, id, kept[1], kept[2], '1')
+  redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
+end
+
 local function free_room(p, id, record, recycle)
   local held = redis.call('HMGET', record, 'server', 'room')
-  if held[1] then return free_at(p, id, held[1], held[2], recycle) end
+  if held[1] then
+    free_at(p, id, held[1], held[2], recycle)
+    return unreserve(p, id, record)
+  end
   -- Its record has expired, so only the servers know where it was.
   for _, server in ipairs(redis.call('SMEMBERS', p .. 'servers')) do
     local fields = redis.call('HGETALL', p .. 'server:' .. server)
@@ -257,31 +268,56 @@ local function shelf_end(keys, args)
   return 1
 end
 
--- KEYS[2]: session. ARGV: token, session id, epoch that it has, strategy. Moves a session to another server: epoch + 1, a new room, the old one
--- given back. Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
+-- KEYS[2]: session. ARGV: token, session id, epoch that it has, strategy. Moves a session to another server: epoch + 1, a new room (the one
+-- that is reserved for it, if one is), the old one given back. Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
 local function shelf_move(keys, args)
   local p, record, id = keys[1], keys[2], args[2]
   if fenced(p, args[1]) then return 'FENCED' end
-  local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'room')
+  local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'room', 'next_server', 'next_room', 'next_host', 'next_ports')
   if held[1] ~= args[3] or held[2] == 'ended' then
     redis.call('SREM', p .. 'lost', id)
     return {'GONE'}
   end
   -- A session that still has its room leaves that server; a lost one may well land on the same name, which is a new server then.
   local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
-  local place = take_room(p, id, args[4], there and held[3] or nil)
+  local place
+  if held[5] then
+    place = {'server', held[5], 'room', held[6], 'host', held[7], 'ports', held[8]}
+    redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
+  else
+    place = take_room(p, id, args[4], there and held[3] or nil)
+  end
   if not place then return {'NONE'} end
-  if there then free_room(p, id, record, '1') end
+  if there then free_at(p, id, held[3], held[4], '1') end
   redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), unpack(place))
   redis.call('SREM', p .. 'lost', id)
+  redis.call('PUBLISH', p .. 'inbox:' .. place[2], id) -- so that it is there, restored, when its players come
   stir(p)
   return {'HAVE', redis.call('HGETALL', record)}
+end
+
+-- KEYS[2]: session. ARGV: token, session id, epoch that it has, strategy. Keeps a room on another server for a session whose own is to go: where is
+-- decided here, when by its server, which hands it over with its last checkpoint. Returns 1 when a room is kept for it, 0 when there is none, -1
+-- when it has moved or ended.
+local function shelf_reserve(keys, args)
+  local p, record, id = keys[1], keys[2], args[2]
+  if fenced(p, args[1]) then return 'FENCED' end
+  local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'next_server')
+  if held[1] ~= args[3] or held[2] == 'ended' then return -1 end
+  if not held[4] then
+    local place = take_room(p, id, args[4], held[3])
+    if not place then return 0 end
+    redis.call('HSET', record, 'state', 'draining', 'next_server', place[2], 'next_room', place[4], 'next_host', place[6], 'next_ports', place[8])
+    stir(p)
+  end
+  redis.call('PUBLISH', p .. 'inbox:' .. held[3], id)
+  return 1
 end
 
 local function forget(p, server)
   redis.call('ZREM', p .. 'shelf', server)
   redis.call('SREM', p .. 'servers', server)
-  redis.call('DEL', p .. 'server:' .. server, p .. 'rooms:' .. server)
+  redis.call('DEL', p .. 'server:' .. server, p .. 'rooms:' .. server, p .. 'beat:' .. server)
 end
 
 -- ARGV: token, server. Takes a server off the shelf for good, only while no session is on it. Returns 1 when done.
@@ -316,10 +352,16 @@ local function shelf_drop(keys, args)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 5) == 'room:' then
       local record = p .. 'session:' .. fields[i + 1]
-      -- The time limit for its move begins now, however long it has been live.
-      if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'changed_ms', now_ms()) end
-      redis.call('SADD', p .. 'lost', fields[i + 1])
-      lost[#lost + 1] = fields[i + 1]
+      local held = redis.call('HMGET', record, 'server', 'next_server')
+      if held[2] == server then -- its room was only reserved here
+        redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
+      end
+      if not held[1] or held[1] == server then
+        -- The time limit for its move begins now, however long it has been live.
+        if held[1] then redis.call('HSET', record, 'changed_ms', now_ms()) end
+        redis.call('SADD', p .. 'lost', fields[i + 1])
+        lost[#lost + 1] = fields[i + 1]
+      end
     end
   end
   forget(p, server)
@@ -344,7 +386,7 @@ local function silent_ms(p, server, since, now)
 end
 
 -- ARGV: token. Everything a keeper looks at: {target or false, waiters, ended ids, lost as [id, epoch, age in ms]…, dead ones, servers as
--- [name, version, draining, rooms, spent, free, age in ms, silent for in ms, [room, session id, state, age in ms]…]…}. Only a keeper's look
+-- [name, version, draining, rooms, spent, free, age in ms, silent for in ms, mode or '', [room, session id, state, age in ms]…]…}. Only a keeper's look
 -- (a token, the lease's) notes who is silent and lets itself be woken anew.
 local function shelf_observe(keys, args)
   local p, now = keys[1], now_ms()
@@ -370,7 +412,8 @@ local function shelf_observe(keys, args)
     end
     local silent = keeper and silent_ms(p, server, entry.silent_since_ms, now) or 0
     servers[#servers + 1] = {server, entry.version, entry.draining, entry.rooms, entry.spent,
-      redis.call('LLEN', p .. 'rooms:' .. server), now - tonumber(entry.registered_ms), silent, sessions}
+      redis.call('LLEN', p .. 'rooms:' .. server), now - tonumber(entry.registered_ms), silent,
+      redis.call('GET', p .. 'beat:' .. server) or '', sessions}
   end
   local lost = {}
   for _, id in ipairs(redis.call('SMEMBERS', p .. 'lost')) do
@@ -381,6 +424,35 @@ local function shelf_observe(keys, args)
     redis.call('ZRANGE', p .. 'dead', 0, -1), servers}
 end
 
+-- ARGV: token, '1' when sessions on draining servers are to be handed over though their servers do not say so. What recovery looks at whenever
+-- something happens: {lost as [id, epoch]…, sessions that want another server as [id, epoch, state]…, servers that take no more sessions by
+-- their own word and are not draining yet}.
+local function shelf_pulse(keys, args)
+  local p, lost, leaving, draining = keys[1], {}, {}, {}
+  if fenced(p, args[1]) then return 'FENCED' end
+  for _, server in ipairs(redis.call('SMEMBERS', p .. 'servers')) do
+    local mode, drains = redis.call('GET', p .. 'beat:' .. server), redis.call('HGET', p .. 'server:' .. server, 'draining') == '1'
+    local goes = mode == 'migrate' or mode == 'finish'
+    if goes and not drains then draining[#draining + 1] = server end
+    if goes or drains and args[2] == '1' then
+      local fields = redis.call('HGETALL', p .. 'server:' .. server)
+      for i = 1, #fields, 2 do
+        if string.sub(fields[i], 1, 5) == 'room:' then
+          local held = redis.call('HMGET', p .. 'session:' .. fields[i + 1], 'server', 'epoch', 'state', 'next_server')
+          local wants = held[3] == 'pending' and goes or (held[3] == 'live' or held[3] == 'draining') and mode ~= 'finish'
+          if held[1] == server and wants and not held[4] then leaving[#leaving + 1] = {fields[i + 1], held[2], held[3]} end
+        end
+      end
+    end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', p .. 'lost')) do
+    lost[#lost + 1] = {id, redis.call('HGET', p .. 'session:' .. id, 'epoch') or '0'}
+  end
+  return {lost, leaving, draining}
+end
+
+redis.register_function('shelf_pulse', shelf_pulse)
+redis.register_function('shelf_reserve', shelf_reserve)
 redis.register_function('shelf_hold', shelf_hold)
 redis.register_function('shelf_yield', shelf_yield)
 redis.register_function('shelf_target', shelf_target)

@@ -35,7 +35,16 @@ from redis.exceptions import RedisError
 from allocator.model import Allocation, GameServer, Strategy, Temperature, explain
 from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, Seat, ServerName, Session, SessionId, SessionState, fleet_of
+from gameserver.sessions.model import (
+    FleetName,
+    Seat,
+    ServerMode,
+    ServerName,
+    Session,
+    SessionId,
+    SessionState,
+    fleet_of,
+)
 from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import decode_session, encode_seats, session_key
 
@@ -82,6 +91,8 @@ class ShelfEntry:
     """Since it was registered."""
     silent_s: float = 0.0
     """For how long a server that once gave signs of life has given none."""
+    mode: ServerMode | None = None
+    """What its newest sign of life says it means to do; None once that has expired."""
     sessions: tuple[RoomInUse, ...] = ()
 
     @property
@@ -97,6 +108,17 @@ class LostSession:
     session: SessionId
     epoch: int
     age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What recovery looks at. Sessions come with their epochs."""
+
+    lost: tuple[tuple[SessionId, int], ...]
+    leaving: tuple[tuple[SessionId, int, SessionState], ...]
+    """On servers that are to go, and not reserved a room elsewhere yet."""
+    draining: tuple[ServerName, ...]
+    """Say that they take no more sessions, and still stand on the shelf."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +245,29 @@ class Shelf:
             return decode_allocation(session, _fields(reply[1]))
         return NoRoom() if reply[0] == b"NONE" else None
 
+    async def reserve(self, session: SessionId, *, epoch: int, strategy: Strategy = Strategy.PACKED) -> bool | None:
+        """
+        Keep a room elsewhere for a session whose server is to go, and tell that server, which hands it over.
+
+        Returns: False while there is no room; None when it has ended or moved.
+        """
+        reply = int(await self._keep_session("reserve", session, epoch, strategy.value))
+        return None if reply < 0 else bool(reply)
+
+    async def pulse(self, fleet: FleetName, *, migrate: bool) -> Pulse:
+        """
+        Look at what recovery acts on.
+
+        Args:
+            migrate: sessions on draining servers are to be handed over, though their servers do not ask for it.
+        """
+        lost, leaving, draining = await self._keep("pulse", fleet, int(migrate))
+        return Pulse(
+            lost=tuple((SessionId(session.decode()), int(epoch)) for session, epoch in lost),
+            leaving=tuple((SessionId(i.decode()), int(e), SessionState(s.decode())) for i, e, s in leaving),
+            draining=tuple(ServerName(name.decode()) for name in draining),
+        )
+
     async def unshelve(self, fleet: FleetName, server: ServerName) -> bool:
         """Take an empty server off the shelf; False when a session is on it, or it is not there."""
         return bool(await self._keep("unshelve", fleet, server))
@@ -329,7 +374,7 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
 
 
 def _entry(raw: list[Any]) -> ShelfEntry:
-    name, version, draining, rooms, spent, free, age_ms, silent_ms, sessions = raw
+    name, version, draining, rooms, spent, free, age_ms, silent_ms, mode, sessions = raw
     return ShelfEntry(
         server=ServerName(name.decode()),
         version=version.decode(),
@@ -339,6 +384,7 @@ def _entry(raw: list[Any]) -> ShelfEntry:
         free=int(free),
         age_s=int(age_ms) / 1000,
         silent_s=int(silent_ms) / 1000,
+        mode=ServerMode(mode.decode()) if mode else None,
         sessions=tuple(
             RoomInUse(
                 session=SessionId(session.decode()),

@@ -46,7 +46,7 @@ from matchmaker.store import TicketStore
 ARENA = "gameserver.games.arena:Arena"
 """The game that has a page and bots of its own; others have the playground, and bots that fumble."""
 STOP_GRACE_S = 3.0
-"""On a laptop Ctrl-C does not wait for matches to finish: servers checkpoint, say goodbye and go."""
+"""On a laptop Ctrl-C does not wait for matches to finish: after half of this they checkpoint, say goodbye and go."""
 REQUESTS_PER_S = 50.0
 """Per player: on a laptop bots share one machine and hurry."""
 _VALKEY_RETRY_S = 0.5
@@ -282,7 +282,8 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
             "WARMFLEET_SEAT_KEYS": seat_key,
             "WARMFLEET_NETCODE_KEY": base64.urlsafe_b64encode(netcode_key).decode(),
             "WARMFLEET_DSCP": spec.low_latency.dscp or "DF",
-            "WARMFLEET_DRAIN_TIMEOUT_S": str(min(spec.disruption.drain_timeout, STOP_GRACE_S / 2)),
+            "WARMFLEET_DRAIN_TIMEOUT_S": str(spec.disruption.drain_timeout),
+            "WARMFLEET_ON_DRAIN": spec.disruption.on_drain,
             "WARMFLEET_CHECKPOINT_INTERVAL_S": str(server.checkpoint_interval),
         }
     else:

@@ -105,7 +105,12 @@ class Game(ABC):
 
     @abstractmethod
     def save(self) -> bytes:
-        """The whole state, for a checkpoint. No pickle: use `json` or `numpy.save` without pickling."""
+        """
+        The whole state, for a checkpoint. No pickle: use `json` or `numpy.save` without pickling.
+
+        It holds up the tick loop, so it should take well below a tick. One that raises, returns no bytes or more than 8 MiB costs this checkpoint,
+        never the match; it is logged once, and a server that dies then takes the match back to the newest good one.
+        """
 
     @abstractmethod
     def restore(self, state: bytes) -> None:

@@ -11,8 +11,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gameserver.protocol.messages import VERSION, Bye, CloseCode, Hello, MalformedMessage, decode_client
-from gameserver.room import Member, Room
+from gameserver.protocol.messages import (
+    SPECTATOR_SEAT,
+    VERSION,
+    Bye,
+    CloseCode,
+    Hello,
+    MalformedMessage,
+    decode_client,
+)
+from gameserver.room import MAX_SPECTATORS, Member, Room
 from gameserver.seats import SeatGrant, SeatRefused, SeatVerifier
 from gameserver.transports.port import Connection
 
@@ -93,10 +101,13 @@ class Gate:
         except NoRoom as error:
             visitor.connection.close(error.code, error.reason)
             return
+        spectator = hello.spectator or grant.seat == SPECTATOR_SEAT
         if grant.player in room.kicked:
             visitor.connection.close(CloseCode.KICKED, "kicked before")
+        elif spectator and room.spectators >= MAX_SPECTATORS:
+            visitor.connection.close(CloseCode.FULL, f"{MAX_SPECTATORS} spectators are here already")
         elif not visitor.gone:
-            visitor.take_seat(room, room.seat(grant, visitor.connection, spectator=hello.spectator))
+            visitor.take_seat(room, room.seat(grant, visitor.connection, spectator=spectator))
 
     def forget(self, visitor: "_Visitor") -> None:
         """Its connection is gone."""
@@ -133,13 +144,20 @@ class _Visitor:
             if not self.admitted:  # a repeated one is a client that has not seen Welcome yet
                 self._gate.admit(self, decoded)
         elif isinstance(decoded, Bye):
-            if self._room is not None and self._member is not None:
-                self._room.leave(self._member)
+            if self._room is not None and self._seated is not None:
+                self._room.leave(self._seated)
             self.connection.close(CloseCode.NORMAL, "bye")
         elif self._room is not None and self._member is not None:
-            self._room.handle(self._member, decoded)
+            if self._seated is not None:
+                self._room.handle(self._seated, decoded)
         elif not self.admitted:
             self.connection.close(CloseCode.UNAUTHORIZED, "Hello comes first")
+
+    @property
+    def _seated(self) -> Member | None:
+        """Its member while it is this one's connection: what a superseded one still sends is nobody's."""
+        mine = self._member is not None and self._member.connection is self.connection
+        return self._member if mine else None
 
     def lost(self) -> None:
         """The connection is gone."""

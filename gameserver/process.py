@@ -2,14 +2,16 @@
 One game server process: rooms, transports, the Agones agent, checkpoints and drain, wired together.
 
 The composition root of `python -m gameserver`. Its life: check that the sidecar is its own, listen, Ready; open a room when a session's first
-seat token comes; on SIGTERM take no new sessions, let matches finish within the drain timeout, checkpoint what is left, and end.
+seat token comes, or when a session that was played elsewhere is given to it; stop the rooms that the store says are another server's; on SIGTERM
+take no new sessions, hand the matches over or let them finish within the drain timeout, checkpoint what is left, and end.
 """
 
 import asyncio
+import functools
 import gc
 import importlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
@@ -21,8 +23,9 @@ from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.schema import Fields, Schema
 from gameserver.room import Room
 from gameserver.seats import SeatGrant, SeatVerifier
+from gameserver.sessions import metrics
 from gameserver.sessions.client import connect
-from gameserver.sessions.model import Seat, Session, SessionId, SessionState
+from gameserver.sessions.model import Orders, Seat, ServerMode, Session, SessionId, SessionState
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
 from gameserver.settings import Settings, SettingsError
@@ -35,6 +38,8 @@ BEAT_PERIOD_S = 1.0
 BEAT_TTL_S = 3.0
 RECYCLE_LABEL = "warmfleet.dev/recycle"
 """Set to `ready` by whoever wants this server back among the Ready ones."""
+LAST_WORD_S = 2.0
+"""How long a server that goes waits for the store, and for its rooms to close."""
 _STORE_PATIENCE_S = 4.0
 """How long a first Hello waits for a store that is away; below the client's own patience."""
 
@@ -70,7 +75,10 @@ class GameServerProcess:
         self._rooms: dict[SessionId, Room] = {}
         self._opening: dict[SessionId, asyncio.Task[Room]] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._mode = ServerMode.SERVE
+        self._news = asyncio.Event()
+        self._hearing: asyncio.Task[None] | None = None
+        self._handing: dict[SessionId, asyncio.Task[None]] = {}
 
     @property
     def idle(self) -> bool:
@@ -81,23 +89,32 @@ class GameServerProcess:
         """Find the room of a session, or open it: a `gate.FindRoom`. Raises NoRoom."""
         room = self._rooms.get(grant.session)
         if room is not None:
-            if room.record.epoch != grant.epoch:
+            if room.record.epoch != grant.epoch or room.handed_over:
                 raise NoRoom(CloseCode.FENCED, "the session has moved")
             return room
-        # Two players come at once: one opening, both wait for it.
-        opening = self._opening.get(grant.session)
-        if opening is None:
-            opening = asyncio.create_task(self._open(grant), name=f"open-{grant.session}")
-            self._opening[grant.session] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(grant.session, None))
-        return await asyncio.shield(opening)
+        seat = Seat(index=grant.seat, player=grant.player, team=grant.team)
+        return await asyncio.shield(self._begin(grant.session, grant.epoch, seats=(seat,)))
 
-    async def _open(self, grant: SeatGrant) -> Room:
-        if self._draining:
+    def _begin(self, session: SessionId, epoch: int, *, seats: tuple[Seat, ...] = ()) -> asyncio.Task[Room]:
+        """Two players come at once: one opening, both wait for it."""
+        opening = self._opening.get(session)
+        if opening is None:
+            opening = asyncio.create_task(self._open(session, epoch, seats), name=f"open-{session}")
+            self._opening[session] = opening
+            opening.add_done_callback(lambda done: self._opened(session, done))
+        return opening
+
+    def _opened(self, session: SessionId, opening: asyncio.Task[Room]) -> None:
+        del self._opening[session]
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            log.warning("room_not_opened", session=session, error=str(error))
+
+    async def _open(self, session_id: SessionId, epoch: int, seats: tuple[Seat, ...]) -> Room:
+        if self._mode is not ServerMode.SERVE:
             raise NoRoom(CloseCode.GOING_AWAY, "this server drains")
         if len(self._rooms) >= self._settings.rooms:
             raise NoRoom(CloseCode.FULL, f"all {self._settings.rooms} rooms are taken")
-        session, state = await self._fetch(grant)
+        session, state = await self._fetch(session_id, epoch, seats)
         try:
             room = Room(
                 session,
@@ -106,11 +123,14 @@ class GameServerProcess:
                 tick_rate_hz=self._settings.tick_rate_hz,
                 store=self._store,
                 checkpoint_interval_s=self._settings.checkpoint_interval_s,
+                stalled=self.confirm if self._store is not None else None,
             )
             if state is not None:
                 room.restore(state)
+                metrics.ROOMS_RESTORED.inc()
         except Exception as error:
-            log.exception("game_raised", session=grant.session)
+            log.exception("game_raised", session=session_id)
+            await self._give_up(session)
             raise NoRoom(CloseCode.GAME_ERROR, "the game failed to start") from error
         self._rooms[session.id] = room
         task = asyncio.create_task(self._run(room), name=f"room-{session.id}")
@@ -119,18 +139,24 @@ class GameServerProcess:
         log.info("room_opened", session=session.id, epoch=session.epoch, restored=state is not None)
         return room
 
-    async def _fetch(self, grant: SeatGrant) -> tuple[Session, bytes | None]:
+    async def _give_up(self, session: Session) -> None:
+        """End a session whose game cannot start: it would hold its room for ever, and fail on each server in turn."""
+        if self._store is not None:
+            try:
+                await self._store.end(session.id, epoch=session.epoch, results=b'{"error": "the game failed to start"}')
+            except (SessionGone, StoreUnavailable) as error:
+                log.warning("failed_session_stays", session=session.id, error=str(error))  # the next opening ends it
+
+    async def _fetch(self, session: SessionId, epoch: int, seats: tuple[Seat, ...]) -> tuple[Session, bytes | None]:
         """The session's record and checkpoint; without a store, what the token says."""
+        server = self._settings.server
         if self._store is None:
-            seat = Seat(index=grant.seat, player=grant.player, team=grant.team)
-            bare = Session(
-                id=grant.session, server=grant.server, room=0, epoch=grant.epoch, state=SessionState.LIVE, seats=(seat,)
-            )
+            bare = Session(id=session, server=server, room=0, epoch=epoch, state=SessionState.LIVE, seats=seats)
             return bare, None
         give_up_s = time.monotonic() + _STORE_PATIENCE_S
         while True:
             try:
-                return await self._store.open(grant.session, server=grant.server, epoch=grant.epoch)
+                return await self._store.open(session, server=server, epoch=epoch)
             except SessionGone as error:
                 raise NoRoom(CloseCode.FENCED, "the session is not here") from error
             except StoreUnavailable as error:
@@ -145,30 +171,124 @@ class GameServerProcess:
             del self._rooms[room.session]
             log.info("room_closed", session=room.session, tick=room.tick)
 
+    # What the store says of the rooms.
+
+    def news(self) -> None:
+        """There is something new to hear: do not wait for the next heartbeat."""
+        self._news.set()
+
+    async def beat(self) -> None:
+        """Say to the store that this server lives, and do as it says, until cancelled."""
+        while True:
+            self._news.clear()
+            try:
+                await self._hear()
+            except StoreUnavailable as error:
+                metrics.HEARTBEATS.labels("store_away").inc()
+                log.warning("heartbeat_failed", error=str(error))
+            try:
+                async with asyncio.timeout(BEAT_PERIOD_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def listen(self) -> None:
+        """Hear of news, until cancelled."""
+        assert self._store is not None
+        await self._store.listen(self._settings.server, self.news)
+
+    async def confirm(self) -> None:
+        """After a standstill: return once the store has said which rooms are still ours; all rooms ask at once, one asks for them."""
+        if self._hearing is None:
+            metrics.STALLS.inc()
+            log.warning("stood_still", rooms=len(self._rooms))
+            self._hearing = asyncio.create_task(self._hear_at_last(), name="confirm")
+            self._hearing.add_done_callback(self._heard)
+        await asyncio.shield(self._hearing)
+
+    def _heard(self, hearing: asyncio.Task[None]) -> None:
+        self._hearing = None
+
+    async def _hear_at_last(self) -> None:
+        while True:
+            try:
+                await self._hear()
+                return
+            except StoreUnavailable as error:
+                log.warning("rooms_wait_for_the_store", error=str(error))
+                await asyncio.sleep(0.1)
+
+    async def _hear(self) -> None:
+        assert self._store is not None
+        rooms = {session: room.record.epoch for session, room in self._rooms.items() if not room.handed_over}
+        orders = await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S, mode=self._mode, rooms=rooms)
+        metrics.HEARTBEATS.labels("heard").inc()
+        self._obey(orders, rooms)
+
+    def _obey(self, orders: Orders, asked: Mapping[SessionId, int]) -> None:
+        for session in orders.fenced:
+            room = self._rooms.get(session)
+            if room is not None and room.record.epoch == asked[session] and not room.handed_over:
+                metrics.ROOMS_FENCED.inc()
+                room.stop(CloseCode.FENCED, "the session has moved")
+        for placed in orders.placed:
+            room = self._rooms.get(placed.session)
+            if room is None:
+                if self._mode is ServerMode.SERVE:
+                    self._begin(placed.session, placed.epoch)
+            elif placed.reserved and not room.handed_over and placed.session not in self._handing:
+                task = asyncio.create_task(self._hand_over(room), name=f"hand-over-{placed.session}")
+                self._handing[placed.session] = task
+                task.add_done_callback(functools.partial(self._handed, placed.session))
+
+    # The end.
+
+    async def _hand_over(self, room: Room) -> None:
+        begun_s = time.monotonic()
+        while True:
+            try:
+                done = await room.hand_over()
+                break
+            except StoreUnavailable as error:
+                log.warning("hand_over_waits", session=room.session, error=str(error))
+                await asyncio.sleep(0.1)
+            except SessionGone as error:
+                room.stop(CloseCode.FENCED, str(error))
+                return
+        metrics.HANDED_OVER.labels("done" if done else "not_possible").inc()
+        took_ms = round((time.monotonic() - begun_s) * 1000, 1)
+        log.info("handed_over" if done else "not_handed_over", session=room.session, tick=room.tick, took_ms=took_ms)
+
+    def _handed(self, session: SessionId, task: asyncio.Task[None]) -> None:
+        self._handing.pop(session, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("hand_over_failed", session=session, exc_info=error)
+
     async def drain(self, timeout_s: float) -> None:
-        """Take no new sessions, wait for the running ones, checkpoint those that are left and say that the server goes."""
-        self._draining = True
+        """Take no new sessions; hand the running ones over or wait for them; checkpoint those that are left and say that the server goes."""
+        self._mode = ServerMode.MIGRATE if self._settings.on_drain == "migrate" else ServerMode.FINISH
+        self.news()
         if self._running:
-            log.info("draining", rooms=len(self._rooms), timeout_s=timeout_s)
+            log.info("draining", rooms=len(self._rooms), timeout_s=timeout_s, mode=self._mode.value)
             await asyncio.wait(self._running, timeout=timeout_s)
         for room in tuple(self._rooms.values()):
             try:
-                await room.checkpoint()
-            except (SessionGone, StoreUnavailable) as error:
+                async with asyncio.timeout(LAST_WORD_S):
+                    await room.checkpoint()
+            except (SessionGone, StoreUnavailable, TimeoutError) as error:
                 log.warning("last_checkpoint_failed", session=room.session, error=str(error))
             room.stop(CloseCode.GOING_AWAY, "the server goes")
         if self._running:
-            await asyncio.wait(self._running, timeout=2.0)
+            await asyncio.wait(self._running, timeout=LAST_WORD_S)
 
-    async def beat(self) -> None:
-        """Say to the store that this server lives, until cancelled."""
-        assert self._store is not None
-        while True:
+    async def say_goodbye(self) -> None:
+        """The sessions that are left here want new servers: do not let them wait for this one's silence."""
+        if self._store is not None:
             try:
-                await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S)
-            except StoreUnavailable as error:
-                log.warning("heartbeat_failed", error=str(error))
-            await asyncio.sleep(BEAT_PERIOD_S)
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._store.goodbye(self._settings.server)
+            except (StoreUnavailable, TimeoutError) as error:
+                log.info("goodbye_not_said", error=str(error))
 
     async def recycle(self, sdk: AgonesSDK) -> None:
         """Go back to Ready when asked to by the recycle label and no match is here, until cancelled."""
@@ -222,12 +342,13 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
                 "gate": gate.watch,
             }
             if store is not None:
-                services["beat"] = process.beat
+                services |= {"beat": process.beat, "listen": process.listen}
             running = [tasks.create_task(_service(run), name=name) for name, run in services.items()]
             await stop.wait()
             await _drain(process, settings.drain_timeout_s, hurry)
             for service in running:
                 service.cancel()
+        await process.say_goodbye()
         await _say_shutdown(sdk)
 
 

@@ -34,6 +34,7 @@ from gameserver.protocol.messages import (
 from gameserver.protocol.snapshot import SnapshotHistory, World
 from gameserver.rewind import MAX_AGE_S, Seen, seen_at
 from gameserver.seats import SeatGrant
+from gameserver.sessions.checkpoints import Checkpoints, unpack
 from gameserver.sessions.model import PlayerId, Session
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
 from gameserver.tick import TickClock
@@ -47,6 +48,13 @@ INPUTS_PER_TICK = 4
 """More wait for the next tick: nobody acts faster by sending faster."""
 EVENTS_UNACKNOWLEDGED = 256
 """Events kept for repetition over an unreliable connection; the oldest are given up."""
+STALL_S = 1.0
+"""A tick so late means that this process stood still: others may have given the match to another server meanwhile."""
+FAREWELL_S = 5.0
+"""How long a room whose match goes on elsewhere is shown to clients that have not left it yet."""
+MAX_SPECTATORS = 64
+_RESULTS_TOLD_BYTES = 32 * 1024
+"""Larger results are stored, and not told."""
 _STORE_RETRY_S = 0.5
 
 
@@ -79,8 +87,10 @@ class Room:
         tick_rate_hz: int,
         store: SessionStore | None,
         checkpoint_interval_s: float = 0.0,
+        stalled: Callable[[], Awaitable[None]] | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`stalled`: waited for after the process stood still, before anything of this room is shown: it may have to stop."""
         self.record = session
         self.session = session.id
         self.seats = seats
@@ -95,13 +105,22 @@ class Room:
         self._tick = session.checkpoint_tick
         self._store = store
         self._now = now
-        self._checkpoint_every = round(checkpoint_interval_s * tick_rate_hz)
-        self._saving: asyncio.Task[None] | None = None
+        self._stalled = stalled
+        self._farewell_s = float("inf")
+        """When a room that was handed over is closed, whoever is still there."""
         self._results: bytes | None = None
         self._stopped: tuple[CloseCode, str] | None = None
         self._empty_since_s = now()
         self._clock = TickClock(tick_rate_hz, now())
         self._game = game(self)
+        self._checkpoints = Checkpoints(
+            store,
+            session,
+            every_ticks=round(checkpoint_interval_s * tick_rate_hz),
+            save=self._game.save,
+            kicked=self.kicked,
+            gone=lambda reason: self.stop(CloseCode.FENCED, reason),
+        )
 
     # What the game is lent (RoomContext).
 
@@ -131,14 +150,16 @@ class Room:
 
     def end(self, **results: Any) -> None:
         """End the match after this step."""
-        if self._results is None:
+        if self._results is None and not self.handed_over:
             self._results = json.dumps(results, allow_nan=False).encode()
 
     # What the process asks.
 
     def restore(self, state: bytes) -> None:
-        """Take up a checkpoint, before the first tick. Raises whatever the game raises."""
-        self._game.restore(state)
+        """Take up a checkpoint, before the first tick. Raises DamagedCheckpoint, and whatever the game raises."""
+        checkpoint = unpack(state)
+        self.kicked.update(checkpoint.kicked)
+        self._game.restore(checkpoint.state)
 
     def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool = False) -> Member:
         """Welcome a player (again): an older connection of the same player is superseded, its seat kept."""
@@ -186,6 +207,8 @@ class Room:
         """A player said Bye: it does not come back by itself."""
         member.lost_at_s = float("-inf")
         member.connection = None
+        if member.player is None:
+            self._spectators.remove(member)
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """End the room from outside (drain, fence), without results."""
@@ -197,30 +220,61 @@ class Room:
             if member.connection is not None:
                 member.connection.send(encode(Migrate(data=data)))
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the match goes on elsewhere: this room only shows it on until its clients have left."""
+        return self._checkpoints.handed_over
+
+    @property
+    def spectators(self) -> int:
+        """How many watch."""
+        return len(self._spectators)
+
+    @property
+    def connected(self) -> int:
+        """How many players are connected."""
+        return sum(member.connection is not None for member in self.members.values())
+
     async def checkpoint(self) -> None:
-        """Save now, and wait until it is stored. Raises SessionGone, StoreUnavailable, and whatever the game raises."""
-        if self._store is not None and self._tick:
-            await self._store.checkpoint(
-                self.session, epoch=self.record.epoch, tick=self._tick, state=self._game.save()
-            )
+        """Save now, and wait until it is stored. Raises SessionGone, StoreUnavailable."""
+        await self._checkpoints.write(self._tick)
+
+    async def hand_over(self) -> bool:
+        """
+        Give the session, as it is now, to the room that is reserved for it, and send the clients after it.
+
+        Returns: False when that cannot be: the match goes on here. Raises SessionGone, StoreUnavailable.
+        """
+        moved = await self._checkpoints.hand_over(self._tick)
+        if moved is None:
+            return False
+        self._farewell_s = self._now() + FAREWELL_S
+        self.migrate({"session": self.session, "reason": "the server goes", "epoch": moved.epoch})
+        return True
 
     async def run(self) -> None:
         """Tick until the match is over; returns when the session store knows of its end."""
         try:
             while not self._over():
                 await asyncio.sleep(self._clock.wait_s(self._now()))
-                self._clock.ticked(self._now())
+                if self._clock.ticked(self._now()) > STALL_S and self._stalled is not None:
+                    await self._stalled()
+                    self._clock.due_s = self._now()
+                    continue
                 self._tick += 1
                 self._step()
-                self._save_in_turn()
+                self._checkpoints.in_turn(self._tick)
         except Exception:
             log.exception("game_raised", session=self.session, tick=self._tick)
             self._stopped = (CloseCode.GAME_ERROR, "the game failed")
             self._results = json.dumps({"error": "the game failed"}).encode()
         finally:
-            if self._saving is not None:
-                self._saving.cancel()
+            self._checkpoints.close()
             code, reason = self._stopped or (CloseCode.NORMAL, "the match is over")
+            if self.handed_over:
+                code, reason, self._results = CloseCode.GOING_AWAY, "the match goes on elsewhere", None
+            if self._results is not None and len(self._results) <= _RESULTS_TOLD_BYTES:
+                self.event("results", results=json.loads(self._results))
             for member in self._audience(None):
                 self._drop(member, code, reason)
         if self._results is not None and self._store is not None:
@@ -229,7 +283,12 @@ class Room:
     # One tick.
 
     def _over(self) -> bool:
+        if self.handed_over and (not self._watched() or self._now() > self._farewell_s):
+            return True
         return self._results is not None or self._stopped is not None
+
+    def _watched(self) -> bool:
+        return any(member.connection is not None for member in self._audience(None))
 
     def _step(self) -> None:
         now = self._now()
@@ -276,20 +335,6 @@ class Room:
         member.connection.send(message)
         if not member.connection.reliable:
             member.events.append((member.event_seq, message))
-
-    def _save_in_turn(self) -> None:
-        due = self._store is not None and self._checkpoint_every and self._tick % self._checkpoint_every == 0
-        if due and (self._saving is None or self._saving.done()):
-            self._saving = asyncio.create_task(self._save(self._game.save(), self._tick), name=f"save-{self.session}")
-
-    async def _save(self, state: bytes, tick: int) -> None:
-        assert self._store is not None
-        try:
-            await self._store.checkpoint(self.session, epoch=self.record.epoch, tick=tick, state=state)
-        except SessionGone as error:
-            self.stop(CloseCode.FENCED, str(error))
-        except StoreUnavailable as error:
-            log.warning("checkpoint_failed", session=self.session, error=str(error))  # the next one will do
 
     async def _end(self, store: SessionStore, results: bytes) -> None:
         """Write the results, however long the store is away: they are all that is left of the match."""

@@ -37,6 +37,8 @@ class Settings:
     """Marks what the udp transport sends, 0 to 63."""
     bind_host: str = "127.0.0.1"
     drain_timeout_s: float = 30.0
+    on_drain: str = "finish"
+    """`finish`: matches are played to their end within the drain timeout. `migrate`: they are handed over live."""
     checkpoint_interval_s: float = 1.0
     allowed_origins: tuple[str, ...] = ()
     listen_ports: Mapping[str, int]
@@ -63,6 +65,7 @@ class Settings:
             dscp=_dscp(env.get("WARMFLEET_DSCP", "DF")) if "udp" in transports else 0,
             bind_host=env.get("WARMFLEET_BIND_HOST", "127.0.0.1"),
             drain_timeout_s=read.number("WARMFLEET_DRAIN_TIMEOUT_S", 30.0),
+            on_drain=read.choice("WARMFLEET_ON_DRAIN", ("finish", "migrate")),
             checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),
             allowed_origins=read.list("WARMFLEET_ALLOWED_ORIGINS"),
             listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
@@ -106,6 +109,13 @@ class _Reader:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise SettingsError(f"{name}={text}: an integer from {low} to {high} is wanted")
         return int(text)
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str:
+        """One of `known`; the first when it is not set."""
+        text = self._env.get(name, "") or known[0]
+        if text not in known:
+            raise SettingsError(f"{name}={text}: {' or '.join(known)} is wanted")
+        return text
 
     def number(self, name: str, default: float) -> float:
         text = self._env.get(name, "") or str(default)

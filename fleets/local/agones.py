@@ -32,6 +32,8 @@ from gameserver.sessions.model import FleetName, ServerName
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.25
+AFTER_DRAIN_S = 5.0
+"""From the end of its drain to SIGKILL: what a server needs to close, as in a cluster."""
 _LOGS_KEPT = 20
 """Logs of ended servers kept per fleet."""
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -73,8 +75,14 @@ class _Server:
     rest: Gateway | None = None
     started_s: float = 0.0
     leaving: bool = False
+    ended: bool = False
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while endpoints and process come up, so that an end in that moment misses none of them."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is told to go, and its process still runs."""
+        return self.record.state is ServerState.SHUTDOWN and self.process is not None and not self.ended
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -147,8 +155,9 @@ class LocalAgones:
         return record.snapshot()
 
     async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
-        """List every live server."""
-        return tuple(s.record.snapshot() for s in self._fleets[fleet].servers.values() if s.record.state not in OVER)
+        """List every live server; one that is told to go is there, in Shutdown, until its process has ended."""
+        servers = self._fleets[fleet].servers.values()
+        return tuple(s.record.snapshot() for s in servers if s.record.state not in OVER or s.draining)
 
     async def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
         """Yield every live server, then each as it changes; one that is gone comes once more with state Shutdown."""
@@ -280,6 +289,7 @@ class LocalAgones:
         assert server.process is not None
         record.happen(ServerEvent.SPAWNED, self._now())
         code = await server.process.wait()
+        server.ended = True
         if not server.leaving:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             self._failed(fleet, server, f"ended by itself {how} after {self._now() - server.started_s:.1f} s")
@@ -323,7 +333,10 @@ class LocalAgones:
         record = server.record
         async with server.starting:
             if server.process is not None:
-                await server.process.end(grace_s=min(grace_s, fleet.spec.drain_timeout_s))
+                await server.process.end(
+                    grace_s=min(grace_s, fleet.spec.drain_timeout_s + AFTER_DRAIN_S),
+                    hurry=grace_s < fleet.spec.drain_timeout_s,
+                )
             if server.rest is not None:
                 await server.rest.stop()
             if server.sdk is not None:

@@ -49,14 +49,21 @@ class ServerProcess:
         """Wait for the end; returns the exit code, negative for a signal."""
         return await self._process.wait()
 
-    async def end(self, *, grace_s: float) -> None:
-        """Ask it to end, wait up to `grace_s`, then kill whatever its group still has."""
-        self._signal(signal.SIGTERM)
+    async def end(self, *, grace_s: float, hurry: bool = False) -> None:
+        """
+        Ask it to end, wait up to `grace_s`, then kill whatever its group still has.
+
+        With `hurry` it is asked a second time after half of that: a server that waits for its matches to finish waits no longer then.
+        """
         try:
-            async with asyncio.timeout(grace_s):
-                await self._process.wait()
-        except TimeoutError:
-            pass
+            for part_s in (grace_s / 2, grace_s / 2) if hurry else (grace_s,):
+                self._signal(signal.SIGTERM)
+                try:
+                    async with asyncio.timeout(part_s):
+                        await self._process.wait()
+                        break
+                except TimeoutError:
+                    pass
         finally:
             self._signal(signal.SIGKILL)
         await self._process.wait()

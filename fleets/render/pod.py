@@ -244,6 +244,7 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
             "WARMFLEET_TRANSPORTS": ",".join(server.transports),
             "WARMFLEET_BIND_HOST": "0.0.0.0",  # noqa: S104 (clients come from outside the pod)
             "WARMFLEET_DRAIN_TIMEOUT_S": f"{fleet.spec.disruption.drain_timeout:g}",
+            "WARMFLEET_ON_DRAIN": fleet.spec.disruption.on_drain,
             "WARMFLEET_CHECKPOINT_INTERVAL_S": f"{server.checkpoint_interval:g}",
         }
         if platform.allowed_origins:

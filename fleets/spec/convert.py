@@ -32,6 +32,7 @@ def to_policy(fleet: FleetSpec) -> FleetPolicy:
         recycle=server.recycle == "ready",
         seats=server.seats,
         region=fleet.metadata.labels.get("region", ""),
+        migrate=fleet.spec.disruption.on_drain == "migrate",
         managed=server.game is not None,
     )
 

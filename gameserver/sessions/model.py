@@ -59,11 +59,43 @@ class Session:
     """What the match is about (queue, map, mode): handed to the game."""
     free_seats: int = 0
     """How many more players may be seated while it runs."""
+    results: str = ""
+    """What the game ended the match with, as JSON; empty until then."""
 
     @property
     def fleet(self) -> FleetName:
         """The fleet that the session belongs to, from its id."""
         return fleet_of(self.id)
+
+
+class ServerMode(StrEnum):
+    """What a server means to do with its sessions; it says so with every heartbeat."""
+
+    SERVE = "serve"
+    FINISH = "finish"
+    """It goes: no new sessions, those it has are played to their end."""
+    MIGRATE = "migrate"
+    """It goes: its sessions want rooms elsewhere, to be handed over live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A session that the store has on a server, begun there or not."""
+
+    session: SessionId
+    epoch: int
+    reserved: bool
+    """A room elsewhere is kept for it: it can be handed over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What the store answers to a heartbeat."""
+
+    fenced: frozenset[SessionId]
+    """Rooms to stop at once: their sessions are over, or another server's."""
+    placed: tuple[Placement, ...]
+    """Sessions to have open: those that have been played before; a new one is opened by its first player."""
 
 
 def session_id(fleet: FleetName, match: MatchId) -> SessionId:

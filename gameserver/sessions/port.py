@@ -1,8 +1,9 @@
 """What a game server needs from the session store. The adapter is `valkey.py`; every write carries the epoch that fences it."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Protocol
 
-from gameserver.sessions.model import ServerName, Session, SessionId
+from gameserver.sessions.model import Orders, ServerMode, ServerName, Session, SessionId
 
 
 class SessionGone(Exception):
@@ -24,11 +25,34 @@ class SessionStore(Protocol):
         Raises: SessionGone, StoreUnavailable.
         """
 
-    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes) -> None:
-        """Keep `state` as the newest checkpoint; an older tick than the stored one changes nothing. Raises as `open`."""
+    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes | None) -> None:
+        """
+        Keep `state` as the newest checkpoint; None when it is the same as before, at a newer tick.
+
+        An older tick than the stored one changes nothing. Raises as `open`.
+        """
+
+    async def hand_over(self, session: Session, *, tick: int, state: bytes) -> Session | None:
+        """
+        Keep the last checkpoint and give the session to the room that the allocator has reserved for it, in one step; epoch + 1.
+
+        Returns: the session where it goes on, the same when asked again; None when no room is reserved. Raises as `open`.
+        """
 
     async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
         """Mark the session ended, with the game's results (JSON), so that its room is freed; idempotent. Raises as `open`."""
 
-    async def beat(self, server: ServerName, *, ttl_s: float) -> None:
-        """Say that the server is alive; the word expires after `ttl_s`. Raises StoreUnavailable."""
+    async def beat(
+        self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]
+    ) -> Orders:
+        """
+        Say that the server is alive, what it means to do, and which rooms it has at which epochs; hear what to do about them.
+
+        The word expires after `ttl_s`. Raises StoreUnavailable.
+        """
+
+    async def goodbye(self, server: ServerName) -> None:
+        """Say that the server has no sessions any more and goes. Raises StoreUnavailable."""
+
+    async def listen(self, server: ServerName, heard: Callable[[], None]) -> NoReturn:
+        """Call `heard` whenever a heartbeat would bring something new, and after each outage, until cancelled."""

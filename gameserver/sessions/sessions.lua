@@ -12,22 +12,49 @@ end
 local function session_open(keys, args)
   local held = redis.call('HMGET', keys[1], 'server', 'epoch', 'state')
   if held[1] ~= args[1] or held[2] ~= args[2] or held[3] == 'ended' then return 'GONE' end
-  if held[3] == 'pending' then
+  if held[3] ~= 'live' then
     redis.call('HSET', keys[1], 'state', 'live', 'changed_ms', now_ms())
   end
   return {redis.call('HGETALL', keys[1]), redis.call('GET', keys[2])}
 end
 
--- KEYS: session, checkpoint. ARGV: epoch, tick, state, time to live in s. Returns 'GONE' or 'OK'; an older tick changes nothing.
+-- KEYS: session, checkpoint. ARGV: epoch, tick, time to live in s, state (none: the stored one is that of this tick too). Returns 'GONE' or 'OK'; an
+-- older tick changes nothing.
 local function session_checkpoint(keys, args)
   local held = redis.call('HMGET', keys[1], 'epoch', 'state', 'checkpoint_tick')
   if held[1] ~= args[1] or held[2] == 'ended' then return 'GONE' end
   if tonumber(args[2]) > tonumber(held[3] or 0) then
-    redis.call('SET', keys[2], args[3], 'EX', args[4])
+    if args[4] then redis.call('SET', keys[2], args[4], 'EX', args[3]) else redis.call('EXPIRE', keys[2], args[3]) end
     redis.call('HSET', keys[1], 'checkpoint_tick', args[2])
-    redis.call('EXPIRE', keys[1], args[4])
+    redis.call('EXPIRE', keys[1], args[3])
   end
   return 'OK'
+end
+
+-- KEYS: session, checkpoint, the fleet's prefix. ARGV: session id, server, epoch, tick, state, time to live in s. Keeps the last checkpoint and gives
+-- the session to the room that is reserved for it: epoch + 1, the room that it leaves is free. Returns the record as a flat list, 'NONE' when no
+-- room is reserved, 'GONE'. Asked again after a lost reply: the record again. One step, since between the checkpoint and the move a tick could
+-- be played that no one keeps.
+local function session_hand_over(keys, args)
+  local record, p = keys[1], keys[3]
+  local held = redis.call('HMGET', record, 'server', 'epoch', 'state', 'room', 'next_server', 'next_room', 'next_host', 'next_ports', 'came_from')
+  if held[3] == 'ended' then return 'GONE' end
+  if held[9] == args[2] and held[2] == tostring(args[3] + 1) then return redis.call('HGETALL', record) end
+  if held[1] ~= args[2] or held[2] ~= args[3] then return 'GONE' end
+  if not held[5] then return 'NONE' end
+  local old = p .. 'server:' .. args[2]
+  if redis.call('HGET', old, 'room:' .. held[4]) == args[1] then
+    redis.call('HDEL', old, 'room:' .. held[4])
+    redis.call('RPUSH', p .. 'rooms:' .. args[2], held[4])
+  end
+  redis.call('SET', keys[2], args[5], 'EX', args[6])
+  redis.call('HSET', record, 'server', held[5], 'room', held[6], 'host', held[7], 'ports', held[8], 'epoch', args[3] + 1,
+    'state', 'live', 'checkpoint_tick', args[4], 'came_from', args[2], 'changed_ms', now_ms())
+  redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
+  redis.call('EXPIRE', record, args[6])
+  redis.call('PUBLISH', p .. 'inbox:' .. held[5], args[1])
+  redis.call('PUBLISH', p .. 'wake', args[1])
+  return redis.call('HGETALL', record)
 end
 
 -- KEYS: session, checkpoint, ended set. ARGV: epoch, session id, results (JSON), time to live in s, wake channel. Returns 'GONE' or 'OK'.
@@ -45,6 +72,40 @@ local function session_end(keys, args)
   return 'OK'
 end
 
+-- KEYS: beat, server, then the session of each open room. ARGV: server, mode, time to live in ms, the fleet's prefix, then each open room's epoch.
+-- Returns {open rooms that are no longer this server's (from 0), sessions it should have as [id, epoch, next server or '']…}. One step, so that what
+-- it hears is of one moment.
+local function session_beat(keys, args)
+  local p = args[4]
+  local before = redis.call('SET', keys[1], args[2], 'PX', args[3], 'GET')
+  if args[2] ~= 'serve' and before ~= args[2] then redis.call('PUBLISH', p .. 'wake', '') end
+  local fenced, placed = {}, {}
+  for i = 3, #keys do
+    local held = redis.call('HMGET', keys[i], 'server', 'epoch', 'state')
+    if held[1] ~= args[1] or held[2] ~= args[i + 2] or held[3] == 'ended' then fenced[#fenced + 1] = i - 3 end
+  end
+  local fields = redis.call('HGETALL', keys[2])
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 5) == 'room:' then
+      local held = redis.call('HMGET', p .. 'session:' .. fields[i + 1], 'server', 'epoch', 'state', 'next_server')
+      if held[1] == args[1] and (held[3] == 'live' or held[3] == 'draining') then
+        placed[#placed + 1] = {fields[i + 1], held[2], held[4] or ''}
+      end
+    end
+  end
+  return {fenced, placed}
+end
+
+-- KEYS: beat. ARGV: wake channel. The server is no more.
+local function session_goodbye(keys, args)
+  redis.call('DEL', keys[1])
+  redis.call('PUBLISH', args[1], '')
+  return 'OK'
+end
+
+redis.register_function('session_beat', session_beat)
+redis.register_function('session_goodbye', session_goodbye)
+redis.register_function('session_hand_over', session_hand_over)
 redis.register_function('session_open', session_open)
 redis.register_function('session_checkpoint', session_checkpoint)
 redis.register_function('session_end', session_end)

@@ -3,27 +3,41 @@ Sessions in Valkey, as a game server sees them.
 
 | key | type | written by | expires |
 |---|---|---|---|
-| `wf:{<fleet>}:session:<id>` | hash (fields below) | allocator: claim, move; here: open, checkpoint, end | 24 h after the last write; 1 h after the end |
-| `wf:{<fleet>}:checkpoint:<id>` | string: `Game.save()` | checkpoint | with its session |
+| `wf:{<fleet>}:session:<id>` | hash (fields below) | allocator: claim, move, reserve; here: the rest | 24 h after the last write; 1 h after the end |
+| `wf:{<fleet>}:checkpoint:<id>` | string: `checkpoints.pack` | checkpoint, hand_over | with its session |
 | `wf:{<fleet>}:ended` | set of session ids whose rooms are to be freed | end; removed by the allocator's release | never: reaped by the keeper |
-| `wf:{<fleet>}:beat:<server>` | string | beat | after its time to live |
-| `wf:{<fleet>}:wake` | channel | end | |
+| `wf:{<fleet>}:beat:<server>` | string: its mode | beat; removed by goodbye, and with its server | after its time to live |
+| `wf:{<fleet>}:wake` | channel | end, hand_over, goodbye, a beat with a new mode | |
+| `wf:{<fleet>}:inbox:<server>` | channel | move, reserve, hand_over: a beat of that server will bring something new | |
+| `wf:{<fleet>}:server:<server>`, `rooms:<server>` | the allocator's (allocator/shelf.py); a hand-over gives the room that it leaves back | | |
 
 A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms created_ms
-changed_ms results. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
+changed_ms results came_from (the server that handed it over), and next_server next_room next_host next_ports while a room is
+reserved for it elsewhere. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
+from typing import NoReturn
 
-from redis.exceptions import RedisError
-
-from gameserver.sessions.client import StoreClient
+from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, PlayerId, Seat, ServerName, Session, SessionId, SessionState, fleet_of
-from gameserver.sessions.port import SessionGone, StoreUnavailable
+from gameserver.sessions.model import (
+    FleetName,
+    Orders,
+    Placement,
+    PlayerId,
+    Seat,
+    ServerMode,
+    ServerName,
+    Session,
+    SessionId,
+    SessionState,
+    fleet_of,
+)
+from gameserver.sessions.port import SessionGone
 
 SESSION_TTL_S = 24 * 3600
 ENDED_TTL_S = 3600
@@ -50,6 +64,11 @@ def beat_key(fleet: FleetName, server: ServerName) -> str:
     return f"wf:{{{fleet}}}:beat:{server}"
 
 
+def inbox_channel(fleet: FleetName, server: ServerName) -> str:
+    """Channel that tells a server to look at its sessions."""
+    return f"wf:{{{fleet}}}:inbox:{server}"
+
+
 def wake_channel(fleet: FleetName) -> str:
     """Channel that wakes the fleet's keeper and its waiting claims."""
     return f"wf:{{{fleet}}}:wake"
@@ -73,6 +92,7 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
         checkpoint_tick=int(record.get(b"checkpoint_tick", 0)),
         options=json.loads(record.get(b"options", b"{}")),
         free_seats=int(record.get(b"free_seats", 0)),
+        results=record.get(b"results", b"").decode(),
     )
 
 
@@ -97,11 +117,23 @@ class ValkeySessions:
         flat, state = reply
         return decode_session(session, dict(zip(flat[::2], flat[1::2], strict=True))), state
 
-    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes) -> None:
+    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes | None) -> None:
         """Keep a checkpoint; see `SessionStore.checkpoint`."""
         keys = [session_key(session), checkpoint_key(session)]
-        reply = await self._functions.call("session_checkpoint", keys, epoch, tick, state, SESSION_TTL_S)
+        arguments = (epoch, tick, SESSION_TTL_S) if state is None else (epoch, tick, SESSION_TTL_S, state)
+        reply = await self._functions.call("session_checkpoint", keys, *arguments)
         self._refuse_gone(reply, session, epoch)
+
+    async def hand_over(self, session: Session, *, tick: int, state: bytes) -> Session | None:
+        """Give a session to the room that is reserved for it; see `SessionStore.hand_over`."""
+        prefix = f"wf:{{{self._fleet}}}:"
+        keys = [session_key(session.id), checkpoint_key(session.id), prefix]
+        arguments = (session.id, session.server, session.epoch, tick, state, SESSION_TTL_S)
+        reply = await self._functions.call("session_hand_over", keys, *arguments)
+        if reply == b"NONE":
+            return None
+        self._refuse_gone(reply, session.id, session.epoch)
+        return decode_session(session.id, dict(zip(reply[::2], reply[1::2], strict=True)))
 
     async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
         """End a session; see `SessionStore.end`."""
@@ -110,12 +142,29 @@ class ValkeySessions:
         reply = await self._functions.call("session_end", keys, epoch, session, results, ENDED_TTL_S, channel)
         self._refuse_gone(reply, session, epoch)
 
-    async def beat(self, server: ServerName, *, ttl_s: float) -> None:
+    async def beat(
+        self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]
+    ) -> Orders:
         """Say that the server is alive; see `SessionStore.beat`."""
-        try:
-            await self._client.set(beat_key(self._fleet, server), "1", px=round(ttl_s * 1000))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"heartbeat: {error}") from error
+        prefix = f"wf:{{{self._fleet}}}:"
+        keys = [beat_key(self._fleet, server), f"{prefix}server:{server}", *map(session_key, rooms)]
+        arguments = (server, mode.value, round(ttl_s * 1000), prefix, *rooms.values())
+        fenced, placed = await self._functions.call("session_beat", keys, *arguments)
+        open_ = list(rooms)
+        return Orders(
+            fenced=frozenset(open_[index] for index in fenced),
+            placed=tuple(
+                Placement(session=SessionId(i.decode()), epoch=int(e), reserved=bool(next_)) for i, e, next_ in placed
+            ),
+        )
+
+    async def goodbye(self, server: ServerName) -> None:
+        """Say that the server goes; see `SessionStore.goodbye`."""
+        await self._functions.call("session_goodbye", [beat_key(self._fleet, server)], wake_channel(self._fleet))
+
+    async def listen(self, server: ServerName, heard: Callable[[], None]) -> NoReturn:
+        """Hear what is new for a server; see `SessionStore.listen`."""
+        await listen(self._client, [inbox_channel(self._fleet, server)], lambda _: heard(), subscribed=heard)
 
     @staticmethod
     def _refuse_gone(reply: bytes, session: SessionId, epoch: int) -> None:

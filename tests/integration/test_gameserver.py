@@ -21,6 +21,7 @@ from gameserver.client.session import Ended, Happened, Seated, WorldSeen
 from gameserver.client.websocket import GameClient
 from gameserver.protocol import messages as m
 from gameserver.seats import SeatGrant, SeatIssuer
+from gameserver.sessions.checkpoints import unpack
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, SessionId, session_id
 from gameserver.sessions.valkey import checkpoint_key, encode_seats, session_key
 
@@ -126,7 +127,7 @@ async def test_the_end_of_a_match_is_told_and_stored(stage: Stage) -> None:
         async for event in ann.events():
             seen.append(event)
     assert isinstance(seen[0], Seated)
-    assert [e.data["name"] for e in seen if isinstance(e, Happened)] == ["joined", "over"]
+    assert [e.data["name"] for e in seen if isinstance(e, Happened)] == ["joined", "over", "results"]
     assert seen[-1] == Ended(code=m.CloseCode.NORMAL, reason="the match is over")
     async with asyncio.timeout(5):
         while await stage.state(session) != "ended":
@@ -215,7 +216,8 @@ async def test_a_drain_checkpoints_and_says_where_to_ask(stage: Stage) -> None:
         os.kill(stage.agones.status()[0].servers[0].pid, signal.SIGTERM)
         assert (await ending(ann)).code == m.CloseCode.GOING_AWAY
     assert await stage.state(session) == "live"
-    assert json.loads(await stage.valkey.get(checkpoint_key(session)))["known"] == [0]
+    state = unpack(await stage.valkey.get(checkpoint_key(session))).state
+    assert json.loads(state)["known"] == [0]
     assert not stage.agones.status()[0].reason
 
 

@@ -29,7 +29,7 @@ from allocator.planner import (
 )
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
 from allocator.shelf import LostSession, RoomInUse, ShelfEntry, ShelfState
-from gameserver.sessions.model import FleetName, ServerName, SessionId, SessionState
+from gameserver.sessions.model import FleetName, ServerMode, ServerName, SessionId, SessionState
 
 FLEET = FleetName("arena")
 POLICY = FleetPolicy(name=FLEET, rooms=2, shelf=2)
@@ -282,11 +282,31 @@ def test_spent_and_stale_servers_are_replaced() -> None:
 
 @pytest.mark.parametrize("state", [None, READY, ServerState.UNHEALTHY])
 def test_a_server_that_left_is_dropped(state: ServerState | None) -> None:
-    """Gone from the backend at once; in another state than Allocated only when its entry has settled."""
+    """Gone or broken at once; in another state than Allocated only when its entry has settled."""
     servers = [] if state is None else [server("a", state)]
     old, young = entry("a", room("m1")), entry("a", room("m1"), age_s=SETTLE_S)
     assert Drop(server=ServerName("a")) in plan(POLICY, servers, shelf(old))
-    assert (Drop(server=ServerName("a")) in plan(POLICY, servers, shelf(young))) is (state is None)
+    assert (Drop(server=ServerName("a")) in plan(POLICY, servers, shelf(young))) is (state is not READY)
+
+
+def test_a_server_told_to_go_is_left_alone_while_it_speaks() -> None:
+    """It hands its matches over first; once its sign of life has expired, it is dropped as if it had died."""
+    going = [server("a", ServerState.SHUTDOWN)]
+    held = {mode: entry("a", room("m1"), mode=mode) for mode in (ServerMode.MIGRATE, ServerMode.SERVE, None)}
+    drop = Drop(server=ServerName("a"))
+    assert [drop in plan(POLICY, going, shelf(entry)) for entry in held.values()] == [False, False, True]
+    assert drop in plan(replace(POLICY, managed=False), going, shelf(held[ServerMode.SERVE]))
+
+
+def test_sessions_that_want_to_move_count_as_wanted_rooms() -> None:
+    """Even with no shelf to keep, rooms are fetched for them, and the fleet is told to grow."""
+    policy = replace(POLICY, shelf=0)
+    asks = entry("a", room("m1"), draining=True, mode=ServerMode.MIGRATE)
+    retired = entry("a", room("m1"), draining=True, mode=ServerMode.SERVE)
+    for wants, held in ((policy, asks), (replace(policy, migrate=True), retired)):
+        assert Allocate(count=1) in plan(wants, [server("a")], shelf(held))
+        assert shortage(wants, shelf(held), [server("a")]) == 1
+    assert plan(policy, [server("a")], shelf(retired)) == ()
 
 
 def test_sessions_that_are_over_are_freed() -> None:

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from gameserver.client.session import ClientSession, Ended, Happened, Seated, WorldSeen
+from gameserver.client.session import ClientSession, Ended, Happened, Moving, Seated, WorldSeen
 from gameserver.game import Columns, Game, Player
 from gameserver.protocol import messages as m
 from gameserver.protocol.schema import Fields, Schema, Table, UInt
-from gameserver.room import INPUTS_PER_TICK, RECONNECT_WINDOW_S, Member, Room
+from gameserver.room import FAREWELL_S, INPUTS_PER_TICK, RECONNECT_WINDOW_S, STALL_S, Member, Room
 from gameserver.seats import SeatGrant
-from gameserver.sessions.model import PlayerId, ServerName, Session, SessionId, SessionState
+from gameserver.sessions.checkpoints import Checkpoint, pack
+from gameserver.sessions.model import Orders, PlayerId, ServerMode, ServerName, Session, SessionId, SessionState
 from gameserver.sessions.port import SessionGone, StoreUnavailable
 
 
@@ -101,7 +103,8 @@ class Store:
     """Remembers; `errors` are raised by the next calls."""
 
     def __init__(self) -> None:
-        self.checkpoints: list[tuple[int, bytes]] = []
+        self.checkpoints: list[tuple[int, bytes | None]] = []
+        self.reserved = False
         self.ended: list[bytes] = []
         self.errors: list[Exception] = []
 
@@ -112,15 +115,28 @@ class Store:
     async def open(self, session: SessionId, *, server: ServerName, epoch: int) -> tuple[Session, bytes | None]:
         raise NotImplementedError
 
-    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes) -> None:
+    async def checkpoint(self, session: SessionId, *, epoch: int, tick: int, state: bytes | None) -> None:
         self._maybe_raise()
         self.checkpoints.append((tick, state))
+
+    async def hand_over(self, session: Session, *, tick: int, state: bytes) -> Session | None:
+        self._maybe_raise()
+        self.checkpoints.append((tick, state))
+        return replace(session, epoch=session.epoch + 1, server=ServerName("f-2")) if self.reserved else None
 
     async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
         self._maybe_raise()
         self.ended.append(results)
 
-    async def beat(self, server: ServerName, *, ttl_s: float) -> None:
+    async def beat(
+        self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]
+    ) -> Orders:
+        raise NotImplementedError
+
+    async def goodbye(self, server: ServerName) -> None:
+        raise NotImplementedError
+
+    async def listen(self, server: ServerName, heard: Callable[[], None]) -> NoReturn:
         raise NotImplementedError
 
 
@@ -130,16 +146,23 @@ class Stage:
     def __init__(self, store: Store | None = None, *, fail: str = "", checkpoint_interval_s: float = 0.0) -> None:
         self.now_s = 0.0
         self.store = store
+        self.stalls = 0
+        self.moved = False
         game = type("Failing", (Counting,), {"fail": fail})
         session = Session(
             id=SessionId("f.m"), server=ServerName("f-1"), room=0, epoch=1, state=SessionState.LIVE, seats=()
         )
         self.room = Room(
             session, game, seats=4, tick_rate_hz=100, store=store, checkpoint_interval_s=checkpoint_interval_s,
-            now=lambda: self.now_s,
+            stalled=self._stalled, now=lambda: self.now_s,
         )  # fmt: skip
         self.game: Counting = self.room._game  # type: ignore[assignment]
         self.task = asyncio.create_task(self.room.run())
+
+    async def _stalled(self) -> None:
+        self.stalls += 1
+        if self.moved:
+            self.room.stop(m.CloseCode.FENCED, "moved")
 
     async def tick(self, count: int = 1) -> None:
         for _ in range(count):
@@ -286,7 +309,7 @@ async def test_a_kicked_player_does_not_come_back() -> None:
     await stage.over()
 
 
-@pytest.mark.parametrize("call", ["join", "input", "step", "snapshot", "save", "nonsense"])
+@pytest.mark.parametrize("call", ["join", "input", "step", "snapshot", "nonsense"])
 async def test_a_game_that_fails_ends_its_room_alone(call: str) -> None:
     """Whatever call raises, or returns nonsense: players are told, the session ends with the error, nothing else is raised."""
     store = Store()
@@ -329,3 +352,121 @@ async def test_a_failed_checkpoint_is_survived_and_a_refused_one_fences() -> Non
     assert wire.closed[0] is m.CloseCode.FENCED
     assert not store.ended
     assert not wire.events(Ended)
+
+
+@pytest.mark.parametrize("how", ["raises", "nonsense"])
+async def test_a_game_that_does_not_save_plays_on(how: str) -> None:
+    """A save that raises or returns no bytes costs the checkpoint, and a hand-over, but not the match."""
+    store = Store()
+    stage = Stage(store, fail="save" if how == "raises" else "", checkpoint_interval_s=0.01)
+    if how == "nonsense":
+        stage.room._checkpoints._save = lambda: {"no": "bytes"}  # type: ignore[assignment, return-value]
+    wire, _ = stage.join("ann")
+    store.reserved = True
+    await stage.tick(4)
+    assert not await stage.room.hand_over()
+    await stage.room.checkpoint()
+    await stage.tick(2)
+    assert (store.checkpoints, wire.closed, stage.task.done()) == ([], None, False)
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_room_that_is_handed_over_is_shown_until_its_clients_have_left() -> None:
+    """Clients are told to move and see the old room on; nothing more of it is written, and its end is not the match's."""
+    store = Store()
+    stage = Stage(store, checkpoint_interval_s=0.01)
+    wires = [stage.join(name)[0] for name in ("ann", "bob")]
+    await stage.tick(2)
+    assert not await stage.room.hand_over()
+    store.reserved = True
+    assert await stage.room.hand_over()
+    written = len(store.checkpoints)
+    assert [event.data["epoch"] for wire in wires for event in wire.events(Moving)] == [2, 2]
+    before = wires[0].client.tick
+    stage.room.end(winner="nobody")
+    await stage.tick(3)
+    assert wires[0].client.tick > before
+    for member, wire in zip(tuple(stage.room.members.values()), wires, strict=True):
+        assert not stage.task.done()
+        stage.room.lose(member, wire)
+    await stage.over()
+    assert (len(store.checkpoints), store.ended) == (written, [])
+
+
+async def test_a_client_that_does_not_leave_is_sent_away() -> None:
+    """A room that was handed over is closed after a while, with a code that makes clients ask where the match is."""
+    store = Store()
+    store.reserved = True
+    stage = Stage(store)
+    wire, _ = stage.join("ann")
+    await stage.tick(2)
+    assert await stage.room.hand_over()
+    stage.now_s += FAREWELL_S
+    await stage.over()
+    assert wire.closed is not None
+    assert wire.closed[0] is m.CloseCode.GOING_AWAY
+
+
+async def test_after_a_standstill_nothing_is_shown_before_the_room_is_known_to_be_ours() -> None:
+    """One that is still ours goes on; one that has moved meanwhile shows no tick more."""
+    stage = Stage()
+    wire, _ = stage.join("ann")
+    await stage.tick(2)
+    stage.now_s += STALL_S + 0.1
+    await stage.tick(2)
+    assert stage.stalls == 1
+    seen = wire.client.tick
+    stage.moved = True
+    stage.now_s += STALL_S + 0.1
+    await stage.over()
+    assert (stage.stalls, wire.client.tick) == (2, seen)
+    assert wire.closed == (m.CloseCode.FENCED, "moved")
+
+
+async def test_the_kicked_stay_kicked_elsewhere() -> None:
+    """A checkpoint carries who may not come back, beside the game's state."""
+    stage = Stage(Store())
+    stage.room.restore(pack(Checkpoint(state=b"7", kicked=frozenset({PlayerId("eve")}))))
+    assert (stage.game.steps, stage.room.kicked) == (7, {"eve"})
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_spectator_that_leaves_is_gone() -> None:
+    """Spectators hold no seat, send no inputs, and are forgotten when they leave or are lost."""
+    stage = Stage()
+    _, ann = stage.join("ann")
+    grant = SeatGrant(
+        player=PlayerId("tv"),
+        seat=m.SPECTATOR_SEAT,
+        team="",
+        session=SessionId("f.m"),
+        server=ServerName("f-1"),
+        epoch=1,
+    )
+    wires = [Wire() for _ in range(2)]
+    watching = [stage.room.seat(grant, wire, spectator=True) for wire in wires]
+    await stage.tick(2)
+    stage.send(wires[0], watching[0], 98)
+    await stage.tick(2)
+    assert stage.room.spectators == 2
+    assert [player.player.id for player in stage.room.members.values() if player.player] == ["ann"]
+    stage.room.leave(watching[0])
+    stage.room.lose(watching[0], wires[0])
+    stage.room.lose(watching[1], wires[1])
+    assert stage.room.spectators == 0
+    assert ann.connection is not None
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_results_are_told() -> None:
+    """Players hear the results that are stored, whatever the game."""
+    store = Store()
+    stage = Stage(store)
+    wire, member = stage.join("ann")
+    await stage.tick()
+    stage.send(wire, member, 98)
+    await stage.over()
+    assert wire.events(Happened)[-1].data == {"name": "results", "results": {"winner": "ann"}}
