@@ -20,6 +20,7 @@ import structlog
 from gameserver.game import Game, Player
 from gameserver.protocol.inputs import InputBuffer
 from gameserver.protocol.messages import (
+    RESULTS,
     SNAPSHOT_HEADER,
     SPECTATOR_SEAT,
     CloseCode,
@@ -56,6 +57,9 @@ MAX_SPECTATORS = 64
 _RESULTS_TOLD_BYTES = 32 * 1024
 """Larger results are stored, and not told."""
 _STORE_RETRY_S = 0.5
+_LAST_WORDS = 10
+"""Repetitions of a match's last events over unreliable connections, until they are acknowledged."""
+_LAST_WORDS_INTERVAL_S = 0.05
 
 
 @dataclass(slots=True, eq=False)
@@ -264,17 +268,20 @@ class Room:
                 self._tick += 1
                 self._step()
                 self._checkpoints.in_turn(self._tick)
+            await self._tell_results()
         except Exception:
             log.exception("game_raised", session=self.session, tick=self._tick)
             self._stopped = (CloseCode.GAME_ERROR, "the game failed")
             self._results = json.dumps({"error": "the game failed"}).encode()
         finally:
             self._checkpoints.close()
-            code, reason = self._stopped or (CloseCode.NORMAL, "the match is over")
+            over = (CloseCode.NORMAL, "the match is over")
+            # Cancelled in the middle of a match: it may go on elsewhere.
+            code, reason = self._stopped or (
+                over if self._results is not None else (CloseCode.GOING_AWAY, "the server goes")
+            )
             if self.handed_over:
                 code, reason, self._results = CloseCode.GOING_AWAY, "the match goes on elsewhere", None
-            if self._results is not None and len(self._results) <= _RESULTS_TOLD_BYTES:
-                self.event("results", results=json.loads(self._results))
             for member in self._audience(None):
                 self._drop(member, code, reason)
         if self._results is not None and self._store is not None:
@@ -335,6 +342,22 @@ class Room:
         member.connection.send(message)
         if not member.connection.reliable:
             member.events.append((member.event_seq, message))
+
+    async def _tell_results(self) -> None:
+        """The last event of a match that its game ended; repeated for a while where it may be lost, since nothing comes after it."""
+        results = self._results
+        if results is None or self._stopped is not None or self.handed_over or len(results) > _RESULTS_TOLD_BYTES:
+            return
+        self.event(RESULTS, results=json.loads(results))
+        for _ in range(_LAST_WORDS):
+            waiting = [m for m in self._audience(None) if m.events and m.connection is not None]
+            if not waiting:
+                return
+            await asyncio.sleep(_LAST_WORDS_INTERVAL_S)
+            for member in waiting:
+                for _, message in member.events:
+                    if member.connection is not None:
+                        member.connection.send(message)
 
     async def _end(self, store: SessionStore, results: bytes) -> None:
         """Write the results, however long the store is away: they are all that is left of the match."""

@@ -17,9 +17,12 @@ _PATIENCE_S = 10.0
 class MatchmakingFailed(Exception):
     """The matchmaker refused, or the ticket ended without a match; the message is its reason."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        """HTTP's; 0 where the matchmaker could not be reached."""
+        self.retry_after_s = retry_after_s
+        """How long it asks to be left alone."""
 
 
 class Matchmaking:
@@ -86,22 +89,24 @@ class Matchmaking:
                 raise MatchmakingFailed(f"ticket {state['state']}: {state.get('reason', '')}")
         raise MatchmakingFailed("the ticket's events ended")
 
-    async def seat(self, session: str) -> dict[str, Any]:
+    async def seat(self, session: str, *, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
         """Ask where a session is now: a fresh assignment. Raises MatchmakingFailed (status 410 when it has ended)."""
-        return await self._call("GET", f"/v1/sessions/{session}/seat")
+        return await self._call("GET", f"/v1/sessions/{session}/seat", patience_s=patience_s)
 
-    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, *, patience_s: float = _PATIENCE_S, **arguments: Any
+    ) -> dict[str, Any]:
         """Ask, again and again while the matchmaker is away or says when to ask again: every call here may be repeated."""
-        give_up_s = time.monotonic() + _PATIENCE_S
+        give_up_s = time.monotonic() + patience_s
         while True:
             try:
                 reply = await self._http.request(method, path, **arguments)
                 if not reply.is_error:
                     body: dict[str, Any] = reply.json() if reply.content else {}
                     return body
-                failed = MatchmakingFailed(_detail(reply.content), reply.status_code)
                 after = reply.headers.get("retry-after", "")
                 pause_s = float(after) if after.isdecimal() else None
+                failed = MatchmakingFailed(_detail(reply.content), reply.status_code, pause_s or 0.0)
             except httpx.TransportError as error:
                 failed, pause_s = MatchmakingFailed(f"{path}: {type(error).__name__} {error}"), 0.2
             if pause_s is None or time.monotonic() + pause_s > give_up_s:

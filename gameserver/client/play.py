@@ -6,34 +6,21 @@ Drives the real REST API and real WebSockets; what the players saw (waits, gaps 
 """
 
 import asyncio
-import base64
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gameserver.client.link import Assignment, GameConnection, Link, Lost, Over, TakenOver, dialer
 from gameserver.client.matchmaking import Matchmaking, MatchmakingFailed
-from gameserver.client.session import Ended, Happened, Seated, WorldSeen
-from gameserver.client.udp import UdpGameClient
-from gameserver.client.websocket import ConnectFailed, GameClient
+from gameserver.client.session import Happened, Moving, Seated, WorldSeen
 from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.schema import Fields
 from gameserver.protocol.snapshot import World
 
 Policy = Callable[[World, int, random.Random], dict[str, Any]]
 """(newest world, own seat, dice) → one input."""
-
-RECONNECT_FOR_S = 30.0
-_RECONNECT_PAUSE_S = 0.05
-_FINAL = {
-    CloseCode.NORMAL,
-    CloseCode.MALFORMED,
-    CloseCode.VERSION,
-    CloseCode.KICKED,
-    CloseCode.GAME_ERROR,
-    CloseCode.SUPERSEDED,
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +42,13 @@ class Journey:
     ticks_lost: int = 0
     """How far the tick went back at reconnects: state that was lost."""
     disconnects: int = 0
+    away_s: list[float] = field(default_factory=list)
+    """For each lost connection, the time without snapshots."""
+    moves: int = 0
+    """Changes of server without a lost connection."""
     events: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, Any] | None = None
+    """What the game ended with."""
     ended: str = ""
     """`over`, `left`, or what went wrong."""
 
@@ -125,100 +118,77 @@ class Player:
     async def _stay(
         self,
         matchmaking: Matchmaking,
-        assignment: dict[str, Any] | None,
+        assignment: dict[str, Any],
         journey: Journey,
         begun_s: float,
         until_s: float,
     ) -> None:
         """Connect, play, and come back after losses, until the match is over or nobody knows where it is."""
-        lost_s = time.monotonic()
-        while not journey.ended:
-            if assignment is not None:
-                journey.servers.append(assignment["server"])
-                before = journey.snapshots
-                await self._connect(assignment, journey, begun_s, until_s)
-                if journey.ended:
-                    return
-                journey.disconnects += 1
-                if journey.snapshots > before:
-                    lost_s = time.monotonic()
-            if time.monotonic() - lost_s > RECONNECT_FOR_S:
-                journey.ended = "the match was not found again"
-                return
-            await asyncio.sleep(_RECONNECT_PAUSE_S)
+
+        def ask(session: str) -> Awaitable[Assignment]:
+            return matchmaking.seat(session, patience_s=0.0)  # the link has a patience of its own
+
+        async with Link(assignment, ask, dialer(self._transport)) as link:
+            playing = asyncio.create_task(self._act(link, assignment["seat"]["index"]), name=f"play-{self._player}")
             try:
-                assignment = await matchmaking.seat(journey.session)
-            except MatchmakingFailed as error:
-                assignment = None
-                if error.status in (404, 410):
-                    journey.ended = "over" if error.status == 410 else str(error)
+                async with asyncio.timeout_at(_loop_time(until_s)):
+                    await self._follow(link, journey, begun_s)
+            except TimeoutError:
+                await link.leave()
+                journey.ended = "left"
+            finally:
+                playing.cancel()
+                await asyncio.wait([playing])
 
-    async def _connect(self, assignment: dict[str, Any], journey: Journey, begun_s: float, until_s: float) -> None:
-        try:
-            async with self._client(assignment) as client:
-                seated = asyncio.Event()
-                acting = self._act(client, assignment["seat"]["index"], seated)
-                playing = asyncio.create_task(acting, name=f"play-{self._player}")
-                try:
-                    async with asyncio.timeout_at(_loop_time(until_s)):
-                        await self._follow(client, journey, begun_s, seated)
-                except TimeoutError:
-                    await client.leave()
-                    journey.ended = "left"
-                finally:
-                    playing.cancel()
-                    await asyncio.wait([playing])
-        except ConnectFailed:
-            pass  # a disconnect like any other
-
-    def _client(self, assignment: dict[str, Any]) -> GameClient | UdpGameClient:
-        if self._transport == "udp":
-            return UdpGameClient(base64.b64decode(assignment["connectToken"]), assignment["token"])
-        return GameClient(f"ws://{assignment['host']}:{assignment['ports']['websocket']}", assignment["token"])
-
-    async def _follow(
-        self, client: GameClient | UdpGameClient, journey: Journey, begun_s: float, seated: asyncio.Event
-    ) -> None:
-        fresh = True
-        async for event in client.events():
+    async def _follow(self, link: Link, journey: Journey, begun_s: float) -> None:
+        fresh = lost = False
+        async for event in link.events():
+            now = time.monotonic()
             match event:
+                case TakenOver(assignment=assignment, again=again):
+                    journey.servers.append(assignment["server"])
+                    fresh = True
+                    if again and not lost:
+                        journey.moves += 1
                 case WorldSeen(tick=tick):
-                    now = time.monotonic()
                     if not journey.snapshots:
                         journey.first_snapshot_s = now - begun_s
-                    elif self._seen_s:
+                    else:
                         journey.gaps_s.append(now - self._seen_s)
+                    if lost:
+                        journey.away_s.append(now - self._seen_s)
                     if fresh:
                         journey.ticks_lost += max(0, journey.last_tick - tick)
-                        fresh = False
+                    fresh = lost = False
                     self._seen_s = now
                     journey.snapshots += 1
                     journey.last_tick = tick
                 case Happened(data=data):
                     journey.events.append(data)
-                case Ended(code=code, reason=reason):
-                    if code in _FINAL:
-                        journey.ended = "over" if code == CloseCode.NORMAL else reason or str(code)
-                    return
-                case Seated():
-                    seated.set()
-                case _:
-                    return  # the session moves: ask where it is
+                case Lost():
+                    lost = journey.snapshots > 0
+                    journey.disconnects += 1
+                case Over(code=code, reason=reason, results=results):
+                    journey.ended = "over" if code == CloseCode.NORMAL else reason or str(code)
+                    journey.results = results
+                case Seated() | Moving():
+                    pass
 
-    def _choose(self, client: GameClient | UdpGameClient, world: World, seat: int) -> dict[str, Any]:
+    def _choose(self, connection: GameConnection, world: World, seat: int) -> dict[str, Any]:
         if self._policy is None:
-            return fumble(client.session.inputs, self._rng)
+            return fumble(connection.session.inputs, self._rng)
         return self._policy(world, seat, self._rng)
 
-    async def _act(self, client: GameClient | UdpGameClient, seat: int, seated: asyncio.Event) -> None:
-        """Send one input per tick of the server."""
-        await seated.wait()
-        assert client.session.welcome is not None
-        interval_s = 1.0 / client.session.welcome.tick_rate_hz
+    async def _act(self, link: Link, seat: int) -> None:
+        """Send one input per tick of the server, while there is one."""
         due_s = time.monotonic()
         while True:
-            if client.world is not None:
-                await client.send_input(**self._choose(client, client.world, seat))
+            interval_s = 0.02
+            connection = link.connection
+            if connection is not None and connection.session.world is not None:
+                assert connection.session.welcome is not None
+                interval_s = 1.0 / connection.session.welcome.tick_rate_hz
+                await link.send_input(**self._choose(connection, connection.session.world, seat))
             due_s = max(due_s + interval_s, time.monotonic() - interval_s)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
@@ -232,6 +202,7 @@ class BotsReport:
     def summary(self) -> dict[str, Any]:
         """Figures for a table or JSON; times in seconds."""
         seated = [j for j in self.journeys if j.snapshots]
+        away = sorted(away for journey in seated for away in journey.away_s)
         gaps = sorted(gap for journey in seated for gap in journey.gaps_s)
         endings: dict[str, int] = {}
         for journey in self.journeys:
@@ -246,6 +217,9 @@ class BotsReport:
             "snapshot_gap_p50_s": _quantile(gaps, 0.5),
             "snapshot_gap_p99_s": _quantile(gaps, 0.99),
             "snapshot_gap_max_s": gaps[-1] if gaps else 0.0,
+            "away_p50_s": _quantile(away, 0.5),
+            "away_p99_s": _quantile(away, 0.99),
+            "moves": sum(journey.moves for journey in self.journeys),
             "disconnects": sum(journey.disconnects for journey in self.journeys),
             "temperatures": {t: sum(j.temperature == t for j in seated) for t in ("shelf", "buffer", "cold")},
             "endings": endings,

@@ -199,13 +199,10 @@ class UdpGameClient:
     async def _stop(self) -> None:
         self._core.disconnect()
         self._flush(time.monotonic())
-        self._running.cancel()
-        await asyncio.wait([self._running])
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
         for transport in self._sockets.values():
             transport.close()
+        self._running.cancel()
+        await asyncio.wait([self._running])
 
 
 class _Protocol(asyncio.DatagramProtocol):

@@ -92,4 +92,4 @@ class GameClient:
         while True:
             for message in self.session.data_to_send(time.monotonic()):
                 await self._send(message)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.1)

@@ -76,13 +76,25 @@ class InputSender:
         self.fields = fields
         self._repeat = repeat
         self._unacknowledged: deque[tuple[int, bytes]] = deque(maxlen=MAX_WAITING)
+        self._newest = b""
         self.seq = 0
 
     def add(self, values: dict[str, Any], *, ack_tick: int, ack_event: int, view: int) -> Input:
         """Number an input and make the message that carries it."""
         self.seq += 1
-        self._unacknowledged.append((self.seq, self.fields.encode(values)))
-        sent = list(self._unacknowledged)[-self._repeat :]
+        self._newest = self.fields.encode(values)
+        self._unacknowledged.append((self.seq, self._newest))
+        return self._message(list(self._unacknowledged)[-self._repeat :], ack_tick, ack_event, view)
+
+    def again(self, *, ack_tick: int, ack_event: int, view: int) -> Input | None:
+        """Say the newest ones once more, for what the message acknowledges; None when there was none yet. A server drops what it knows."""
+        if not self.seq:
+            return None
+        sent = list(self._unacknowledged)[-self._repeat :] or [(self.seq, self._newest)]
+        return self._message(sent, ack_tick, ack_event, view)
+
+    @staticmethod
+    def _message(sent: list[tuple[int, bytes]], ack_tick: int, ack_event: int, view: int) -> Input:
         return Input(
             ack_tick=ack_tick, ack_event=ack_event, view=view, first_seq=sent[0][0], count=len(sent),
             records=b"".join(record for _, record in sent),

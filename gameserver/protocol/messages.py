@@ -20,6 +20,10 @@ MAX_INPUTS = 32
 """Inputs in one message at most."""
 
 
+RESULTS = "results"
+"""Name of the last event of a match that its game has ended: `{"name": "results", "results": {…}}`. No game's own event has it."""
+
+
 class MalformedMessage(ValueError):
     """The peer's bytes break docs/protocol.md; close the connection with CloseCode.MALFORMED."""
 

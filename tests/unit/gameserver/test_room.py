@@ -461,12 +461,17 @@ async def test_a_spectator_that_leaves_is_gone() -> None:
     await stage.over()
 
 
-async def test_results_are_told() -> None:
-    """Players hear the results that are stored, whatever the game."""
-    store = Store()
-    stage = Stage(store)
+async def test_results_are_told_before_the_end() -> None:
+    """Everyone's last event is the results, over a path that loses messages too; players and spectators alike."""
+    stage = Stage()
     wire, member = stage.join("ann")
+    lossy, _ = stage.join("bob", reliable=False)
+    said: list[bytes] = []
+    lossy.send = lambda message: said.append(message)  # type: ignore[method-assign]
     await stage.tick()
     stage.send(wire, member, 98)
     await stage.over()
     assert wire.events(Happened)[-1].data == {"name": "results", "results": {"winner": "ann"}}
+    assert wire.client.results == {"winner": "ann"}
+    told = [message for message in said if b'"results"' in message]
+    assert len(told) > 3, "each copy may be the one that arrives"
