@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
-from gameserver.sessions.model import FleetName, MatchId, Seat, ServerName, Session
+from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, Session
 
 
 class ServerState(StrEnum):
@@ -56,6 +56,8 @@ class Cause(StrEnum):
     """None of the fleets may have a server at all."""
     NO_SERVER = "no-server"
     """None within the deadline."""
+    NO_SEATS = "no-seats"
+    """No running session has seats enough for the whole party."""
     ENDED = "ended"
     """The match has been played."""
 
@@ -121,9 +123,23 @@ class AllocationRequest:
     seats: tuple[Seat, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     free_seats: int = 0
-    """How many more players may be seated once it runs (`allocator.seats`)."""
+    """How many more players may be seated once it runs."""
     retried: bool = False
     """An earlier run may have asked and died: look in every fleet for its session before claiming anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatRequest:
+    """A party that wants seats in a session that runs already."""
+
+    id: str
+    """The party's identity: asked again, it is in the same session, never in a second one."""
+    fleets: tuple[FleetName, ...]
+    """In order of preference."""
+    party: tuple[tuple[PlayerId, str], ...]
+    """(player, team), each player once: all of them get a seat in one session, or none does."""
+    queue: str = ""
+    """Only matches with this option `queue` take it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,9 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, Temperature, Unavailable
+from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, SeatRequest, Temperature, Unavailable
 from allocator.ports import Backend
+from allocator.seats import Seats
 from allocator.shelf import NoRoom, Shelf, Waiting
 from allocator.waiting import Calls, Supplies, Supply
 from gameserver.sessions.client import StoreClient
@@ -72,8 +73,14 @@ class Allocator:
     def __init__(self, shelf: Shelf, client: StoreClient, fleets: Sequence[FleetPolicy], backend: Backend) -> None:
         self._shelf = shelf
         self._fleets: Mapping[FleetName, FleetPolicy] = {fleet.name: fleet for fleet in fleets}
+        self._seats = Seats(client)
         self._calls = Calls(client, tuple(self._fleets))
         self._supplies = Supplies(backend, self._fleets)
+
+    @property
+    def seats(self) -> Seats:
+        """Seats of running sessions, one session at a time."""
+        return self._seats
 
     @property
     def fleets(self) -> Mapping[FleetName, FleetPolicy]:
@@ -123,6 +130,25 @@ class Allocator:
         """End a session from outside; False when it was over, or never there. Raises StoreUnavailable."""
         fleet = self._fleets.get(fleet_of(session))
         return await self._shelf.end(session, reason=reason, recycle=fleet is None or fleet.recycle)
+
+    async def seat(self, request: SeatRequest) -> Allocation | Unavailable:
+        """
+        Seat a party in a session that runs already and takes more players, in the first fleet that has one.
+
+        Repeatable by the request's id. Raises: StoreUnavailable, ValueError when the party is empty or names a player twice.
+        """
+        for fleet in request.fleets:
+            policy = self._fleets.get(fleet)
+            if policy is None:
+                return Unavailable(reason=f"unknown fleet {fleet!r}", cause=Cause.UNKNOWN_FLEET)
+            found = await self._seats.find(
+                fleet, request.id, request.party, queue=request.queue, strategy=policy.strategy
+            )
+            if isinstance(found, Allocation):
+                return found
+        return Unavailable(
+            reason=f"no running session has {len(request.party)} free seats together", cause=Cause.NO_SEATS
+        )
 
     def _refuse(self, request: AllocationRequest) -> Unavailable | None:
         for fleet in request.fleets:

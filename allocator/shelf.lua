@@ -216,7 +216,7 @@ local function shelf_claim(keys, args)
   redis.call('EXPIRE', record, SESSION_TTL_S)
   if args[7] ~= '0' then
     redis.call('HSET', record, 'free_seats', args[7])
-    redis.call('ZADD', p .. 'open', args[7], id)
+    redis.call('ZADD', p .. 'open:' .. (cjson.decode(args[3]).queue or ''), args[7], id)
   end
   stir(p) -- the keeper fills the shelf again
   return {'NEW', place[2], place[4], place[6], place[8], temperature}

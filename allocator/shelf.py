@@ -16,7 +16,8 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 | `p stirred` | string: the keeper has been woken and has not looked yet | its look; after 1 s |
 | `p lost` | set of session ids whose server is gone | drop; move or end |
 | `p dead` | sorted set: servers dropped though their backend still had them, by when to forget it (ms) | drop; after an hour |
-| `p open` | sorted set: session, by seats that more players may take | claim; see allocator/seats.py |
+| `p open:<queue>` | sorted set: session, by seats that more players may take | claim and allocator/seats.py; one that is over goes when it is met |
+| `p party:<request>` | string: the session that a party was seated in | after 1 h |
 | `p session:<id>`, `p checkpoint:<id>`, `p ended` | see gameserver/sessions/valkey.py | |
 | `p wake`, `p called` | channels: something for the keeper to look at; ids of waiters for whom there is a room | |
 """
@@ -189,7 +190,7 @@ class Shelf:
         Args:
             temperature: what the request gets if a server must be brought for it.
             waited_s: for how long it has waited; the request keeps its place in the queue. None: it does not wait.
-            free_seats: how many more players may be seated later.
+            free_seats: how many more players may be seated later, with `allocator.seats`.
         """
         waited = "" if waited_s is None else round(waited_s * 1000)
         arguments = (
@@ -201,7 +202,7 @@ class Shelf:
             strategy.value,
             free_seats,
         )
-        reply = await self._functions.call("shelf_claim", [_prefix(fleet), session_key(session)], *arguments)
+        reply = await self._functions.call("shelf_claim", [prefix(fleet), session_key(session)], *arguments)
         if reply[0] == b"NEW":  # the rest of the record is what was just sent
             _, server, room, host, ports, warm = reply
             warmth = Temperature(warm.decode())
@@ -218,7 +219,7 @@ class Shelf:
                 reason=explain(warmth, waited=bool(waited_s)),
             )
         if reply[0] == b"HAVE":
-            return decode_allocation(session, _fields(reply[1]))
+            return decode_allocation(session, fields(reply[1]))
         return Waiting(ahead=int(reply[1])) if reply[0] == b"WAIT" else NoRoom()
 
     async def abandon(self, session: SessionId, *, recycle: bool = True) -> bool:
@@ -242,7 +243,7 @@ class Shelf:
         """Move a session that is at `epoch` to another server; None when it has ended or moved already."""
         reply = await self._keep_session("move", session, epoch, strategy.value)
         if reply[0] == b"HAVE":
-            return decode_allocation(session, _fields(reply[1]))
+            return decode_allocation(session, fields(reply[1]))
         return NoRoom() if reply[0] == b"NONE" else None
 
     async def reserve(self, session: SessionId, *, epoch: int, strategy: Strategy = Strategy.PACKED) -> bool | None:
@@ -320,13 +321,13 @@ class Shelf:
         return decode_allocation(session, record) if record else None
 
     async def _call(self, function: str, fleet: FleetName, *args: str | int) -> Any:
-        return await self._functions.call(f"shelf_{function}", [_prefix(fleet)], *args)
+        return await self._functions.call(f"shelf_{function}", [prefix(fleet)], *args)
 
     async def _keep(self, function: str, fleet: FleetName, *args: str | int) -> Any:
         return self._fenced(await self._call(function, fleet, self._lease, *args), fleet)
 
     async def _keep_session(self, function: str, session: SessionId, *args: str | int) -> Any:
-        keys = [_prefix(fleet_of(session)), session_key(session)]
+        keys = [prefix(fleet_of(session)), session_key(session)]
         reply = await self._functions.call(f"shelf_{function}", keys, self._lease, session, *args)
         return self._fenced(reply, fleet_of(session))
 
@@ -337,7 +338,7 @@ class Shelf:
         return reply
 
     async def _on_session(self, function: str, session: SessionId, *args: str | int) -> Any:
-        keys = [_prefix(fleet_of(session)), session_key(session)]
+        keys = [prefix(fleet_of(session)), session_key(session)]
         return await self._functions.call(f"shelf_{function}", keys, session, *args)
 
 
@@ -365,11 +366,13 @@ def called_channel(fleet: FleetName) -> str:
     return f"wf:{{{fleet}}}:called"
 
 
-def _prefix(fleet: FleetName) -> str:
+def prefix(fleet: FleetName) -> str:
+    """What all keys of a fleet begin with."""
     return f"wf:{{{fleet}}}:"
 
 
-def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+def fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    """A hash, as a function returns it."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
