@@ -99,6 +99,8 @@ class FleetPolicy:
     strategy: Strategy = Strategy.PACKED
     migrate: bool = False
     """True: matches on a server that drains are handed over live. False: they are played to their end there."""
+    weight: float = 1.0
+    """Share of the matches among fleets that are as near; 0: only when no other can."""
     managed: bool = True
     """True: our game server runtime, which opens, ends and checkpoints sessions. False: any other Agones server (`server.command`):
     its session ends when the server leaves Allocated (it calls Shutdown or Ready)."""
@@ -119,11 +121,13 @@ class AllocationRequest:
     match: MatchId
     """The request's identity: asking again with the same id gives the same session, never a second one."""
     fleets: tuple[FleetName, ...]
-    """In order of preference."""
+    """In order of preference; with `latency_ms` that decides only between those that are as near."""
     seats: tuple[Seat, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     free_seats: int = 0
     """How many more players may be seated once it runs."""
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """Of the players to each region, as measured (their worst, say); empty: the fleets' order holds."""
     retried: bool = False
     """An earlier run may have asked and died: look in every fleet for its session before claiming anew."""
 

@@ -20,8 +20,9 @@ import structlog
 from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, SeatRequest, Temperature, Unavailable
 from allocator.ports import Backend
 from allocator.seats import Seats
+from allocator.selection import Candidate, rank
 from allocator.shelf import NoRoom, Shelf, Waiting
-from allocator.waiting import Calls, Supplies, Supply
+from allocator.waiting import Calls, Glances, Supplies, Supply
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import FleetName, SessionId, SessionState, fleet_of, session_id
 from gameserver.sessions.port import StoreUnavailable
@@ -34,6 +35,8 @@ _T = TypeVar("_T")
 _ASK_AGAIN_S = 0.5
 """A waiter asks about so often even if no call reaches it; below the store's 2 s after which a silent one has left."""
 _STORE_RETRY_S = 0.1
+_STANDING_TTL_S = 1.0
+"""How old the look may be by which fleets are ranked."""
 
 
 class _Wait:
@@ -74,6 +77,7 @@ class Allocator:
         self._shelf = shelf
         self._fleets: Mapping[FleetName, FleetPolicy] = {fleet.name: fleet for fleet in fleets}
         self._seats = Seats(client)
+        self._standings = Glances(shelf.standing, self._fleets, ttl_s=_STANDING_TTL_S)
         self._calls = Calls(client, tuple(self._fleets))
         self._supplies = Supplies(backend, self._fleets)
 
@@ -102,6 +106,8 @@ class Allocator:
         wait = _Wait()
         try:
             async with asyncio.timeout(deadline_s):
+                if len(request.fleets) > 1:
+                    request = replace(request, fleets=await self._rank(request))
                 found = await self._first(request, wait)
                 if found is None:
                     found = await self._wait(request, wait)
@@ -158,6 +164,20 @@ class Allocator:
             names = ", ".join(request.fleets) or "no fleet at all"
             return Unavailable(reason=f"no capacity: {names} may have 0 servers at most", cause=Cause.NO_CAPACITY)
         return None
+
+    async def _rank(self, request: AllocationRequest) -> tuple[FleetName, ...]:
+        """The request's fleets, best first; as they are given when nothing is known of them."""
+        try:
+            standings = await asyncio.gather(*(self._standings.of(fleet) for fleet in request.fleets))
+        except StoreUnavailable as error:
+            log.warning("store_unavailable", error=str(error))
+            return request.fleets
+        candidates = [
+            Candidate(fleet=fleet, region=policy.region, weight=policy.weight, kept=kept, warm=warm)
+            for fleet, (kept, warm) in zip(request.fleets, standings, strict=True)
+            for policy in (self._fleets[fleet],)
+        ]
+        return rank(candidates, request.latency_ms, seed=request.match)
 
     async def _first(self, request: AllocationRequest, wait: _Wait) -> Allocation | None:
         """Look at every shelf once, in order."""

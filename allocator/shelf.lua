@@ -453,6 +453,12 @@ end
 
 redis.register_function('shelf_pulse', shelf_pulse)
 redis.register_function('shelf_reserve', shelf_reserve)
+-- No arguments. Returns {1 when a keeper holds the lease, rooms that can be claimed}.
+local function shelf_standing(keys)
+  return {redis.call('EXISTS', keys[1] .. 'keeper'), free_rooms(keys[1], CALLED)}
+end
+
+redis.register_function('shelf_standing', shelf_standing)
 redis.register_function('shelf_hold', shelf_hold)
 redis.register_function('shelf_yield', shelf_yield)
 redis.register_function('shelf_target', shelf_target)

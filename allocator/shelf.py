@@ -312,6 +312,11 @@ class Shelf:
             ),
         )
 
+    async def standing(self, fleet: FleetName) -> tuple[bool, int]:
+        """Whether a keeper looks after the fleet, and how many rooms can be claimed at once."""
+        kept, free = await self._call("standing", fleet)
+        return bool(kept), int(free)
+
     async def find(self, session: SessionId) -> Allocation | None:
         """Look a session up, ended or not; None when there is none."""
         try:

@@ -5,17 +5,20 @@ One subscription and one look at the backend serve all waiters of a process, how
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import structlog
 
-from allocator.model import FleetPolicy, ServerState
+from allocator.model import ServerState
 from allocator.ports import Backend, BackendUnavailable
 from allocator.shelf import called_channel
 from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import FleetName, SessionId
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -74,25 +77,37 @@ class Supply:
     """All of them, in any state."""
 
 
-class Supplies:
-    """Looks at the backend for those that wait."""
+class Glances(Generic[_T]):
+    """Looks at fleets, each shared by all who ask within a moment."""
 
-    def __init__(self, backend: Backend, fleets: Mapping[FleetName, FleetPolicy]) -> None:
-        self._backend = backend
-        self._seen: dict[FleetName, tuple[float, Supply | None]] = {}
+    def __init__(
+        self, look: Callable[[FleetName], Awaitable[_T]], fleets: Iterable[FleetName], *, ttl_s: float
+    ) -> None:
+        self._look = look
+        self._ttl_s = ttl_s
+        self._seen: dict[FleetName, tuple[float, _T]] = {}
         self._looking = {fleet: asyncio.Lock() for fleet in fleets}
 
-    async def of(self, fleet: FleetName) -> Supply | None:
-        """What the fleet has, as of a moment ago; None when its backend does not say."""
+    async def of(self, fleet: FleetName) -> _T:
+        """What was seen, `ttl_s` ago at most. Raises what looking raises."""
         loop = asyncio.get_running_loop()
+        if (seen := self._seen.get(fleet)) is not None and loop.time() - seen[0] <= self._ttl_s:
+            return seen[1]
         async with self._looking[fleet]:
-            at_s, supply = self._seen.get(fleet, (float("-inf"), None))
-            if loop.time() - at_s > _SUPPLY_TTL_S:
-                supply = await self._look(fleet)
-                self._seen[fleet] = (loop.time(), supply)
-            return supply
+            seen = self._seen.get(fleet)
+            if seen is None or loop.time() - seen[0] > self._ttl_s:
+                seen = self._seen[fleet] = (loop.time(), await self._look(fleet))
+            return seen[1]
 
-    async def _look(self, fleet: FleetName) -> Supply | None:
+
+class Supplies(Glances[Supply | None]):
+    """Looks at the backend for those that wait; None when it does not say."""
+
+    def __init__(self, backend: Backend, fleets: Iterable[FleetName]) -> None:
+        super().__init__(self._ask, fleets, ttl_s=_SUPPLY_TTL_S)
+        self._backend = backend
+
+    async def _ask(self, fleet: FleetName) -> Supply | None:
         try:
             async with asyncio.timeout(_SUPPLY_TIMEOUT_S):
                 servers = await self._backend.servers(fleet)

@@ -45,7 +45,7 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
         namespace=platform.namespace,
         labels=labels,
         spec={
-            "scheduling": "Distributed" if apart else "Packed",
+            "scheduling": "Distributed" if apart else fleet.spec.server.strategy,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _rolling(fleet)},
             "template": {"metadata": {"labels": labels}, "spec": game_server},
         },

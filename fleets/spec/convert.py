@@ -3,7 +3,7 @@
 import hashlib
 from typing import assert_never
 
-from allocator.model import FleetPolicy
+from allocator.model import FleetPolicy, Strategy
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.queue import Difference, Equal, Intersection, Latency, QueueSpec, RuleBody, TeamBalance
 from gameserver.sessions.model import FleetName
@@ -31,6 +31,10 @@ def to_policy(fleet: FleetSpec) -> FleetPolicy:
         shelf=fleet.spec.warm.shelf,
         recycle=server.recycle == "ready",
         seats=server.seats,
+        min=fleet.spec.warm.min,
+        max=fleet.spec.warm.max,
+        strategy=Strategy(server.strategy),
+        weight=fleet.spec.weight,
         region=fleet.metadata.labels.get("region", ""),
         migrate=fleet.spec.disruption.on_drain == "migrate",
         managed=server.game is not None,

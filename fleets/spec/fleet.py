@@ -45,6 +45,9 @@ class Server(Model):
     seats: Annotated[int, Field(ge=1, le=10_000, description="Players per match.")] = 16
     transports: Annotated[list[Transport], Field(min_length=1)] = ["websocket"]
     ports: Annotated[list[Name], Field(min_length=1, description="Port names of a `command`'s server.")] | None = None
+    strategy: Literal["Packed", "Distributed"] = Field(
+        default="Packed", description="Which server with a free room gets the next match: the fullest, or the emptiest."
+    )
     recycle: Literal["ready", "replace"] = Field(
         default="ready", description="After its match a room is used again, or its server is replaced."
     )
@@ -249,6 +252,10 @@ class FleetBody(Model):
     low_latency: LowLatency = LowLatency()
     disruption: Disruption = Disruption()
     rollout: Rollout = Rollout()
+    weight: Annotated[
+        float,
+        Field(ge=0, le=1e6, description="Share of matches among fleets that are as near; 0: only when no other can."),
+    ] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> "FleetBody":

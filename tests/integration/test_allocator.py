@@ -1,6 +1,7 @@
 """The allocator on a real Valkey: claims, waiting, keeping, recovery."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import redis.asyncio
@@ -405,3 +406,27 @@ async def test_many_waiters_share_one_subscription(valkey: redis.asyncio.Redis) 
     async with asyncio.timeout(5):
         while (await valkey.pubsub_numsub(f"wf:{{{FLEET}}}:called"))[0][1]:
             await asyncio.sleep(0.01)
+
+
+async def test_a_match_goes_to_the_nearest_fleet_that_is_kept(valkey: redis.asyncio.Redis) -> None:
+    """By measured latency; without a keeper (its cluster is cut off) a fleet comes last, with its warm rooms still there."""
+    eu, us = (FleetPolicy(name=FleetName(name), region=name) for name in ("eu", "us"))
+    shelf = Shelf(valkey)
+    for policy in (eu, us):
+        server = GameServer(name=ServerName(f"{policy.name}-1"), fleet=policy.name, state=ServerState.ALLOCATED)
+        await shelf.register(server, rooms=9)
+
+    async def place(match: str) -> str:
+        allocator = Allocator(shelf, valkey, (us, eu), FakeBackend(eu.name))
+        asked = replace(request(match, us.name, eu.name), latency_ms={"eu": 20.0, "us": 110.0})
+        found = await allocator.allocate(asked, deadline_s=1)
+        assert isinstance(found, Allocation)
+        return found.session.fleet
+
+    for name in ("eu", "us"):
+        await shelf.under(name).hold(FleetName(name), lease_s=60)
+    assert await place("m1") == "eu"
+    await shelf.under("eu").give_up(eu.name)
+    assert await place("m2") == "us"
+    await shelf.under("us").give_up(us.name)
+    assert await place("m3") == "eu"
