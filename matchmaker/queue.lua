@@ -67,7 +67,7 @@ local function wait_again(p, id, parts, reason)
   local was = redis.call('HMGET', key, 'created_ms', 'players')
   if not was[1] then return end
   redis.call('ZADD', p .. 'pool', was[1], id)
-  redis.call('HDEL', key, 'match', 'accepted', 'deadline_ms')
+  redis.call('HDEL', key, 'match', 'accepted', 'asked', 'deadline_ms')
   log(p, '+', id, was[1], was[2])
   parts[#parts + 1] = change(p, id, 'state', 'searching', 'reason', reason)
 end
@@ -117,7 +117,7 @@ local function ticket_fetch(keys, args)
   local replies = {}
   for _, id in ipairs(args) do
     replies[#replies + 1] = redis.call('HMGET', keys[1] .. 'ticket:' .. id, 'players', 'created_ms', 'state', 'event', 'match', 'assignment', 'reason',
-      'accepted', 'deadline_ms')
+      'accepted', 'asked', 'deadline_ms')
   end
   return replies
 end
@@ -213,7 +213,7 @@ local function match_accept(keys, args)
   redis.call('DEL', accepting)
   redis.call('HSET', p .. 'matches', match, raw)
   for _, ticket in ipairs(tickets) do
-    redis.call('HDEL', p .. 'ticket:' .. ticket, 'accepted', 'deadline_ms')
+    redis.call('HDEL', p .. 'ticket:' .. ticket, 'accepted', 'asked', 'deadline_ms')
     parts[#parts + 1] = change(p, ticket, 'state', 'placing')
   end
   tell(p, 'placing', parts, ',"match":"' .. match .. '"')
@@ -289,10 +289,12 @@ local function match_commit(keys, args)
     local parts, asked = {}, 0
     redis.call('HSET', p .. (accept_ms > 0 and 'proposed' or 'matches'), match, raw)
     redis.call('ZREM', p .. 'pool', unpack(args, first, last))
+    if accept_ms > 0 then
+      for t = first, last do asked = asked + #names_of(p, args[t]) end
+    end
     for t = first, last do
       if accept_ms > 0 then
-        asked = asked + #names_of(p, args[t])
-        parts[#parts + 1] = change(p, args[t], 'state', 'proposed', 'match', match, 'accepted', 0, 'deadline_ms', deadline)
+        parts[#parts + 1] = change(p, args[t], 'state', 'proposed', 'match', match, 'accepted', 0, 'asked', asked, 'deadline_ms', deadline)
       else
         parts[#parts + 1] = change(p, args[t], 'state', 'placing', 'match', match)
       end

@@ -6,7 +6,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p pool` | sorted set: ids of waiting tickets, by creation in ms | create, return; commit, cancel, expire |
-| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted deadline_ms | create; 1 h after its end or 24 h after that |
+| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted asked deadline_ms | create; 1 h after its end, or 24 h |
 | `p player:<player>` | string: the player's live ticket | create; the ticket's end |
 | `p idempotency:<player>:<key>` | string: ticket id | create; expires after 1 h |
 | `p log` | stream: what entered and left the pool, matches that were accepted | every change but commit; trimmed to 200,000 entries |
@@ -72,6 +72,8 @@ class TicketRecord:
     reason: str
     accepted: int | None = None
     """Of a proposed match: how many players have accepted."""
+    asked: int | None = None
+    """How many there are."""
     deadline_ms: int | None = None
     """Of a proposed match: until when (Unix ms)."""
 
@@ -161,7 +163,7 @@ def wake_channel(queue: QueueName) -> str:
 
 
 def changed_channel(queue: QueueName) -> str:
-    """Tells watchers which tickets changed: JSON {state, tickets: {id: event}, match, reason, assignment, accepted, deadline}."""
+    """Tells watchers which tickets changed: JSON {state, tickets: {id: event}, match, reason, assignment, accepted, asked, deadline}."""
     return f"{_prefix(queue)}changed"
 
 
@@ -432,7 +434,7 @@ def _ticket(ticket: TicketId, party: bytes, created_ms: bytes) -> Ticket:
 
 
 def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None]) -> TicketRecord | None:
-    players, created_ms, state, event, match, assignment, reason, accepted, deadline_ms = row
+    players, created_ms, state, event, match, assignment, reason, accepted, asked, deadline_ms = row
     if players is None or created_ms is None or state is None or event is None:
         return None
     return TicketRecord(
@@ -444,6 +446,7 @@ def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None]) -> 
         assignment=None if assignment is None else orjson.loads(assignment),
         reason=(reason or b"").decode(),
         accepted=None if accepted is None else int(accepted),
+        asked=None if asked is None else int(asked),
         deadline_ms=None if deadline_ms is None else int(deadline_ms),
     )
 

@@ -13,11 +13,15 @@ from starlette.responses import Response
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import PlayerId
-from matchmaker.api import problems
-from matchmaker.api.auth import PlayerTokens, RateLimit
+from matchmaker.api import described, problems
+from matchmaker.api.assignments import Assignments
+from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens
+from matchmaker.api.lean import Lean
+from matchmaker.api.queues import router as queues_router
 from matchmaker.api.schemas import DevelopmentPlayerBody, DevelopmentPlayerRequest
-from matchmaker.api.tickets import Services, router
+from matchmaker.api.services import Services
+from matchmaker.api.tickets import Handlers, Tickets
 from matchmaker.api.watch import TicketWatch
 from matchmaker.model import QueueConfig
 from matchmaker.ports import Allocator
@@ -33,15 +37,19 @@ def create_app(
     allocator: Allocator,
     seats: SeatIssuer,
     players: PlayerTokens,
+    keys: ApiKeys | None = None,
     connect: ConnectTokens | None = None,
     requests_per_s: float = 10.0,
+    key_requests_per_s: float = 2000.0,
     development: bool = False,
 ) -> tuple[FastAPI, TicketWatch]:
     """
     Make the application, and the watch whose `run` must run beside it.
 
     Args:
+        keys: of the studio's own services and operators; none by default.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
+        requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
     watch = TicketWatch(client, [queue.name for queue in queues])
@@ -54,18 +62,24 @@ def create_app(
         responses=problems.RESPONSES,
     )
     problems.install(app)
-    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
     services = Services(
         queues={queue.name: queue for queue in queues},
         store=TicketStore(client),
         allocator=allocator,
-        seats=seats,
-        players=players,
+        assignments=Assignments(allocator, seats, connect),
+        callers=Callers(
+            players,
+            keys or ApiKeys(),
+            player_limit=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
+            key_limit=RateLimit(per_s=key_requests_per_s, burst=4 * key_requests_per_s),
+        ),
         watch=watch,
-        connect=connect,
-        rate=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
     )
-    app.include_router(router(services))
+    tickets = Tickets(services)
+    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(Lean, routes=Handlers(services, tickets).routes(), max_bytes=MAX_BODY_BYTES)
+    app.include_router(described.router())
+    app.include_router(queues_router(services))
 
     @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
     async def healthz() -> str:

@@ -4,8 +4,8 @@ import base64
 import ipaddress
 import socket
 
-from allocator.model import Allocation
 from gameserver.protocol.netcode.tokens import issue_connect_token, protocol_id_of
+from gameserver.sessions.model import FleetName
 
 
 class ConnectTokens:
@@ -15,14 +15,11 @@ class ConnectTokens:
         """`private_key`: 32 bytes."""
         self._key = private_key
 
-    def issue(self, found: Allocation, now_unix_s: float) -> str | None:
-        """A connect token in base64, or None where the server has no UDP port."""
-        port = found.ports.get("udp")
-        if port is None:
-            return None
+    def issue(self, fleet: FleetName, host: str, port: int, now_unix_s: float) -> str:
+        """A connect token in base64."""
         token = issue_connect_token(
-            [(_address(found.host), port)],
-            protocol_id=protocol_id_of(found.session.fleet),
+            [(_address(host), port)],
+            protocol_id=protocol_id_of(fleet),
             private_key=self._key,
             now_unix_s=int(now_unix_s),
         )

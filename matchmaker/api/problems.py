@@ -61,7 +61,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> JSONResponse:
-        return respond(error.status, error.detail, kind=error.kind, headers=error.headers, **error.extra)
+        return of(error, request.url.path)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -75,19 +75,38 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreUnavailable)
     async def away(request: Request, error: StoreUnavailable) -> JSONResponse:
-        log.warning("store_unavailable", path=request.url.path, error=str(error))
-        return respond(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "the session store does not answer; nothing is lost, ask again",
-            kind="store-unavailable",
-            headers={"Retry-After": "1"},
-        )
+        return of(error, request.url.path)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         error_id = secrets.token_hex(8)
         log.error("request_failed", path=request.url.path, error_id=error_id, exc_info=error)
         return respond(HTTPStatus.INTERNAL_SERVER_ERROR, f"an error of ours; its id is {error_id}", kind="internal")
+
+
+def of(error: Problem | StoreUnavailable, path: str) -> JSONResponse:
+    """The response to what was raised while `path` was asked for."""
+    if isinstance(error, Problem):
+        return respond(error.status, error.detail, kind=error.kind, headers=error.headers, **error.extra)
+    log.warning("store_unavailable", path=path, error=str(error))
+    return respond(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the session store does not answer; nothing is lost, ask again",
+        kind="store-unavailable",
+        headers={"Retry-After": "1"},
+    )
+
+
+def too_large(max_bytes: int) -> Problem:
+    """A body over the limit."""
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {max_bytes} bytes at most", kind="too-large")
+
+
+async def refuse_websocket(send: Any, response: JSONResponse) -> None:
+    """Answer a handshake with a problem."""
+    start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": response.body})
 
 
 def respond(
@@ -118,11 +137,8 @@ class BodyLimit:
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         read = 0
-        refused = respond(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {self._max_bytes} bytes at most", kind="too-large"
-        )
-        if length.isdigit() and int(length) > self._max_bytes:
-            await refused(scope, receive, send)
+        if length.isdigit() and int(length[:20]) > self._max_bytes:
+            await of(too_large(self._max_bytes), scope["path"])(scope, receive, send)
             return
 
         async def counted() -> Any:
@@ -130,9 +146,7 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._max_bytes:
-                raise Problem(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {self._max_bytes} bytes at most", kind="too-large"
-                )
+                raise too_large(self._max_bytes)
             return message
 
         await self._app(scope, counted, send)

@@ -7,13 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from gameserver.sessions.model import PlayerId
 from matchmaker.api.auth import MAX_PLAYER_ID
-from matchmaker.model import TicketPlayer
+from matchmaker.model import Attribute, TicketPlayer
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 AttributeValue = (
-    Number | Annotated[str, StringConstraints(max_length=256)] | Annotated[list[Name], Field(max_length=64)]
+    Number
+    | Annotated[str, StringConstraints(max_length=256)]
+    | Annotated[list[Name], Field(max_length=64)]
+    | Annotated[dict[Name, Number], Field(max_length=64)]
 )
+PlayerName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PLAYER_ID, pattern=r"^[^\s{}\x00-\x1f]+$")]
+Players = Annotated[list[PlayerName], Field(max_length=100)]
 Latency = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False, description="Round trip in ms.")]
 
 
@@ -24,9 +29,11 @@ class _Body(BaseModel):
 class PlayerBody(_Body):
     """One player of a party."""
 
-    id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PLAYER_ID, pattern=r"^[^\s{}\x00-\x1f]+$")]
+    id: PlayerName
     attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32)] = {}
     latencies: Annotated[dict[Name, Latency], Field(max_length=64)] = {}
+    blocked: Annotated[Players, Field(description="Never to be met.")] = []
+    avoided: Annotated[Players, Field(description="Not to be met while the ticket is young.")] = []
 
     @field_validator("attributes", "latencies", mode="before")
     @classmethod
@@ -40,11 +47,23 @@ class PlayerBody(_Body):
 
     def to_player(self) -> TicketPlayer:
         """The matchmaker's own form."""
-        attributes = {
-            key: tuple(value) if isinstance(value, list) else value if isinstance(value, str) else float(value)
-            for key, value in self.attributes.items()
-        }
-        return TicketPlayer(id=PlayerId(self.id), attributes=attributes, latencies_ms=dict(self.latencies))
+        return TicketPlayer(
+            id=PlayerId(self.id),
+            attributes={key: _value(value) for key, value in self.attributes.items()},
+            latencies_ms=self.latencies,
+            blocked=tuple(map(PlayerId, self.blocked)),
+            avoided=tuple(map(PlayerId, self.avoided)),
+        )
+
+
+def _value(value: AttributeValue) -> Attribute:
+    match value:
+        case list():
+            return tuple(value)
+        case str() | dict():
+            return value
+        case _:
+            return float(value)
 
 
 class TicketRequest(_Body):
@@ -64,6 +83,18 @@ class TicketRequest(_Body):
 
     queue: Name
     players: Annotated[list[PlayerBody], Field(min_length=1, max_length=100)]
+    priority: Annotated[str, StringConstraints(max_length=64)] = ""
+    """One of the queue's priorities; only an API key may give one, or the player's token."""
+
+
+class AcceptanceRequest(_Body):
+    """A player's word on its proposed match."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"accept": True}]})
+
+    accept: Annotated[bool, Field(strict=True)]
+    player: Annotated[str, StringConstraints(max_length=MAX_PLAYER_ID)] = ""
+    """For whom an API key speaks; a player speaks for itself."""
 
 
 class SeatBody(BaseModel):
@@ -71,6 +102,7 @@ class SeatBody(BaseModel):
 
     index: int
     team: str
+    role: str | None = None
 
 
 class AssignmentBody(BaseModel):
@@ -87,6 +119,14 @@ class AssignmentBody(BaseModel):
     temperature: str
 
 
+class AcceptanceBody(BaseModel):
+    """How a proposed match stands."""
+
+    accepted: int
+    players: int
+    deadline: str
+
+
 class TicketBody(BaseModel):
     """A ticket as it stands."""
 
@@ -96,7 +136,9 @@ class TicketBody(BaseModel):
     createdAt: str  # noqa: N815 (the wire's spelling)
     players: list[dict[str, Any]]
     match: str | None = None
+    acceptance: AcceptanceBody | None = Field(default=None, description="While the state is `proposed`.")
     assignment: AssignmentBody | None = None
+    assignments: dict[str, AssignmentBody] | None = Field(default=None, description="By player, for an API key.")
     reason: str | None = None
 
 
@@ -108,6 +150,7 @@ class QueueBody(BaseModel):
     playersPerMatch: int  # noqa: N815
     teams: dict[str, int]
     partyMax: int  # noqa: N815
+    closed: str | None = Field(default=None, description="`paused` or `draining`, when an operator has closed it.")
 
 
 class DevelopmentPlayerRequest(_Body):

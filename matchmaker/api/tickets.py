@@ -1,58 +1,39 @@
 """
-Tickets over HTTP: create, read, cancel, and follow by long poll, server-sent events or WebSocket.
+Tickets over HTTP: create, read, cancel, accept, and follow by long poll, server-sent events or WebSocket.
 
-The seat token is minted here, when an assignment is delivered: short-lived, and for the server where the session is at that moment.
+These are the paths of every ticket, answered by `lean`; how they look in the OpenAPI document is in `described`.
 """
 
 import asyncio
-import json
 import math
-import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, assert_never
+from typing import Any, assert_never
 
-from fastapi import APIRouter, Header, Query, Response, Security, WebSocket, WebSocketDisconnect
-from fastapi.responses import StreamingResponse
-from fastapi.security import HTTPBearer
+import orjson
 
-from allocator.model import Allocation
-from gameserver.seats import SeatGrant, SeatIssuer
-from gameserver.sessions.model import PlayerId, SessionId, SessionState, parse_session_id
-from gameserver.sessions.port import StoreUnavailable
-from matchmaker.api.auth import PlayerTokens, RateLimit
-from matchmaker.api.connect import ConnectTokens
+from gameserver.sessions.model import PlayerId
+from matchmaker import metrics
+from matchmaker.api.auth import Caller, Role
+from matchmaker.api.lean import Reply, Request, Routes, invalid, parse
 from matchmaker.api.problems import Problem
-from matchmaker.api.schemas import AssignmentBody, QueueBody, SeatBody, TicketBody, TicketRequest
-from matchmaker.api.watch import TicketWatch
+from matchmaker.api.schemas import AcceptanceRequest, TicketRequest
+from matchmaker.api.services import Services
+from matchmaker.api.watch import Follower
 from matchmaker.matching.wants import missing
-from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId
-from matchmaker.ports import Allocator
-from matchmaker.store import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord, TicketStore
+from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId, TicketPlayer, TicketState
+from matchmaker.store import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord
 
-KEEP_ALIVE_S = 15.0
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
-_STORE_RETRY_S = 0.5
-
-Authorization = Annotated[str, Header(include_in_schema=False)]
-_SIGNED = [Security(HTTPBearer(auto_error=False, bearerFormat="JWT", description="Its `sub` is the player."))]
-"""Tells OpenAPI who may call; `Tickets.player` checks it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What the endpoints work with."""
-
-    queues: Mapping[QueueName, QueueConfig]
-    store: TicketStore
-    allocator: Allocator
-    seats: SeatIssuer
-    players: PlayerTokens
-    watch: TicketWatch
-    rate: RateLimit
-    connect: ConnectTokens | None = None
+LONGEST_WAIT_S = 60.0
+_LONGEST_KEY = 128
+_EVENT_STREAM = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+_WORDS = {state: state.value for state in TicketState}
 
 
 class Tickets:
@@ -61,280 +42,274 @@ class Tickets:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def player(self, authorization: str) -> PlayerId:
-        """Who asks. Raises Problem 401, 429."""
-        player = self._services.players.player(authorization)
-        self._services.rate.spend(player, time.monotonic())
-        return player
-
-    async def create(self, body: TicketRequest, player: PlayerId, key: str) -> TicketRecord:
+    async def create(
+        self, queue_name: str, players: Sequence[TicketPlayer], caller: Caller, *, key: str, priority: str = ""
+    ) -> TicketRecord:
         """Queue a party. Raises Problem."""
-        queue = self._services.queues.get(QueueName(body.queue))
+        queue = self._services.queues.get(QueueName(queue_name))
         if queue is None:
             known = ", ".join(self._services.queues)
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"queue: no queue {body.queue!r}; there are: {known}", kind="invalid"
-            )
-        _check_party(body, queue, player)
-        players = tuple(member.to_player() for member in body.players)
+            raise invalid(f"queue: no queue {queue_name!r}; there are: {known}")
+        _check_party(players, queue, caller)
         made = await self._services.store.create(
-            queue.name, players, idempotency=f"{player}:{key}" if key else "", max_tickets=queue.max_tickets
+            queue.name,
+            tuple(players),
+            idempotency=f"{caller.name}:{key}" if key else "",
+            max_tickets=queue.max_tickets,
+            priority=priority or caller.priority,
         )
+        outcome = "made" if isinstance(made, str) else type(made).__name__
+        metrics.TICKETS_CREATED.labels(queue.name, outcome).inc()
         if isinstance(made, Refused):
-            raise _refused(made, queue, player)
-        return await self.fetch(made, player)
+            raise _refused(made, queue, caller)
+        return await self.fetch(made, caller)
 
-    async def fetch(self, ticket: str, player: PlayerId) -> TicketRecord:
+    async def fetch(self, ticket: str, caller: Caller) -> TicketRecord:
         """A ticket of the player's own party. Raises Problem 404."""
         record = None
         if QueueName(ticket.partition(".")[0]) in self._services.queues:
             record = await self._services.store.fetch(TicketId(ticket))
-        if record is None or player not in [member.id for member in record.ticket.players]:
+        if record is None or not caller.is_in([member.id for member in record.ticket.players]):
             raise Problem(HTTPStatus.NOT_FOUND, f"no ticket {ticket!r} of yours", kind="not-found")
         return record
 
-    async def cancel(self, ticket: str, player: PlayerId) -> None:
+    async def cancel(self, ticket: str, caller: Caller) -> None:
         """Take a ticket out of its queue. Raises Problem 404, 409."""
-        await self.fetch(ticket, player)
+        await self.fetch(ticket, caller)
         state = await self._services.store.cancel(TicketId(ticket))
         if state is not None and state.value not in ("cancelled", "timed_out", "failed"):
             raise Problem(HTTPStatus.CONFLICT, f"the ticket is {state.value}: too late to cancel", kind="too-late")
 
-    async def body(self, record: TicketRecord, player: PlayerId) -> dict[str, Any]:
-        """A ticket as JSON, with the asking player's assignment."""
-        created = datetime.fromtimestamp(record.ticket.created_at_s, UTC)
-        body = TicketBody(
-            id=record.ticket.id,
-            queue=record.queue,
-            state=record.state.value,
-            createdAt=created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            players=[
+    async def accept(self, ticket: str, caller: Caller, body: AcceptanceRequest) -> TicketRecord:
+        """Say a player's word on its proposed match. Raises Problem 404, 409, 422."""
+        record = await self.fetch(ticket, caller)
+        player = caller.player or body.player
+        if player not in [member.id for member in record.ticket.players]:
+            raise invalid("player: an API key says for which of the ticket's players it speaks")
+        state = await self._services.store.accept(TicketId(ticket), PlayerId(player), accept=body.accept)
+        wanted = (TicketState.PROPOSED, TicketState.PLACING, TicketState.ASSIGNED)
+        if body.accept and state not in wanted:
+            detail = f"the ticket is {state.value if state else 'gone'}: there is no match to accept"
+            raise Problem(HTTPStatus.CONFLICT, detail, kind="too-late")
+        if not body.accept and state in wanted:
+            raise Problem(HTTPStatus.CONFLICT, f"the ticket is {state}: too late to decline", kind="too-late")
+        return await self.fetch(ticket, caller)
+
+    async def body(self, record: TicketRecord, caller: Caller, *, fresh: bool = False) -> dict[str, Any]:
+        """A ticket as JSON values, with the asking player's assignment (everybody's for an API key)."""
+        created = datetime.fromtimestamp(record.ticket.created_at_s, UTC).isoformat(timespec="milliseconds")
+        body: dict[str, Any] = {
+            "id": record.ticket.id,
+            "queue": record.queue,
+            "state": _WORDS[record.state],
+            "createdAt": created[:-6] + "Z",
+            "players": [
                 {"id": member.id, "attributes": dict(member.attributes), "latencies": dict(member.latencies_ms)}
                 for member in record.ticket.players
             ],
-            match=record.match,
-            reason=record.reason or None,
-        )
+        }
+        if record.match is not None:
+            body["match"] = record.match
+        if record.reason:
+            body["reason"] = record.reason
+        if record.deadline_ms is not None:
+            deadline = datetime.fromtimestamp(record.deadline_ms / 1000, UTC).isoformat(timespec="milliseconds")
+            body["acceptance"] = {
+                "accepted": record.accepted,
+                "players": record.asked,
+                "deadline": deadline[:-6] + "Z",
+            }
         if record.assignment is not None:
-            found = await self._services.allocator.find(SessionId(record.assignment["session"]))
-            if found is not None and found.session.state is not SessionState.ENDED:
-                body.assignment = self.assignment(found, player)
-            else:
-                body.reason = "the match is over"
-        return body.model_dump(exclude_none=True)
+            await self._add_assignments(body, record, caller, fresh=fresh)
+        return body
 
-    async def seat(self, session: str, player: PlayerId) -> AssignmentBody:
-        """Where a player's session is now. Raises Problem 404, 403, 410."""
-        try:
-            session_id = parse_session_id(session)
-        except ValueError as error:
-            raise Problem(HTTPStatus.NOT_FOUND, str(error), kind="not-found") from None
-        found = await self._services.allocator.find(session_id)
-        if found is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"no session {session!r}", kind="not-found")
-        if player not in [seat.player for seat in found.session.seats]:
-            raise Problem(HTTPStatus.FORBIDDEN, "you have no seat in this session", kind="no-seat")
-        if found.session.state is SessionState.ENDED:
-            raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
-        return self.assignment(found, player)
+    async def _add_assignments(
+        self, body: dict[str, Any], record: TicketRecord, caller: Caller, *, fresh: bool
+    ) -> None:
+        assigned, way = record.assignment, self._services.assignments
+        assert assigned is not None
+        players = [caller.player] if caller.player is not None else [member.id for member in record.ticket.players]
+        found = {
+            player: way.fresh(assigned, player) if fresh else await way.now(assigned, player) for player in players
+        }
+        if None in found.values():
+            body["reason"] = "the match is over"
+        elif caller.player is not None:
+            body["assignment"] = found[caller.player]
+        else:
+            body["assignments"] = found
 
-    def assignment(self, found: Allocation, player: PlayerId) -> AssignmentBody:
-        """A player's way to its seat, with a fresh token."""
-        session = found.session
-        seat = next(seat for seat in session.seats if seat.player == player)
-        grant = SeatGrant(
-            player=player,
-            seat=seat.index,
-            team=seat.team,
-            session=session.id,
-            server=session.server,
-            epoch=session.epoch,
-        )
-        return AssignmentBody(
-            session=session.id,
-            epoch=session.epoch,
-            server=session.server,
-            host=found.host,
-            ports=dict(found.ports),
-            seat=SeatBody(index=seat.index, team=seat.team),
-            token=self._services.seats.issue(grant, time.time()),
-            connectToken=self._services.connect.issue(found, time.time()) if self._services.connect else None,
-            temperature=found.temperature.value,
+
+class Handlers:
+    """The endpoints."""
+
+    def __init__(self, services: Services, tickets: Tickets) -> None:
+        self._services = services
+        self._tickets = tickets
+
+    def routes(self) -> Routes:
+        """For `Lean`."""
+        return Routes(
+            http={
+                "": {"POST": self.create},
+                "{ticket}": {"GET": self.get, "DELETE": self.cancel},
+                "{ticket}/events": {"GET": self.events},
+                "{ticket}/acceptance": {"POST": self.accept},
+            },
+            websocket={"{ticket}/watch": self.watch},
         )
 
-    async def changes(
-        self, ticket: str, player: PlayerId, after: int
-    ) -> AsyncIterator[tuple[int, dict[str, Any]] | None]:
-        """
-        Yield (event number, ticket) now and at each change past event `after`, until the ticket is over.
-
-        None is a sign of life, every `KEEP_ALIVE_S`. An outage of the store is waited out.
-        """
-        async with self._services.watch.watching(TicketId(ticket)) as changed:
-            while True:
-                changed.clear()
-                try:
-                    record = await self.fetch(ticket, player)
-                    if record.event > after:
-                        body = await self.body(record, player)
-                        after = record.event  # only now: an outage in between must not swallow the event
-                        yield after, body
-                except StoreUnavailable:
-                    await asyncio.sleep(_STORE_RETRY_S)
-                    continue
-                except Problem:
-                    return  # it has expired
-                if record.state in FINAL:
-                    return
-                try:
-                    async with asyncio.timeout(KEEP_ALIVE_S):
-                        await changed.wait()
-                except TimeoutError:
-                    yield None
-
-
-def router(services: Services) -> APIRouter:
-    """The endpoints of tickets, queues and seats."""
-    api = APIRouter(prefix="/v1")
-    tickets = Tickets(services)
-
-    @api.post(
-        "/tickets",
-        status_code=201,
-        response_model=TicketBody,
-        response_model_exclude_none=True,
-        tags=["tickets"],
-        dependencies=_SIGNED,
-    )
-    async def create_ticket(
-        body: TicketRequest,
-        response: Response,
-        authorization: Authorization = "",
-        idempotency_key: Annotated[str, Header(max_length=128)] = "",
-    ) -> dict[str, Any]:
-        """Queue a party; with an Idempotency-Key a repeated request returns the same ticket."""
-        player = tickets.player(authorization)
-        record = await tickets.create(body, player, idempotency_key)
-        response.headers["Location"] = f"/v1/tickets/{record.ticket.id}"
-        return await tickets.body(record, player)
-
-    @api.get(
-        "/tickets/{ticket}",
-        response_model=TicketBody,
-        response_model_exclude_none=True,
-        tags=["tickets"],
-        dependencies=_SIGNED,
-    )
-    async def get_ticket(
-        ticket: str,
-        authorization: Authorization = "",
-        wait: Annotated[float, Query(ge=0, le=60, description="Long poll: s to wait for a change.")] = 0,
-    ) -> dict[str, Any]:
-        """A ticket as it stands; with `wait`, as soon as it changes or is over."""
-        player = tickets.player(authorization)
-        record = await tickets.fetch(ticket, player)
-        if wait and record.state not in FINAL:
-            changes = tickets.changes(ticket, player, record.event)
-            try:
-                async with asyncio.timeout(wait):
-                    async for change in changes:
-                        if change is not None:
-                            return change[1]
-            except TimeoutError:
-                pass
-            record = await tickets.fetch(ticket, player)
-        return await tickets.body(record, player)
-
-    @api.delete("/tickets/{ticket}", status_code=204, tags=["tickets"], dependencies=_SIGNED)
-    async def cancel_ticket(ticket: str, authorization: Authorization = "") -> None:
-        """Leave the queue; 409 once the ticket is being placed."""
-        await tickets.cancel(ticket, tickets.player(authorization))
-
-    @api.get(
-        "/tickets/{ticket}/events",
-        response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}},
-        tags=["tickets"],
-        dependencies=_SIGNED,
-    )
-    async def ticket_events(
-        ticket: str, authorization: Authorization = "", last_event_id: Annotated[str, Header(max_length=20)] = ""
-    ) -> StreamingResponse:
-        """Server-sent events: the ticket now and at each change, until it is over; resumable by Last-Event-ID."""
-        player = tickets.player(authorization)
-        await tickets.fetch(ticket, player)
-        after = int(last_event_id) if last_event_id.isdecimal() else 0
-
-        async def stream() -> AsyncIterator[bytes]:
-            async for change in tickets.changes(ticket, player, after):
-                if change is None:
-                    yield b": keep-alive\n\n"
-                else:
-                    yield f"id: {change[0]}\nevent: state\ndata: {json.dumps(change[1])}\n\n".encode()
-
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
-
-    @api.websocket("/tickets/{ticket}/watch")
-    async def watch_ticket(socket: WebSocket, ticket: str) -> None:
-        """The same over WebSocket: subprotocols `warmfleet.tickets.1` and `bearer.<JWT>`; one JSON text per change."""
-        offered = socket.scope.get("subprotocols", [])
-        token = next((name.removeprefix("bearer.") for name in offered if name.startswith("bearer.")), "")
-        player = tickets.player(f"Bearer {token}")  # a Problem here answers the handshake
-        await tickets.fetch(ticket, player)
-        await socket.accept(subprotocol=WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                gone = tasks.create_task(_until_gone(socket), name=f"watch-{ticket}")
-                async for change in tickets.changes(ticket, player, 0):
-                    if change is not None:
-                        await socket.send_json(change[1])
-                await socket.close()
-                gone.cancel()
-        except* WebSocketDisconnect:
-            pass  # the watcher has gone
-
-    @api.get("/queues", tags=["queues"])
-    async def get_queues() -> list[QueueBody]:
-        """Every queue and how many tickets wait in it."""
-        return [
-            QueueBody(
-                name=queue.name,
-                depth=await services.store.depth(queue.name),
-                playersPerMatch=queue.players,
-                teams={team.name: team.players for team in queue.teams},
-                partyMax=queue.party_max,
+    async def create(self, request: Request) -> Reply:
+        """`POST /v1/tickets`."""
+        caller = await self._caller(request)
+        key = request.header(b"idempotency-key", longest=_LONGEST_KEY)
+        body = parse(TicketRequest, await request.body())
+        if body.priority and caller.role is Role.PLAYER:
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                "priority: only an API key gives one, or the player's token (its claim `priority`)",
+                kind="forbidden",
             )
-            for queue in services.queues.values()
-        ]
+        players = [member.to_player() for member in body.players]
+        record = await self._tickets.create(body.queue, players, caller, key=key, priority=body.priority)
+        location = f"/v1/tickets/{record.ticket.id}".encode()
+        return Reply(201, await self._tickets.body(record, caller), ((b"location", location),))
 
-    @api.get("/sessions/{session}/seat", response_model_exclude_none=True, tags=["sessions"], dependencies=_SIGNED)
-    async def get_seat(session: str, authorization: Authorization = "") -> AssignmentBody:
-        """Where the player's match is now, with a fresh seat token: for whoever lost its server."""
-        return await tickets.seat(session, tickets.player(authorization))
+    async def get(self, request: Request) -> Reply:
+        """`GET /v1/tickets/{ticket}`, with `?wait=` as soon as it changes or is over."""
+        caller = await self._caller(request)
+        wait_s = _wait(request.query().get("wait", "0"))
+        record = await self._tickets.fetch(request.ticket, caller)
+        if wait_s and record.state not in FINAL:
+            record = await self._next(record, caller, wait_s)
+        return Reply(200, await self._tickets.body(record, caller))
 
-    return api
+    async def cancel(self, request: Request) -> Reply:
+        """`DELETE /v1/tickets/{ticket}`."""
+        await self._tickets.cancel(request.ticket, await self._caller(request))
+        return Reply(204)
+
+    async def accept(self, request: Request) -> Reply:
+        """`POST /v1/tickets/{ticket}/acceptance`."""
+        caller = await self._caller(request)
+        body = parse(AcceptanceRequest, await request.body())
+        record = await self._tickets.accept(request.ticket, caller, body)
+        return Reply(200, await self._tickets.body(record, caller))
+
+    async def events(self, request: Request) -> None:
+        """`GET /v1/tickets/{ticket}/events`: server-sent events."""
+        caller = await self._caller(request)
+        last = request.header(b"last-event-id", longest=20)
+        send = request.send
+        await self._tickets.fetch(request.ticket, caller)  # a Problem here is still an answer of its own
+
+        async def push(record: TicketRecord, fresh: bool) -> None:
+            body = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh))
+            event = b"id: %d\nevent: state\ndata: %b\n\n" % (record.event, body)
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+
+        async def alive() -> None:
+            await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
+
+        follower = Follower(
+            lambda: self._tickets.fetch(request.ticket, caller),
+            push,
+            alive,
+            after=int(last) if last.isdecimal() else 0,
+        )
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
+        if not await self._follow(request, follower):
+            await send({"type": "http.response.body", "body": b""})
+
+    async def watch(self, request: Request) -> None:
+        """`WS /v1/tickets/{ticket}/watch`: the same over WebSocket, one JSON text a change."""
+        offered = request.scope.get("subprotocols", [])
+        token = next((name.removeprefix("bearer.") for name in offered if name.startswith("bearer.")), "")
+        caller = await self._services.callers.caller(f"Bearer {token}" if token else request.header(b"authorization"))
+        await self._tickets.fetch(request.ticket, caller)
+        if (await request.receive())["type"] != "websocket.connect":
+            return
+        spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
+        await request.send({"type": "websocket.accept", "subprotocol": spoken})
+
+        async def push(record: TicketRecord, fresh: bool) -> None:
+            text = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh)).decode()
+            await request.send({"type": "websocket.send", "text": text})
+
+        follower = Follower(lambda: self._tickets.fetch(request.ticket, caller), push, None, after=0)
+        if not await self._follow(request, follower):
+            await request.send({"type": "websocket.close", "code": 1000})
+
+    async def _follow(self, request: Request, follower: Follower) -> bool:
+        """Tell a follower until there is no more to tell; returns whether it has gone, or was cut off, before."""
+        task = asyncio.current_task()
+        assert task is not None
+        done = False
+        cut_off = False
+
+        def finish(cut: bool) -> None:
+            nonlocal done, cut_off
+            if not done:
+                done, cut_off = True, cut
+                task.cancel()
+
+        follower.done = finish
+        with self._services.watch.following(TicketId(request.ticket), follower):
+            try:
+                # Nothing else waits: a follower to whom nothing happens is this one task, and nothing in any timer.
+                while (await request.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+                    pass
+            except asyncio.CancelledError:
+                if not done or task.uncancel():
+                    raise
+                return cut_off
+        return True
+
+    async def _next(self, record: TicketRecord, caller: Caller, wait_s: float) -> TicketRecord:
+        """The ticket once it has changed, or as it is when the time is up."""
+        changed: asyncio.Future[TicketRecord] = asyncio.get_running_loop().create_future()
+
+        async def push(record: TicketRecord, fresh: bool) -> None:
+            if not changed.done():
+                changed.set_result(record)
+
+        def fetch() -> Any:
+            return self._tickets.fetch(record.ticket.id, caller)
+
+        follower = Follower(fetch, push, None, after=record.event)
+        follower.done = lambda cut: None if changed.done() else changed.set_result(record)
+        with self._services.watch.following(record.ticket.id, follower):
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await changed
+            except TimeoutError:
+                return record
+
+    async def _caller(self, request: Request) -> Caller:
+        return await self._services.callers.caller(request.header(b"authorization"))
 
 
-async def _until_gone(socket: WebSocket) -> None:
-    """Read what nobody should send, to notice that the watcher has gone. Raises WebSocketDisconnect."""
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
+def _wait(text: str) -> float:
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not 0 <= wait_s <= LONGEST_WAIT_S:
+        raise invalid(f"query.wait: 0 to {LONGEST_WAIT_S:g} s are wanted")
+    return wait_s
 
 
-def _refused(refused: Refused, queue: QueueConfig, player: PlayerId) -> Problem:
+def _refused(refused: Refused, queue: QueueConfig, caller: Caller) -> Problem:
     match refused:
         case PlayerBusy():
             return Problem(
                 HTTPStatus.CONFLICT,
                 f"player {refused.player} has a live ticket in this queue: {refused.ticket}; cancel it first",
                 kind="live-ticket",
-                ticket=refused.ticket if refused.player == player else None,
+                ticket=refused.ticket if caller.is_in([refused.player]) else None,
             )
         case PlayerBarred():
-            wait_s = math.ceil(refused.remaining_s)
+            wait_s = max(1, math.ceil(refused.remaining_s))
             return Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"player {refused.player} may not queue for another {wait_s} s: {refused.reason}",
@@ -350,20 +325,16 @@ def _refused(refused: Refused, queue: QueueConfig, player: PlayerId) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, kind=kind, headers={"Retry-After": after_s})
 
 
-def _check_party(body: TicketRequest, queue: QueueConfig, player: PlayerId) -> None:
+def _check_party(players: Sequence[TicketPlayer], queue: QueueConfig, caller: Caller) -> None:
     """The party against the queue's rules. Raises Problem 403, 422 that names the field."""
-    ids = [member.id for member in body.players]
-    if player not in ids:
-        raise Problem(HTTPStatus.FORBIDDEN, f"players: you ({player}) are not among them", kind="not-your-party")
+    ids = [member.id for member in players]
+    if not caller.is_in(ids):
+        raise Problem(HTTPStatus.FORBIDDEN, f"players: you ({caller.player}) are not among them", kind="not-your-party")
     if len(set(ids)) < len(ids):
-        raise _invalid("players: a player is there twice")
+        raise invalid("players: a player is there twice")
     if len(ids) > queue.party_max:
-        raise _invalid(f"players: {len(ids)} are a larger party than queue {queue.name} takes, {queue.party_max}")
-    for index, member in enumerate(body.players):
-        wanted = missing(queue, member.to_player())
+        raise invalid(f"players: {len(ids)} are a larger party than queue {queue.name} takes, {queue.party_max}")
+    for index, member in enumerate(players):
+        wanted = missing(queue, member)
         if wanted is not None:
-            raise _invalid(f"players.{index}.{wanted[0]}: queue {queue.name} {wanted[1]}")
-
-
-def _invalid(detail: str) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid")
+            raise invalid(f"players.{index}.{wanted[0]}: queue {queue.name} {wanted[1]}")

@@ -1,54 +1,228 @@
 """
-Who waits for which ticket: one subscription per process, any number of watchers.
+Who follows which ticket: one subscription per process, any number of followers, nothing running for those to whom nothing happens.
 
-A change of a ticket sets the events of those who watch it; what they send is read afresh, so a change that was missed costs nothing but time.
+The channel says what changed, so a change costs no read; after an outage everyone reads afresh, since something may have been missed. A follower that
+reads too slowly gets the newest state when it is ready again, never a queue of old ones, and is cut off in the end.
 """
 
 import asyncio
+import dataclasses
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
 
 import orjson
+import structlog
 
 from gameserver.sessions.client import StoreClient, listen
-from matchmaker.model import QueueName, TicketId
-from matchmaker.store import changed_channel
+from gameserver.sessions.model import MatchId
+from gameserver.sessions.port import StoreUnavailable
+from matchmaker import metrics
+from matchmaker.api.problems import Problem
+from matchmaker.model import FINAL, QueueName, TicketId, TicketState
+from matchmaker.store import TicketRecord, changed_channel
+
+log = structlog.get_logger(__name__)
+
+KEEP_ALIVE_S = 15.0
+STALLED_S = 30.0
+"""A follower that has not read for so long is cut off."""
+_SWEEP_S = 5.0
+_STORE_RETRY_S = 0.5
+MOST_FOLLOWERS = 50_000
+"""Per process; more are asked to come back."""
+
+Fetch = Callable[[], Awaitable[TicketRecord]]
+"""Reads the ticket. Raises Problem when it is gone, StoreUnavailable."""
+Push = Callable[[TicketRecord, bool], Awaitable[None]]
+"""Sends the ticket to the follower; the flag: it comes straight from a change. Raises StoreUnavailable, then it is called again."""
+
+
+class Follower:
+    """One who is told of a ticket, now and at each change after event `after`, until it is over; `done` says when that is."""
+
+    __slots__ = (
+        "_after",
+        "_alive",
+        "_fetch",
+        "_fresh",
+        "_loop",
+        "_push",
+        "_record",
+        "_stale",
+        "_task",
+        "_wrote_at_s",
+        "done",
+    )
+
+    def __init__(self, fetch: Fetch, push: Push, alive: Callable[[], Awaitable[None]] | None, *, after: int) -> None:
+        """`alive`: sends a sign of life; None: the follower needs none."""
+        self._fetch = fetch
+        self._push = push
+        self._alive = alive
+        self._after = after
+        self._record: TicketRecord | None = None
+        self._stale = True
+        self._fresh = False
+        self._loop = asyncio.get_running_loop()
+        self._wrote_at_s = self._loop.time()
+        self._task: asyncio.Task[None] | None = None
+        self.done: Callable[[bool], None] = lambda cut: None
+        """Called once there is nothing more to tell (False), or the follower is cut off (True)."""
+
+    def changed(self, change: dict[str, Any], event: int) -> None:
+        """The channel says so."""
+        if self._record is None:
+            self._stale = True
+        elif event > self._record.event:
+            self._record, self._fresh = _apply(self._record, change, event), True
+        self._tell()
+
+    def refresh(self) -> None:
+        """Something may have been missed."""
+        self._stale = True
+        self._tell()
+
+    def sweep(self, now_s: float) -> None:
+        """Send a sign of life where it is time, and cut off who does not read."""
+        if self._task is not None:
+            if now_s - self._wrote_at_s > STALLED_S:
+                metrics.WATCHERS_DROPPED.inc()
+                self.done(True)
+        elif self._alive is not None and now_s - self._wrote_at_s >= KEEP_ALIVE_S:
+            self._run(self._keep_alive(self._alive))
+
+    def stop(self) -> None:
+        """Tell it nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tell(self) -> None:
+        if self._task is None:
+            self._run(self._push_all())
+
+    def _run(self, work: Any) -> None:
+        self._wrote_at_s = self._loop.time()
+        self._task = self._loop.create_task(work, name="follower")
+        self._task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("follower_failed", exc_info=error)
+            self.done(True)
+        elif not task.cancelled() and self._behind:
+            self._tell()
+
+    @property
+    def _behind(self) -> bool:
+        return self._stale or (self._record is not None and self._record.event > self._after)
+
+    async def _keep_alive(self, alive: Callable[[], Awaitable[None]]) -> None:
+        await alive()
+        self._wrote_at_s = self._loop.time()
+
+    async def _push_all(self) -> None:
+        """Catch up with the ticket; an outage of the store is waited out, and swallows no event."""
+        while self._behind:
+            try:
+                if self._stale:
+                    self._stale, self._fresh = False, False
+                    found = await self._fetch()
+                    if self._record is None or found.event > self._record.event:
+                        self._record = found
+                record = self._record
+                assert record is not None
+                if record.event > self._after:
+                    await self._push(record, self._fresh)
+                    self._after, self._wrote_at_s = record.event, self._loop.time()
+            except StoreUnavailable:
+                self._stale = True
+                await asyncio.sleep(_STORE_RETRY_S)
+                self._wrote_at_s = self._loop.time()
+            except Problem:
+                self.done(False)  # it has expired
+                return
+        if self._record is not None and self._record.state in FINAL:
+            self.done(False)
 
 
 class TicketWatch:
-    """Wakes watchers; `run` until cancelled."""
+    """Tells followers; `run` until cancelled."""
 
     def __init__(self, client: StoreClient, queues: Iterable[QueueName]) -> None:
         self._client = client
         self._channels = [changed_channel(queue) for queue in queues]
-        self._watchers: defaultdict[TicketId, set[asyncio.Event]] = defaultdict(set)
+        self._followers: defaultdict[TicketId, set[Follower]] = defaultdict(set)
+        self._count = 0
 
-    @asynccontextmanager
-    async def watching(self, ticket: TicketId) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when the ticket may have changed; the waiter clears it."""
-        event = asyncio.Event()
-        self._watchers[ticket].add(event)
+    @contextmanager
+    def following(self, ticket: TicketId, follower: Follower) -> Iterator[None]:
+        """Tell a follower of a ticket. Raises Problem 503 when there are too many."""
+        if self._count >= MOST_FOLLOWERS:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MOST_FOLLOWERS} followers are as many as this process takes",
+                kind="too-many-watchers",
+                headers={"Retry-After": "5"},
+            )
+        self._count += 1
+        metrics.WATCHERS.inc()
+        self._followers[ticket].add(follower)
         try:
-            yield event
+            follower.refresh()
+            yield
         finally:
-            self._watchers[ticket].discard(event)
-            if not self._watchers[ticket]:
-                del self._watchers[ticket]
+            follower.stop()
+            self._count -= 1
+            metrics.WATCHERS.dec()
+            self._followers[ticket].discard(follower)
+            if not self._followers[ticket]:
+                del self._followers[ticket]
 
     async def run(self) -> None:
-        """Listen until cancelled; after an outage everyone is woken, since something may have been missed."""
-        await listen(self._client, self._channels, self._changed, subscribed=self._wake_all)
+        """Listen until cancelled; after an outage everyone reads afresh."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep(), name="sweep-followers")
+            await listen(self._client, self._channels, self._changed, subscribed=self._refresh_all)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = asyncio.get_running_loop().time()
+            for follower in self._all():
+                follower.sweep(now_s)
 
     def _changed(self, message: bytes) -> None:
-        for ticket in orjson.loads(message)["tickets"]:
-            self._set(self._watchers.get(ticket, ()))
+        change = orjson.loads(message)
+        for ticket, event in change["tickets"].items():
+            for follower in tuple(self._followers.get(ticket, ())):
+                follower.changed(change, event)
 
-    def _wake_all(self) -> None:
-        for events in tuple(self._watchers.values()):
-            self._set(events)
+    def _refresh_all(self) -> None:
+        for follower in self._all():
+            follower.refresh()
 
-    @staticmethod
-    def _set(events: Iterable[asyncio.Event]) -> None:
-        for event in tuple(events):
-            event.set()
+    def _all(self) -> list[Follower]:
+        return [follower for followers in self._followers.values() for follower in followers]
+
+
+def _apply(record: TicketRecord, change: dict[str, Any], event: int) -> TicketRecord:
+    """The ticket after a change."""
+    state = TicketState(change["state"])
+    waits = state in (TicketState.QUEUED, TicketState.SEARCHING)
+    match = change.get("match", None if waits else record.match)
+    proposed = state is TicketState.PROPOSED
+    return dataclasses.replace(
+        record,
+        state=state,
+        event=event,
+        match=None if match is None else MatchId(match),
+        assignment=change.get("assignment"),
+        reason=change.get("reason", ""),
+        accepted=change.get("accepted") if proposed else None,
+        asked=change.get("asked", record.asked) if proposed else None,
+        deadline_ms=change.get("deadline", record.deadline_ms) if proposed else None,
+    )

@@ -309,7 +309,7 @@ SQUADDIE = {"id": "ann", "attributes": {"mode": "ctf", "maps": ["ice"]}, "latenc
         (json.dumps(ticket("a{nn}")), "players.0.id"),
         (json.dumps(ticket("a" * 65)), "players.0.id"),
         (json.dumps(ticket("a\x00")), "players.0.id"),
-        ('{"queue": "duel", "players": [{"id": "\\ud800"}]}', "players.0.id"),
+        ('{"queue": "duel", "players": [{"id": "\\ud800"}]}', "body"),
         (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {}}]}), "players.0.latencies"),
         (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": -1}}]}), "latencies.eu"),
         (
@@ -437,7 +437,10 @@ async def test_events_are_followed_to_the_end_and_resumed(api: Api, valkey: Stor
 async def test_an_outage_swallows_no_event(api: Api, valkey: StoreClient) -> None:
     """The allocator's part of the store is away while the last event is made up: it is made up again."""
     ann = await api.queue("ann")
-    following = asyncio.create_task(api.ask("GET", f"/v1/tickets/{ann['id']}/events"))
+    path = f"/v1/tickets/{ann['id']}"
+    async with directing(api, valkey):
+        await api.queue("bob")
+        await until(lambda: _state_is(api, path, "assigned"))
     find, failures = api.allocator.find, 2
 
     async def failing(session: Any) -> Any:
@@ -448,9 +451,7 @@ async def test_an_outage_swallows_no_event(api: Api, valkey: StoreClient) -> Non
         return await find(session)
 
     api.allocator.find = failing  # type: ignore[method-assign]
-    async with directing(api, valkey):
-        await api.queue("bob")
-        events = events_of((await following).text)
+    events = events_of((await api.ask("GET", f"{path}/events")).text)
     assert not failures
     assert events[-1][1]["state"] == "assigned"
 
@@ -490,11 +491,11 @@ async def test_a_watcher_that_has_gone_is_forgotten(valkey: StoreClient) -> None
         ann = await api.queue("ann")
         socket = await watch(api, ann["id"])
         await socket.recv()
-        assert ticket_watch._watchers
+        assert ticket_watch._followers
         await socket.close()
 
         async def forgotten() -> bool:
-            return not ticket_watch._watchers
+            return not ticket_watch._followers
 
         await until(forgotten)
 
@@ -545,6 +546,35 @@ async def test_seats(api: Api, valkey: StoreClient) -> None:
     assert "assignment" not in over
 
 
+async def test_a_match_is_accepted_over_http(api: Api, valkey: StoreClient) -> None:
+    """Each player sees how many have accepted, and until when; who declines is told so, and the other is back in the queue."""
+    asked = replace(RATED, acceptance_s=20.0)
+    task = asyncio.create_task(Director(asked, TicketStore(valkey), api.allocator).run())
+    made = {name: await api.queue(name) for name in ("ann", "bob")}
+    paths = {name: f"/v1/tickets/{body['id']}" for name, body in made.items()}
+    await until(lambda: _state_is(api, paths["ann"], "proposed"))
+    reply = await api.ask("POST", f"{paths['ann']}/acceptance", json={"accept": True})
+    assert reply.status_code == 200
+    acceptance = reply.json()["acceptance"]
+    assert acceptance.pop("deadline").endswith("Z")
+    assert acceptance == {"accepted": 1, "players": 2}
+    await api.refused(404, "not-found", "POST", f"{paths['bob']}/acceptance", json={"accept": True})
+    await api.refused(422, "invalid", "POST", f"{paths['ann']}/acceptance", json={"accept": 1})
+    reply = await api.ask("POST", f"{paths['bob']}/acceptance", by="bob", json={"accept": False})
+    assert (reply.status_code, reply.json()["state"], reply.json()["reason"]) == (200, "cancelled", "declined")
+    assert (await api.ask("GET", paths["ann"])).json()["state"] == "searching"
+    await api.refused(409, "too-late", "POST", f"{paths['bob']}/acceptance", by="bob", json={"accept": True})
+    bob = await api.queue("bob")
+    await until(lambda: _state_is(api, paths["ann"], "proposed"))
+    for name, path in (("ann", paths["ann"]), ("bob", f"/v1/tickets/{bob['id']}")):
+        reply = await api.ask("POST", f"{path}/acceptance", by=name, json={"accept": True})
+        assert reply.status_code == 200
+    await until(lambda: _state_is(api, paths["ann"], "assigned"))
+    await api.refused(409, "too-late", "POST", f"{paths['ann']}/acceptance", json={"accept": False})
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_development_players(api: Api) -> None:
     (one, bearer), (other, _) = await development_player(api.url, "Ann B."), await development_player(api.url, "Ann B.")
     assert one.startswith("Ann-B-")
@@ -579,6 +609,9 @@ async def test_the_openapi_document_tells_the_truth(api: Api) -> None:
         ("DELETE /v1/tickets/{ticket}", 204),
         ("GET /v1/tickets/{ticket}/events", 200),
         ("GET /v1/sessions/{session}/seat", 404),
+        ("POST /v1/tickets/{ticket}/acceptance", 404),
+        ("POST /v1/tickets/{ticket}/acceptance", 409),
+        ("POST /v1/tickets/{ticket}/acceptance", 422),
         ("POST /v1/dev/players", 201),
         ("GET /v1/queues", 200),
         ("GET /metrics", 200),

@@ -1,0 +1,121 @@
+"""
+The way to a seat: where the session is, and a token for it.
+
+The seat token is minted when an assignment is delivered: short-lived, and for the server where the session is at that moment.
+"""
+
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from allocator.model import Allocation
+from gameserver.seats import SeatGrant, SeatIssuer
+from gameserver.sessions.model import FleetName, PlayerId, ServerName, SessionId, SessionState, parse_session_id
+from matchmaker.api.connect import ConnectTokens
+from matchmaker.api.problems import Problem
+from matchmaker.ports import Allocator
+
+
+class Assignments:
+    """Makes `AssignmentBody`s, as JSON values."""
+
+    def __init__(self, allocator: Allocator, seats: SeatIssuer, connect: ConnectTokens | None) -> None:
+        """`connect`: None where no server speaks UDP."""
+        self._allocator = allocator
+        self._seats = seats
+        self._connect = connect
+
+    async def now(self, assigned: Mapping[str, Any], player: PlayerId) -> dict[str, Any] | None:
+        """The way to the seat of a ticket that has been assigned (the store's `assignment`); None when the match is over."""
+        found = await self._allocator.find(SessionId(assigned["session"]))
+        if found is None or found.session.state is SessionState.ENDED:
+            return None
+        role = assigned.get("roles", {}).get(player)
+        return self._of(found, player, role) if player in _players(found) else self.fresh(assigned, player)
+
+    def fresh(self, assigned: Mapping[str, Any], player: PlayerId) -> dict[str, Any]:
+        """The same of a ticket that has been assigned this moment: the session is still where it was put."""
+        index, team = assigned["seats"][player]
+        return self._made(
+            player=player,
+            seat={"index": index, "team": team},
+            role=assigned.get("roles", {}).get(player),
+            session=SessionId(assigned["session"]),
+            server=ServerName(assigned["server"]),
+            epoch=assigned["epoch"],
+            host=assigned["host"],
+            ports=assigned["ports"],
+            temperature=assigned["temperature"],
+        )
+
+    async def seat(self, session: str, player: PlayerId) -> dict[str, Any]:
+        """Where a player's session is now. Raises Problem 404, 403, 410."""
+        found = await self.session(session)
+        if player not in _players(found):
+            raise Problem(HTTPStatus.FORBIDDEN, "you have no seat in this session", kind="no-seat")
+        if found.session.state is SessionState.ENDED:
+            raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
+        return self._of(found, player, None)
+
+    async def session(self, session: str) -> Allocation:
+        """A session by its id. Raises Problem 404."""
+        try:
+            session_id = parse_session_id(session)
+        except ValueError as error:
+            raise Problem(HTTPStatus.NOT_FOUND, str(error), kind="not-found") from None
+        found = await self._allocator.find(session_id)
+        if found is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"no session {session!r}", kind="not-found")
+        return found
+
+    def _of(self, found: Allocation, player: PlayerId, role: str | None) -> dict[str, Any]:
+        session = found.session
+        seat = next(seat for seat in session.seats if seat.player == player)
+        return self._made(
+            player=player,
+            seat={"index": seat.index, "team": seat.team},
+            role=role,
+            session=session.id,
+            server=session.server,
+            epoch=session.epoch,
+            host=found.host,
+            ports=dict(found.ports),
+            temperature=found.temperature.value,
+        )
+
+    def _made(
+        self,
+        *,
+        player: PlayerId,
+        seat: dict[str, Any],
+        role: str | None,
+        session: SessionId,
+        server: ServerName,
+        epoch: int,
+        host: str,
+        ports: Mapping[str, int],
+        temperature: str,
+    ) -> dict[str, Any]:
+        grant = SeatGrant(
+            player=player, seat=seat["index"], team=seat["team"], session=session, server=server, epoch=epoch
+        )
+        now_s = time.time()
+        body = {
+            "session": session,
+            "epoch": epoch,
+            "server": server,
+            "host": host,
+            "ports": ports,
+            "seat": seat if role is None else {**seat, "role": role},
+            "token": self._seats.issue(grant, now_s),
+            "temperature": temperature,
+        }
+        if self._connect is not None and "udp" in ports:
+            fleet = FleetName(session.partition(".")[0])
+            body["connectToken"] = self._connect.issue(fleet, host, ports["udp"], now_s)
+        return body
+
+
+def _players(found: Allocation) -> list[PlayerId]:
+    return [seat.player for seat in found.session.seats]

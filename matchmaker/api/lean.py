@@ -1,0 +1,157 @@
+"""
+The paths that every ticket takes, without the framework: raw ASGI in, bytes out.
+
+A request through FastAPI costs about 300 µs more than one read here (docs/performance.md), and a matchmaker's load is two such requests a ticket. Owns no
+path: `tickets.py` says which, and describes them for OpenAPI; everything else goes on to the application behind.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gameserver.sessions.port import StoreUnavailable
+from matchmaker.api import problems
+from matchmaker.api.problems import Problem
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+class Request:
+    """One HTTP request, or a WebSocket's."""
+
+    __slots__ = ("_headers", "_max_bytes", "receive", "scope", "send", "ticket")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, ticket: str, max_bytes: int) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.ticket = ticket
+        """From the path; '' where it has none."""
+        self._max_bytes = max_bytes
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+
+    def header(self, name: bytes, *, longest: int = 16_384) -> str:
+        """A header's value, '' when there is none. Raises Problem 422 when it is too long."""
+        value = self._headers.get(name, b"")
+        if len(value) > longest:
+            raise invalid(f"header.{name.decode()}: {longest} characters at most")
+        return value.decode("latin-1")
+
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        raw = self.scope["query_string"]
+        return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}
+
+    async def body(self) -> bytes:
+        """The whole body. Raises Problem 413 before more than the limit is kept."""
+        if (length := self._headers.get(b"content-length", b"0")).isdigit() and int(length[:20]) > self._max_bytes:
+            raise problems.too_large(self._max_bytes)
+        body = bytearray()
+        while True:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise Problem(HTTPStatus.BAD_REQUEST, "the request broke off", kind="invalid")
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
+                raise problems.too_large(self._max_bytes)
+            if not message.get("more_body"):
+                return bytes(body)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A JSON answer; None has no body."""
+
+    status: int
+    body: Any = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+Handler = Callable[[Request], Awaitable[Reply | None]]
+"""None: it has answered by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Handlers by what comes after `/v1/tickets`: `` (the collection), `{ticket}`, `{ticket}/events`…"""
+
+    http: Mapping[str, Mapping[str, Handler]]
+    websocket: Mapping[str, Handler] = field(default_factory=dict)
+
+
+_PREFIX = "/v1/tickets"
+
+
+class Lean:
+    """ASGI middleware: answers `routes`, passes everything else on."""
+
+    def __init__(self, app: ASGIApp, *, routes: Routes, max_bytes: int) -> None:
+        self._app = app
+        self._routes = routes
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        path: str = scope.get("path", "")
+        if path.startswith(_PREFIX):
+            ticket, _, action = path[len(_PREFIX) + 1 :].partition("/")
+            name = (action and f"{{ticket}}/{action}") or ("{ticket}" if ticket else "")
+            well_formed = path == _PREFIX if not ticket else path[len(_PREFIX)] == "/"
+            if well_formed and scope["type"] == "http" and name in self._routes.http:
+                await self._http(Request(scope, receive, send, ticket, self._max_bytes), self._routes.http[name])
+                return
+            if well_formed and scope["type"] == "websocket" and name in self._routes.websocket:
+                await self._websocket(Request(scope, receive, send, ticket, 0), self._routes.websocket[name])
+                return
+        await self._app(scope, receive, send)
+
+    async def _http(self, request: Request, methods: Mapping[str, Handler]) -> None:
+        try:
+            handler = methods.get(request.scope["method"])
+            if handler is None:
+                allowed = {"Allow": ", ".join(methods)}
+                raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, "no such method here", headers=allowed)
+            reply = await handler(request)
+        except (Problem, StoreUnavailable) as error:
+            await problems.of(error, request.scope["path"])(request.scope, request.receive, request.send)
+            return
+        if reply is not None:
+            await answer(request.send, reply)
+
+    async def _websocket(self, request: Request, handler: Handler) -> None:
+        try:
+            await handler(request)
+        except (Problem, StoreUnavailable) as error:  # before it was accepted: the handshake is answered
+            await problems.refuse_websocket(request.send, problems.of(error, request.scope["path"]))
+
+
+async def answer(send: Send, reply: Reply) -> None:
+    """Send a reply."""
+    body = b"" if reply.body is None else orjson.dumps(reply.body)
+    headers = [*reply.headers]
+    if reply.body is not None:
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def parse(model: type[_T], body: bytes) -> _T:
+    """Read a body. Raises Problem 422 that names the fields."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = [{"field": ".".join(map(str, ("body", *e["loc"]))), "message": e["msg"]} for e in found[:20]]
+        detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:5])
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid", errors=errors) from None
+
+
+def invalid(detail: str) -> Problem:
+    """What is wrong with a request, and the mend."""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid")

@@ -1,0 +1,33 @@
+"""What the endpoints work with, and the headers they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Header, Security
+from fastapi.security import HTTPBearer
+
+from matchmaker.api.assignments import Assignments
+from matchmaker.api.auth import Callers
+from matchmaker.api.watch import TicketWatch
+from matchmaker.model import QueueConfig, QueueName
+from matchmaker.ports import Allocator
+from matchmaker.store import TicketStore
+
+Authorization = Annotated[str, Header(include_in_schema=False)]
+SIGNED: list[Any] = [
+    Security(HTTPBearer(auto_error=False, description="A player's JWT, whose `sub` is the player, or an API key."))
+]
+"""Tells OpenAPI who may call; `Callers.caller` checks it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the endpoints work with."""
+
+    queues: Mapping[QueueName, QueueConfig]
+    store: TicketStore
+    allocator: Allocator
+    assignments: Assignments
+    callers: Callers
+    watch: TicketWatch
