@@ -10,10 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
+from allocator.api import problems
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import PlayerId
-from matchmaker.api import described, problems
+from matchmaker.api import described
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from allocator.api.problems import Problem
 from allocator.model import Allocation
 from gameserver.seats import SeatGrant, SeatIssuer
 from gameserver.sessions.model import FleetName, PlayerId, ServerName, SessionId, SessionState, parse_session_id
 from matchmaker.api.connect import ConnectTokens
-from matchmaker.api.problems import Problem
 from matchmaker.ports import Allocator
 
 

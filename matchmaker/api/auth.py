@@ -21,9 +21,9 @@ import httpx
 import jwt
 import structlog
 
+from allocator.api.problems import Problem
 from gameserver.sessions.model import PlayerId
 from matchmaker import metrics
-from matchmaker.api.problems import Problem
 
 log = structlog.get_logger(__name__)
 

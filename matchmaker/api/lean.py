@@ -15,9 +15,9 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from allocator.api import problems
+from allocator.api.problems import Problem
 from gameserver.sessions.port import StoreUnavailable
-from matchmaker.api import problems
-from matchmaker.api.problems import Problem
 
 _T = TypeVar("_T", bound=BaseModel)
 

@@ -13,11 +13,11 @@ from typing import Any, assert_never
 
 import orjson
 
+from allocator.api.problems import Problem
 from gameserver.sessions.model import PlayerId
 from matchmaker import metrics
 from matchmaker.api.auth import Caller, Role
 from matchmaker.api.lean import Reply, Request, Routes, invalid, parse
-from matchmaker.api.problems import Problem
 from matchmaker.api.schemas import AcceptanceRequest, TicketRequest
 from matchmaker.api.services import Services
 from matchmaker.api.watch import Follower

@@ -16,11 +16,11 @@ from typing import Any
 import orjson
 import structlog
 
+from allocator.api.problems import Problem
 from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import MatchId
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
-from matchmaker.api.problems import Problem
 from matchmaker.model import FINAL, QueueName, TicketId, TicketState
 from matchmaker.store import TicketRecord, changed_channel
 

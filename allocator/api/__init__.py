@@ -1,0 +1,1 @@
+"""The allocator for others: REST, and the gRPC service that clients of Agones speak."""
