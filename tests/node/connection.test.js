@@ -187,7 +187,7 @@ test("after a loss the matchmaker is asked where the match is, and it goes on th
   assert.equal(sockets[0].url, "ws://127.0.0.1:7001/");
   play(0);
   sockets[0].drop();
-  await clock.pass(1000);
+  await clock.pass(400);
   assert.deepEqual(asked.map(([, at]) => at - 1000), [50, 150, 350]);
   assert.equal(sockets[1].url, "ws://127.0.0.1:7002/");
   play(1, 9);
@@ -212,13 +212,94 @@ test("told to move before the new place is known, the old one goes on meanwhile"
   const { clock, sockets, told, asked, play } = link({ seats: [place(7001, 1), place(7001, 1), place(7002, 2)] });
   play(0);
   sockets[0].say(server.migrate({ session: "arena.M1" }));
-  await clock.pass(500);
+  await clock.pass(200);
   assert.equal(asked.length, 3);
   assert.equal(sockets.length, 2);
   sockets[0].drop(4001);
   play(1, 4);
   assert.deepEqual(told.slice(-2), ["connected s2", "snapshot 4"]);
   assert.ok(!told.some((line) => line.startsWith("lost")));
+});
+
+test("a place that does not answer does not hold the asking up", async () => {
+  const { clock, sockets, told, play } = link({ seats: [place(7001, 1), place(7001, 1), place(7001, 1), place(7002, 2)] });
+  play(0);
+  sockets[0].drop();
+  await clock.pass(100); // asked: it is where it was; dialled again, and nobody answers there
+  assert.equal(sockets.length, 2);
+  await clock.pass(900); // asked meanwhile: it has moved
+  assert.equal(sockets.length, 3);
+  assert.equal(sockets[1].closed, 1000);
+  play(2, 8);
+  assert.deepEqual(told, ["connected s1", "snapshot 1", "lost timeout", "connected s2", "snapshot 8"]);
+});
+
+test("a server that falls silent is suspected before its connection ends", async () => {
+  const { clock, sockets, told, asked, play } = link({ seats: [place(7001, 1), place(7001, 1), place(7002, 2)] });
+  play(0);
+  await clock.pass(400);
+  assert.equal(asked.length, 0, "as long as all is well, nobody is asked");
+  sockets[0].say(server.full(2, 1));
+  await clock.pass(499);
+  assert.equal(asked.length, 0);
+  await clock.pass(300);
+  assert.equal(asked.length, 3);
+  play(1, 7);
+  assert.deepEqual(told.slice(2), ["snapshot 2", "connected s2", "snapshot 7"].slice(told[2] === "snapshot 2" ? 0 : 1));
+  assert.ok(!told.some((line) => line.startsWith("lost")));
+});
+
+test("a path that is broken for both is left for a new connection to the same place", async () => {
+  const { clock, sockets, play } = link({ seats: [place(7001, 1)] });
+  play(0);
+  await clock.pass(1900);
+  assert.equal(sockets.length, 1);
+  await clock.pass(1000);
+  assert.ok(sockets.length > 1);
+});
+
+test("results come before the end, and are kept", async () => {
+  const { clock, sockets, told, asked, link: made, play } = link();
+  play(0);
+  sockets[0].say(server.event(1, { name: "results", results: { winners: ["ann"] } }));
+  assert.deepEqual(made.connection.results, { winners: ["ann"] });
+  sockets[0].say(server.bye(0, "the match is over"));
+  await clock.pass(3000);
+  assert.equal(told.at(-1), "over normal the match is over");
+  assert.equal(asked.length, 0);
+});
+
+test("a page that sends no inputs still acknowledges what it is shown", async () => {
+  const { clock, socket, connection } = connect();
+  socket.open();
+  socket.say(server.welcome());
+  connection.sendInput({ move: 3 }, 1);
+  const inputs = () => socket.sent.filter((sent) => sent.startsWith("02"));
+  for (let tick = 10; tick < 20; tick++) {
+    socket.say(server.full(tick, 5));
+    await clock.pass(50);
+  }
+  assert.ok(inputs().length >= 4 && inputs().length <= 7, `${inputs().length} inputs`);
+  assert.equal(inputs().at(-1).slice(26), inputs()[0].slice(26), "the same number and record: the server drops it");
+  assert.ok(parseInt(inputs().at(-1).slice(2, 4), 16) >= 17);
+
+  const watching = connect({ spectator: true });
+  watching.socket.open();
+  watching.socket.say(server.welcome({ seat: 65535 }));
+  watching.socket.say(server.full(10, 5));
+  assert.equal(watching.socket.sent.at(-1).slice(0, 10), "020a000000");
+});
+
+test("a clock that was set is noticed by the first pong that contradicts it", async () => {
+  const { clock, socket, connection } = connect();
+  socket.open();
+  socket.say(server.welcome({ rate: 20 }));
+  const now = () => clock.now();
+  socket.say(server.pong(now() - 40, 500));
+  assert.ok(Math.abs(connection.serverTick(now()) - 500.4) < 0.01);
+  await clock.pass(1000);
+  socket.say(server.pong(now() - 60, 900)); // 20 s ahead of what the quicker pong said
+  assert.ok(Math.abs(connection.serverTick(now()) - 900.6) < 0.01);
 });
 
 test("a match that is over is over", async () => {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { slide } from "../../gameserver/games/arena/web/slide.js";
-import { Interpolation, NetSim, Prediction, turn } from "../../gameserver/client/js/index.js";
+import { Interpolation, NetSim, seededRandom, Prediction, turn } from "../../gameserver/client/js/index.js";
 import { decodeFull, Schema } from "../../gameserver/client/js/protocol.js";
 import { FakeClock, vectors } from "./fakes.js";
 
@@ -170,4 +170,38 @@ test("what the simulated network loses comes late, and so does all behind it, bu
 test("a page's query asks for a simulated network, or for none", () => {
   assert.equal(NetSim.fromQuery(new URLSearchParams("queue=duel&loss=x")), null);
   assert.ok(NetSim.fromQuery(new URLSearchParams("loss=5&delay=80&jitter=20")) instanceof NetSim);
+  assert.ok(NetSim.fromQuery(new URLSearchParams("dup=1")) instanceof NetSim);
+});
+
+test("a seed makes the same network again", async () => {
+  const run = async (seed) => {
+    const clock = new FakeClock();
+    const network = new NetSim({ lossPercent: 20, delayMs: 30, jitterMs: 30, duplicatePercent: 10, random: seededRandom(seed), clock });
+    const arrived = [];
+    const send = network.path((message) => arrived.push([message, clock.now()]));
+    for (let k = 0; k < 50; k++) send(k);
+    await clock.pass(20_000);
+    assert.deepEqual(arrived.map(([message]) => message), [...Array(50).keys()]);
+    return arrived;
+  };
+  assert.deepEqual(await run(7), await run(7));
+  assert.notDeepEqual(await run(7), await run(8));
+  const dice = seededRandom(1);
+  const mean = Array.from({ length: 2000 }, dice).reduce((a, b) => a + b) / 2000;
+  assert.ok(Math.abs(mean - 0.5) < 0.03);
+});
+
+test("a clock that is set back or forward shows the newest world again at once", () => {
+  for (const jump of [-3_600_000, 3_600_000]) {
+    const buffer = new Interpolation({ tickRateHz: 20 });
+    const world = { rows: () => new Map(), schema: {} };
+    let at = 0;
+    for (let tick = 1; tick <= 60; tick++) {
+      at = tick * 50 + (tick > 30 ? jump : 0);
+      buffer.push(tick, world, at);
+      buffer.advance(at);
+      if (tick === 33) assert.ok(Math.abs(buffer._shownTick - tick) < 4, `${buffer._shownTick} at ${tick}`);
+    }
+    assert.ok(buffer.delayMs <= 100);
+  }
 });

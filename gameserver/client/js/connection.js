@@ -15,6 +15,10 @@ const PING_INTERVAL_MS = 1000;
 const WORLDS_KEPT = 64;
 /** Pongs among which the one with the shortest round trip sets the clock. */
 const CLOCK_SAMPLES = 8;
+/** What two of them may disagree by, beyond what their round trips leave open: drift, and ticks that come late. */
+const CLOCK_SLACK_MS = 50;
+/** Between acknowledgements of a page that sends no inputs (it is hidden, or a spectator's): what it is sent stays small. */
+const ACKNOWLEDGE_INTERVAL_MS = 100;
 /** Unsent bytes above which inputs are dropped: the network stands still, and old inputs are worth nothing. */
 const MAX_UNSENT_BYTES = 16384;
 
@@ -48,6 +52,7 @@ export class Connection {
   constructor({ url, token, handler, spectator = false, clock = browserClock(), network = null, WebSocket = globalThis.WebSocket }) {
     this.url = url;
     this._handler = handler;
+    this._spectator = spectator;
     this._clock = clock;
     /** @type {import("./index.js").Welcome | null} */
     this.welcome = null;
@@ -66,6 +71,13 @@ export class Connection {
     /** @type {{rttMs: number, tick: number, atMs: number}[]} */
     this._clockSamples = [];
     this._heardAtMs = clock.now();
+    /** When the newest snapshot came. */
+    this.seenAtMs = clock.now();
+    /** @type {Record<string, any> | null} what the match ended with, once it has */
+    this.results = null;
+    /** @type {Uint8Array | null} the newest input's record */
+    this._newest = null;
+    this._acknowledgedAtMs = -Infinity;
     this._pingedAtMs = -Infinity;
     this._timer = clock.setTimeout(() => this._end(wire.CloseCode.TIMEOUT, "the server does not answer"), WELCOME_TIMEOUT_MS);
 
@@ -98,11 +110,24 @@ export class Connection {
     if (this._inputs === undefined) throw new Error("inputs are sent after Welcome");
     const record = this._inputs.encode(values);
     this._seq += 1;
-    if (this._socket.bufferedAmount < MAX_UNSENT_BYTES) {
-      const view = Math.max(0, Math.round(viewTick * 256)) >>> 0;
-      this._send(wire.encodeInput({ ackTick: this.tick, ackEvent: this._eventSeq, view, firstSeq: this._seq, records: [record] }));
-    }
+    this._newest = record;
+    this._sendNewest(viewTick);
     return { seq: this._seq, values: this._inputs.decode(record) };
+  }
+
+  _sendNewest(viewTick) {
+    this._acknowledgedAtMs = this._clock.now();
+    if (this._socket.bufferedAmount >= MAX_UNSENT_BYTES) return;
+    const view = Math.max(0, Math.round(viewTick * 256)) >>> 0;
+    this._view = viewTick;
+    this._send(wire.encodeInput({ ackTick: this.tick, ackEvent: this._eventSeq, view, firstSeq: this._seq, records: [this._newest] }));
+  }
+
+  /** Acknowledge without a new input: the newest one again, which the server drops; a spectator's zeros, which nobody looks at. */
+  _acknowledge() {
+    if (this._clock.now() - this._acknowledgedAtMs < ACKNOWLEDGE_INTERVAL_MS) return;
+    if (this._spectator) this.sendInput({});
+    else if (this._newest !== null) this._sendNewest(this._view);
   }
 
   /** Give the seat up: the server need not wait for this player. */
@@ -155,6 +180,7 @@ export class Connection {
         // Over a WebSocket events come in order, each once.
         if (message.seq !== this._eventSeq + 1) throw new wire.ProtocolError(`event ${message.seq} after ${this._eventSeq}`);
         this._eventSeq = message.seq;
+        if (message.data.name === "results") this.results = message.data.results ?? {};
         return this._handler.event?.(message, this);
       case "pong":
         return this._pong(message);
@@ -187,6 +213,8 @@ export class Connection {
     this._ping();
     if (tick <= this.tick) return;
     [this.tick, this.world, this.ackInput] = [tick, world, ackInput];
+    this.seenAtMs = this._clock.now();
+    this._acknowledge();
     this._handler.snapshot?.({ tick, world, ackInput }, this);
   }
 
@@ -194,12 +222,21 @@ export class Connection {
     if (this.welcome === null) throw new wire.ProtocolError("a pong before Welcome");
     const now = this._clock.now();
     const rttMs = (Math.floor(now) - clientMs) >>> 0;
-    if (rttMs > 60_000) return; // the machine slept in between
+    if (rttMs > 60_000) {
+      this._clockSamples = []; // the machine slept in between: whatever the clock was, it is not that any more
+      return;
+    }
     this.latencyMs = this.latencyMs === 0 ? rttMs : 0.7 * this.latencyMs + 0.3 * rttMs;
     // 24 bits of tick are on the wire; the rest is that of the newest snapshot.
     const sent = serverTick / 256;
     const tick = sent + 2 ** 24 * Math.round((this.tick - sent) / 2 ** 24);
-    this._clockSamples.push({ rttMs, tick: tick + ((rttMs / 2) * this.welcome.tickRateHz) / 1000, atMs: now });
+    const sample = { rttMs, tick: tick + ((rttMs / 2) * this.welcome.tickRateHz) / 1000, atMs: now };
+    // Two samples that cannot both be true: a clock was set, here or there, and the newer one is of after that.
+    this._clockSamples = this._clockSamples.filter((old) => {
+      const apartMs = ((sample.tick - old.tick) * 1000) / this.welcome.tickRateHz - (sample.atMs - old.atMs);
+      return Math.abs(apartMs) <= (old.rttMs + sample.rttMs) / 2 + CLOCK_SLACK_MS;
+    });
+    this._clockSamples.push(sample);
     if (this._clockSamples.length > CLOCK_SAMPLES) this._clockSamples.shift();
   }
 
@@ -215,7 +252,7 @@ export class Connection {
   /** Ping when it is due. Snapshots drive it too: browsers hold the timers of hidden pages back, but not their messages. */
   _ping() {
     const now = this._clock.now();
-    if (now - this._pingedAtMs < PING_INTERVAL_MS) return;
+    if (Math.abs(now - this._pingedAtMs) < PING_INTERVAL_MS) return; // a clock that was set back puts nothing off
     this._pingedAtMs = now;
     this._send(wire.encodePing(Math.floor(now)));
   }

@@ -163,6 +163,8 @@ export class Warmfleet {
   readonly assignment: Assignment | null;
   readonly welcome: Welcome | null;
   readonly seat: number;
+  /** What the match ended with, once it has. */
+  readonly results: Record<string, any> | null;
   /** Of the newest snapshot. */
   readonly tick: number;
   readonly snapshots: number;
@@ -238,6 +240,10 @@ export class Connection {
   readonly ackInput: number;
   readonly snapshots: number;
   readonly latencyMs: number;
+  /** When the newest snapshot came. */
+  readonly seenAtMs: number;
+  /** What the match ended with, once it has. */
+  readonly results: Record<string, any> | null;
   readonly ended: boolean;
   sendInput(values: Record<string, number | boolean>, viewTick?: number): { seq: number; values: Record<string, any> };
   serverTick(nowMs: number): number;
@@ -287,10 +293,20 @@ export class Interpolation {
 }
 
 export class NetSim {
-  constructor(conditions?: { lossPercent?: number; delayMs?: number; jitterMs?: number; random?: () => number; clock?: Clock });
+  constructor(conditions?: {
+    lossPercent?: number;
+    delayMs?: number;
+    jitterMs?: number;
+    duplicatePercent?: number;
+    random?: () => number;
+    clock?: Clock;
+  });
   static fromQuery(query: URLSearchParams): NetSim | null;
   path<T>(deliver: (message: T) => void): (message: T) => void;
 }
+
+/** Dice that fall alike for the same seed. */
+export function seededRandom(seed: number): () => number;
 
 export class ProtocolError extends Error {}
 

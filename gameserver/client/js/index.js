@@ -21,7 +21,7 @@ export { Connection, closeName } from "./connection.js";
 export { Interpolation, turn } from "./interpolation.js";
 export { Link } from "./link.js";
 export { Matchmaking, MatchmakingError } from "./matchmaking.js";
-export { NetSim } from "./netsim.js";
+export { NetSim, seededRandom } from "./netsim.js";
 export { Prediction } from "./prediction.js";
 export { CloseCode, ProtocolError } from "./protocol.js";
 
@@ -189,6 +189,8 @@ export class Warmfleet {
     this.assignment = null;
     /** @type {import("./index.js").Welcome | null} */
     this.welcome = null;
+    /** @type {Record<string, any> | null} what the match ended with, once it has */
+    this.results = null;
     this.seat = -1;
     this.tick = 0;
     this.snapshots = 0;
@@ -226,7 +228,7 @@ export class Warmfleet {
         handler: {
           connected: (connection, place) => this._connected(connection, place),
           snapshot: (snapshot) => this._snapshot(snapshot),
-          event: (event) => this._tell("event", event),
+          event: (event) => this._event(event),
           moving: (why) => this._tell("moving", why),
           lost: (end) => this._enter(this.welcome === null ? "connecting" : "reconnecting", end.reason),
           over: (end) => resolve(this._over(end.code === 0 ? "over" : "failed", end)),
@@ -261,6 +263,11 @@ export class Warmfleet {
     const own = table === undefined ? undefined : snapshot.world.rows(table).get(this.seat);
     if (own !== undefined) this._prediction?.reconcile(own, snapshot.ackInput, now);
     this._tell("snapshot", snapshot);
+  }
+
+  _event(event) {
+    if (event.data.name === "results") this.results = event.data.results ?? {};
+    this._tell("event", event);
   }
 
   _over(phase, end) {

@@ -14,6 +14,8 @@ const MAX_BEND = 0.1;
 /** Further than this off its target, the shown time jumps there. */
 const JUMP_MS = 500;
 const MAX_DELAY_MS = 500;
+/** Neighbouring snapshots whose lateness differs by more were timed by a clock that was set in between, or a path that stood still. */
+const CLOCK_SET_MS = 1000;
 
 export class Interpolation {
   /**
@@ -54,7 +56,9 @@ export class Interpolation {
     if (newest !== undefined && tick <= newest.tick) return;
     this._worlds.push({ tick, world });
     if (this._worlds.length > WINDOW) this._worlds.shift(); // nobody looks: the page is in the background
-    this._transits.push(nowMs - tick * this._intervalMs);
+    const transit = nowMs - tick * this._intervalMs;
+    if (Math.abs(transit - (this._transits.at(-1) ?? transit)) > CLOCK_SET_MS) this._transits = [];
+    this._transits.push(transit);
     if (this._transits.length > WINDOW) this._transits.shift();
     const sorted = [...this._transits].sort((a, b) => a - b);
     this.jitterMs = sorted[Math.ceil(sorted.length * IN_TIME) - 1] - sorted[0];
@@ -71,7 +75,7 @@ export class Interpolation {
     const target = (nowMs - this._fastest - this.delayMs) / this._intervalMs;
     const elapsed = (nowMs - this._shownAtMs) / this._intervalMs;
     const off = target - (this._shownTick + elapsed);
-    if (this._shownAtMs === 0 || Math.abs(off) * this._intervalMs > JUMP_MS) this._shownTick = target;
+    if (this._shownAtMs === 0 || elapsed < 0 || Math.abs(off) * this._intervalMs > JUMP_MS) this._shownTick = target;
     else this._shownTick += elapsed + Math.max(-MAX_BEND * elapsed, Math.min(MAX_BEND * elapsed, off));
     this._shownAtMs = nowMs;
     while (this._worlds.length > 2 && this._worlds[1].tick <= this._shownTick) this._worlds.shift();
