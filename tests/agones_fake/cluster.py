@@ -116,6 +116,8 @@ class FakeCluster:
         self.start_pod: Callable[[str], Awaitable[None]] | None = None
         """What a kubelet does for a Scheduled server; without one, servers become Ready by themselves."""
         self.stop_pod: Callable[[str], Awaitable[None]] | None = None
+        self.frozen = False
+        """Fleets make and remove nothing."""
         self.pods_with_ip = 1.0
         """The share of servers whose status.addresses has the PodIP."""
         self._changed: set[asyncio.Event] = set()
@@ -310,7 +312,7 @@ class FakeCluster:
         try:
             while True:
                 self._wake.clear()
-                for fleet in self.list("fleets"):
+                for fleet in () if self.frozen else self.list("fleets"):
                     self._reconcile(fleet)
                 for server in self.list("gameservers"):
                     self._tend(server)
