@@ -3,8 +3,10 @@
 import typer
 
 from fleets.cli.admission import admission
+from fleets.cli.apply import apply_command
 from fleets.cli.bots import bots
 from fleets.cli.logs import logs
+from fleets.cli.plan import diff_command, plan_command
 from fleets.cli.render import render_command
 from fleets.cli.schema import schema
 from fleets.cli.status import status
@@ -20,6 +22,9 @@ app = typer.Typer(
 for command in (up, status, logs, bots, validate, schema, admission):
     app.command()(command)
 app.command("render")(render_command)
+app.command("plan")(plan_command)
+app.command("diff")(diff_command)
+app.command("apply")(apply_command)
 
 
 def main() -> None:

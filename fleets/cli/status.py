@@ -9,15 +9,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fleets.cli.options import DataDir, fail
+from fleets.cli.options import FAILED, DataDir, fail
+from fleets.cli.wanted import Context, Kubeconfig, connect
+from fleets.cluster.overview import overview
+from fleets.cluster.ports import ClusterError
 from fleets.home import Home, NotRunning
 
 
 def status(
     data_dir: DataDir = Path(".warmfleet"),
+    cluster: Annotated[bool, typer.Option("--cluster", help="Of a Kubernetes cluster, not of this machine.")] = False,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="With --cluster.")] = "default",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the fleets of the running `warmfleet up`: servers, shelf, and why a server fails with its last log lines."""
+    """Show fleets: servers, shelf, and why a server fails; of the running `warmfleet up`, or of a cluster."""
+    if cluster or kubeconfig is not None or context is not None:
+        _cluster(kubeconfig, context, namespace, json_output)
+        return
     try:
         running = Home(data_dir).running()
         headers = {"Authorization": f"Bearer {running.operator_token}"}
@@ -32,6 +42,43 @@ def status(
         print(json.dumps(body))
     else:
         _show(body)
+
+
+def _cluster(kubeconfig: Path | None, context: str | None, namespace: str, json_output: bool) -> None:
+    """Exit code 1 when something is not as it is wanted."""
+    try:
+        found = overview(connect(kubeconfig, context), namespace)
+    except ClusterError as error:
+        fail(str(error))
+    if json_output:
+        print(json.dumps(found))
+    else:
+        _show_cluster(found)
+    if not all(row["ready"] for row in [*found["fleets"], *found["services"]]):
+        raise typer.Exit(FAILED)
+
+
+def _show_cluster(found: dict[str, Any]) -> None:
+    console = Console()
+    if not found["fleets"] and not found["services"]:
+        console.print(f"nothing of ours is in namespace {found['namespace']}")
+        return
+    table = Table("fleet", "wanted", "ready", "allocated", "reserved", "autoscaler", box=None, pad_edge=False)
+    for fleet in found["fleets"]:
+        scaler = fleet.get("autoscaler")
+        told = "none" if scaler is None else f"{scaler['lastApplied'] or scaler['policy']}: wants {scaler['wants']}"
+        if scaler is not None:
+            told += "" if scaler["able"] else ", cannot scale"
+            told += ", at its limit" if scaler["limited"] else ""
+        numbers = [str(fleet[key]) for key in ("replicas", "readyServers", "allocated", "reserved")]
+        table.add_row(fleet["name"], *numbers, told)
+    console.print(table)
+    for row in found["services"]:
+        mark = "[green]ready[/]" if row["ready"] else "[red]not ready[/]"
+        console.print(f"{row['kind']} {row['name']}: {row['said']}, {mark}", highlight=False)
+    for row in [*found["fleets"], *found["services"]]:
+        for reason in row.get("why", ()):
+            console.print(f"  {row['name']}: {reason}", markup=False, highlight=False)
 
 
 def _show(body: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from fleets.cli.render import render_command
 from fleets.render import manifest
 from fleets.render.checks import Severity, check
 from fleets.render.manifest import to_yaml
+from fleets.render.policies import policies
 from fleets.render.rendering import FolderForeign, differences, files, render, write
 from fleets.render.schemas import Schemas, read_crds
 from fleets.spec.fleet import FleetSpec
@@ -202,6 +203,8 @@ def test_any_fleets_give_valid_objects_the_same_every_time(some: list[FleetSpec]
     on = platform(**spec)
     items = render(some, on)
     valid(items)
+    if not any(finding.severity is Severity.ERROR for finding in check(some, on)):
+        assert [finding for finding in policies(items) if finding.severity is Severity.ERROR] == []
     text = to_yaml(items)
     assert text == to_yaml(render(list(reversed(some)), on))
     assert list(yaml.safe_load_all(text)) == list(items)

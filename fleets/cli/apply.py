@@ -1,0 +1,132 @@
+"""`warmfleet apply`: bring a cluster to what the YAML says, and wait until it is there."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fleets.cli.options import FAILED, MISUSED, fail
+from fleets.cli.plan import Force, Prune, make_plan, show_steps, step_row
+from fleets.cli.wanted import (
+    Context,
+    Files,
+    Folder,
+    JsonOutput,
+    Kubeconfig,
+    PlatformFile,
+    connect,
+    finding_rows,
+    progress,
+    show_findings,
+    wanted,
+)
+from fleets.cluster.plan import Deed, Step, carry_out, retire
+from fleets.cluster.ports import Cluster, ClusterError, Ref
+from fleets.cluster.readiness import wanted_servers
+from fleets.cluster.wait import Waiting, still_waiting, why
+from fleets.render.manifest import Manifest, manifest
+
+_POLL_S = 1.0
+
+
+def apply_command(
+    files: Files = None,
+    platform: PlatformFile = None,
+    manifests: Folder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    prune: Prune = False,
+    force: Force = False,
+    dry_run: Annotated[
+        str, typer.Option("--dry-run", help="server: only ask the API server what would happen.")
+    ] = "none",
+    create_namespace: Annotated[
+        bool, typer.Option("--create-namespace", help="Make the namespace where it is missing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until everything is ready.")] = True,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")] = 300.0,
+    json_output: JsonOutput = False,
+) -> None:
+    """Apply fleets and services; repeat it after a failure, and it does what is left. Exit code 1 when not everything is applied and ready."""
+    if dry_run not in ("none", "server"):
+        fail(
+            f"--dry-run {dry_run}: none or server is wanted; without a cluster, `warmfleet render` shows the objects",
+            MISUSED,
+        )
+    what = wanted(files, platform, manifests)
+    show_findings(what.findings)
+    if what.broken:
+        raise typer.Exit(FAILED)
+    if create_namespace:
+        space = manifest("v1", "Namespace", what.namespace)
+        what = type(what)(
+            owner=what.owner, namespace=what.namespace, items=(space, *what.items), findings=what.findings
+        )
+    cluster = connect(kubeconfig, context)
+    steps = make_plan(cluster, what, prune=prune, force=force)
+    if not json_output:
+        show_steps(steps, fields=False)
+    if dry_run == "none":
+        deadline_s = time.monotonic() + timeout
+        try:
+            steps = _apply(cluster, steps, what.items, force=force, wait=wait, deadline_s=deadline_s)
+            waiting = _wait(cluster, steps, what.items, deadline_s) if wait else ()
+        except ClusterError as error:
+            fail(f"{error}\nwarmfleet: not everything was applied; the same command does what is left")
+    else:
+        waiting = ()
+    if json_output:
+        left = [{"object": str(row.ref), "said": row.said, "why": list(row.why)} for row in waiting]
+        print(
+            json.dumps(
+                {"steps": [step_row(s) for s in steps], "waiting": left, "findings": finding_rows(what.findings)}
+            )
+        )
+    for row in waiting:
+        progress(f"{row.ref}: {row.said}" + "".join(f"\n    {reason}" for reason in row.why))
+    stuck = [step for step in steps if step.stuck]
+    if stuck or waiting:
+        fail(f"{len(stuck)} objects not applied, {len(waiting)} not ready; the same command does what is left")
+    if not json_output:
+        print("applied" if dry_run == "none" else "would be applied")
+
+
+def _apply(
+    cluster: Cluster, steps: Sequence[Step], items: Sequence[Manifest], *, force: bool, wait: bool, deadline_s: float
+) -> tuple[Step, ...]:
+    def tell(step: Step) -> None:
+        if step.deed is not Deed.KEEP:
+            progress(f"{step.deed} {step.ref}: {'done' if step.done else step.message}")
+
+    def settle() -> None:
+        """Pods of a Fleet that need the webhook cannot be made before it answers."""
+        webhook = [step for step in steps if step.ref.kind == "Deployment" and step.ref.name == "warmfleet-admission"]
+        _wait(cluster, webhook, items, deadline_s)
+
+    return carry_out(cluster, steps, force=force, tell=tell, before_fleets=settle if wait else lambda: None)
+
+
+def _wait(cluster: Cluster, steps: Sequence[Step], items: Sequence[Manifest], deadline_s: float) -> tuple[Waiting, ...]:
+    """What is not ready at the deadline, with reasons; empty once everything is."""
+    servers = wanted_servers(items)
+    said: dict[Ref, str] = {}
+    retiring = {step.ref: step for step in steps if step.deed is Deed.RETIRE}
+    while True:
+        rows = list(still_waiting(cluster, [step for step in steps if step.item is not None], servers))
+        for ref, step in list(retiring.items()):
+            step = retire(cluster, step)
+            if step.done:
+                del retiring[ref]
+            else:
+                rows.append(Waiting(ref=ref, said=f"retires: {step.message}"))
+        for row in rows:
+            if said.get(row.ref) != row.said:
+                said[row.ref] = row.said
+                progress(f"waiting for {row.ref}: {row.said}")
+        if not rows:
+            return ()
+        if time.monotonic() >= deadline_s:
+            return tuple(why(cluster, row) for row in rows)
+        time.sleep(min(_POLL_S, max(0.0, deadline_s - time.monotonic())))

@@ -1,0 +1,143 @@
+"""`warmfleet plan` and `warmfleet diff`: what applying would do to a cluster, by object and by field."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleets.cli.options import FAILED, fail
+from fleets.cli.wanted import (
+    Context,
+    Files,
+    Folder,
+    JsonOutput,
+    Kubeconfig,
+    PlatformFile,
+    Wanted,
+    connect,
+    finding_rows,
+    show_findings,
+    wanted,
+)
+from fleets.cluster.plan import Deed, Step, counts, marked, plan
+from fleets.cluster.ports import Cluster, ClusterError
+
+Prune = Annotated[bool, typer.Option("--prune", help="Also remove what was applied before and is wanted no more.")]
+Force = Annotated[bool, typer.Option("--force-conflicts", help="Take over fields that another manager holds.")]
+Check = Annotated[bool, typer.Option("--check", help="Fail when anything would change: for CI.")]
+
+_SIGNS = {
+    Deed.CREATE: ("+", "green"),
+    Deed.CHANGE: ("~", "yellow"),
+    Deed.REMOVE: ("-", "red"),
+    Deed.RETIRE: ("-", "red"),
+    Deed.CONFLICT: ("!", "red"),
+    Deed.REFUSED: ("!", "red"),
+    Deed.KEEP: ("=", None),
+}
+
+
+def plan_command(
+    files: Files = None,
+    platform: PlatformFile = None,
+    manifests: Folder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    prune: Prune = False,
+    force: Force = False,
+    check: Check = False,
+    json_output: JsonOutput = False,
+) -> None:
+    """Show what would be created, changed and removed; changes nothing. Exit code 1 on conflicts, refusals, or with --check on any change."""
+    _run(files, platform, manifests, kubeconfig, context, prune, force, check, json_output, fields=False)
+
+
+def diff_command(
+    files: Files = None,
+    platform: PlatformFile = None,
+    manifests: Folder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    prune: Prune = False,
+    force: Force = False,
+    check: Check = False,
+    json_output: JsonOutput = False,
+) -> None:
+    """Show every field that would change, and who set it where that was not us. Exit codes as `plan`'s."""
+    _run(files, platform, manifests, kubeconfig, context, prune, force, check, json_output, fields=True)
+
+
+def _run(
+    files: list[Path] | None,
+    platform: Path | None,
+    manifests: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    prune: bool,
+    force: bool,
+    check: bool,
+    json_output: bool,
+    *,
+    fields: bool,
+) -> None:
+    what = wanted(files, platform, manifests)
+    show_findings(what.findings)
+    if what.broken:
+        raise typer.Exit(FAILED)
+    steps = make_plan(connect(kubeconfig, context), what, prune=prune, force=force)
+    if json_output:
+        print(json.dumps({"steps": [step_row(step) for step in steps], "findings": finding_rows(what.findings)}))
+    else:
+        show_steps(steps, fields=fields)
+    changed = any(step.deed is not Deed.KEEP for step in steps)
+    if any(step.stuck for step in steps) or (check and changed):
+        raise typer.Exit(FAILED)
+
+
+def make_plan(cluster: Cluster, what: Wanted, *, prune: bool, force: bool) -> tuple[Step, ...]:
+    """Ask the cluster; ends the command where it does not answer."""
+    try:
+        items = marked(what.items, what.owner)
+        return plan(cluster, items, owner=what.owner, namespace=what.namespace, prune=prune, force=force)
+    except ClusterError as error:
+        fail(str(error))
+
+
+def show_steps(steps: Sequence[Step], *, fields: bool) -> None:
+    """A line an object that is not kept, with its fields where they are wanted, and a line of counts."""
+    for step in steps:
+        sign, colour = _SIGNS[step.deed]
+        if step.deed is Deed.KEEP:
+            continue
+        note = f": {step.message}" if step.message else ""
+        typer.secho(f"{sign} {step.deed} {step.ref}{note}", fg=colour)
+        for change in step.changes if fields else ():
+            typer.echo(f"    {change}")
+        for held in step.held:
+            typer.echo(
+                f"    {held.field} is held by {held.manager}: leave it to that, or take it over with --force-conflicts"
+            )
+    found = {deed: count for deed, count in counts(steps).items() if count}
+    print(
+        ", ".join(f"{count} {deed}" for deed, count in found.items())
+        if found
+        else "nothing is wanted, nothing is there"
+    )
+
+
+def step_row(step: Step) -> dict[str, Any]:
+    """For `--json`."""
+    return {
+        "deed": step.deed,
+        "kind": step.ref.kind,
+        "name": step.ref.name,
+        "namespace": step.ref.namespace,
+        "message": step.message,
+        "changes": [
+            {"turn": c.turn, "path": c.path, "before": c.before, "after": c.after, "holder": c.holder}
+            for c in step.changes
+        ],
+        "held": [{"field": h.field, "manager": h.manager} for h in step.held],
+    }
