@@ -41,7 +41,7 @@ class KubernetesCluster:
         chosen = client.Configuration()
         try:
             try:
-                config.load_kube_config(  # type: ignore[no-untyped-call]
+                config.load_kube_config(
                     config_file=None if kubeconfig is None else str(kubeconfig),
                     context=context,
                     client_configuration=chosen,
@@ -49,7 +49,7 @@ class KubernetesCluster:
             except ConfigException:
                 if kubeconfig is not None or context is not None:
                     raise
-                config.load_incluster_config(client_configuration=chosen)  # type: ignore[no-untyped-call]
+                config.load_incluster_config(client_configuration=chosen)
         except (ConfigException, OSError, ValueError) as error:
             raise ClusterUnavailable(f"no cluster is configured: {error}. Give --kubeconfig or --context") from None
         return cls(client.ApiClient(configuration=chosen), context or chosen.host)
