@@ -53,6 +53,9 @@ class RoomContext(Protocol):
         in the first tick, when nobody has seen anything.
         """
 
+    def lag_s(self, player: Player) -> float:
+        """How long ago the moment was that `rewind` goes back to; 0 where it is unknown."""
+
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
         """Tell everyone (or one player) something that happened, reliably and in order; `data` must be JSON."""
 

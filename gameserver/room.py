@@ -139,6 +139,13 @@ class Room:
         view = member.view if member is not None else 0
         return seen_at(self.history, table, view, round(MAX_AGE_S * self.tick_rate_hz))
 
+    def lag_s(self, player: Player) -> float:
+        """How long ago the moment was that `rewind` goes back to."""
+        member = self.members.get(player.id)
+        if member is None or not member.view or not self.history.tick:
+            return 0.0
+        return min(max(self._tick - member.view / 256, 0.0) / self.tick_rate_hz, MAX_AGE_S)
+
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
         """Tell everyone, or one player, something that happened."""
         for member in self._audience(to):

@@ -3,6 +3,9 @@ The rules of the arena: move, aim, shoot, score, respawn, until the time is up.
 
 State is kept in numpy columns with one row per seat, so that a crowd costs little more than a duel. A player moves one step per input, and
 earns one step per tick: sending more inputs makes nobody faster.
+
+Shots hit where they were aimed: a bullet flies its first moments through the time that its shooter was behind, past the others from where it saw
+them to where they are now (`_fly`). After that it is where everyone sees it, and can be dodged.
 """
 
 import json
@@ -11,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gameserver.game import Columns, Game, Player, RoomContext
 from gameserver.games.arena.maps import MAPS, PLAYER_RADIUS, YARD, Map
@@ -27,24 +31,36 @@ RESPAWN_S = 2.5
 STEPS_SAVED = 4
 """Steps that a player may save up: what a short stall of its connection held back."""
 DURATION_S = 120.0
-_LARGEST = 64.0
-"""Fields of the schema reach this far, whatever the map."""
+MAX_LAG_S = 0.2
+"""How much of its flight a bullet may make up for what its shooter saw late; a slower connection aims ahead for the rest."""
+_LARGEST = 255.0
+"""Fields of the schema reach this far, whatever the map: 16 bits at 1/256."""
+_PATH = np.linspace(0, 1, 9)[1:]
+"""Where along the way that it makes up for a bullet looks for walls; half a unit apart at most."""
+_SCORES_TOLD = 32
+_CELL = 6.0
+"""Side of the squares in which bullets look for players: no way of a bullet in one tick is longer."""
+
+
+_Points = NDArray[np.float64]
+"""Shape (n, 2)."""
+_Seats = NDArray[np.int64]
 
 
 class Arena(Game):
-    """One match. Options: `map` (yard, duel), `duration_s`."""
+    """One match. Options: `map` (yard, duel, crowd), `duration_s`."""
 
     schema: ClassVar[Schema] = Schema(
         players=Table(
-            x=Float(0, _LARGEST, 1 / 512),
-            y=Float(0, _LARGEST, 1 / 512),
+            x=Float(0, _LARGEST, 1 / 256),
+            y=Float(0, _LARGEST, 1 / 256),
             aim=Float(-math.pi, math.pi, math.pi / 127),
             health=UInt(8),
             score=Int(16),
             deaths=UInt(16),
             alive=Bool(),
         ),
-        bullets=Table(x=Float(0, _LARGEST, 1 / 512), y=Float(0, _LARGEST, 1 / 512), owner=UInt(16)),
+        bullets=Table(x=Float(0, _LARGEST, 1 / 256), y=Float(0, _LARGEST, 1 / 256), owner=UInt(16)),
         match=Table(left_s=UInt(16)),
     )
     inputs: ClassVar[Fields] = Fields(
@@ -96,12 +112,14 @@ class Arena(Game):
         if player.seat not in self._known:
             self._known.add(player.seat)
             self._spawn(player.seat)
-        self.room.event("joined", seat=player.seat, player=player.id, team=player.team)
+        if not self.map.crowd:
+            self.room.event("joined", seat=player.seat, player=player.id, team=player.team)
 
     def leave(self, player: Player) -> None:
         """Leave the field; the score stays."""
         self._players.pop(player.seat, None)
-        self.room.event("left", seat=player.seat, player=player.id)
+        if not self.map.crowd:
+            self.room.event("left", seat=player.seat, player=player.id)
 
     def input(self, player: Player, data: Mapping[str, Any]) -> None:
         """Aim and fire at once; the move is made in `step`, in rounds with everyone else's."""
@@ -215,13 +233,45 @@ class Arena(Game):
             return
         self._cooldown_s[shooters] = COOLDOWN_S
         way = np.stack((np.cos(self._aim[shooters]), np.sin(self._aim[shooters])), axis=1)
-        ids = (self._next_bullet + np.arange(len(shooters))) % 65536
-        self._next_bullet = int(self._next_bullet + len(shooters)) % 65536
-        self._bullet_at = np.concatenate((self._bullet_at, self._at[shooters] + way * PLAYER_RADIUS))
-        self._bullet_by = np.concatenate((self._bullet_by, way * BULLET_SPEED))
-        self._bullet_life_s = np.concatenate((self._bullet_life_s, np.full(len(shooters), BULLET_LIFE_S)))
-        self._bullet_owner = np.concatenate((self._bullet_owner, shooters))
+        muzzles = self._at[shooters] + way * PLAYER_RADIUS
+        ends, flies = self._fly(shooters, muzzles, way)
+        count = int(np.count_nonzero(flies))
+        if not count:
+            return
+        ids = (self._next_bullet + np.arange(count)) % 65536
+        self._next_bullet = (self._next_bullet + count) % 65536
+        self._bullet_at = np.concatenate((self._bullet_at, ends[flies]))
+        self._bullet_by = np.concatenate((self._bullet_by, way[flies] * BULLET_SPEED))
+        self._bullet_life_s = np.concatenate((self._bullet_life_s, np.full(count, BULLET_LIFE_S)))
+        self._bullet_owner = np.concatenate((self._bullet_owner, shooters[flies]))
         self._bullet_id = np.concatenate((self._bullet_id, ids))
+
+    def _fly(self, shooters: _Seats, muzzles: _Points, way: _Points) -> tuple[_Points, NDArray[np.bool_]]:
+        """Let new bullets fly through the time that their shooters were behind; where they are now, and which have hit nothing."""
+        lags_s = np.array([min(self.room.lag_s(self._players[int(seat)]), MAX_LAG_S) for seat in shooters])
+        ends = muzzles + way * (BULLET_SPEED * lags_s[:, None])
+        flies = np.ones(len(shooters), bool)
+        # Those who saw nearly the same moment, to an eighth of a tick, share one look back.
+        moments = np.rint(lags_s * self.room.tick_rate_hz * 4)
+        for moment in np.unique(moments[lags_s > 0]):
+            group = np.flatnonzero(moments == moment)
+            then = self._then(int(shooters[group[0]]), float(lags_s[group[0]]))
+            path = muzzles[group, None] + _PATH[:, None] * (ends[group] - muzzles[group])[:, None]
+            walls = self.map.blocked(path.reshape(-1, 2)).reshape(len(group), -1)
+            stopped = walls.any(axis=1)
+            ends[group[stopped]] = path[stopped, walls[stopped].argmax(axis=1)]
+            flies[group] = ~stopped & ~self._hits(muzzles[group], ends[group], shooters[group], then)
+        return ends, flies
+
+    def _then(self, seat: int, lag_s: float) -> _Points:
+        """Where everyone was when this seat's player saw them."""
+        seen = self.room.rewind(self._players[seat], "players")
+        then = self._at.copy()
+        then[seen["id"]] = np.stack((seen["x"], seen["y"]), axis=1)
+        # Whoever leapt meanwhile (it fell and came back) was not there to be hit.
+        leapt = np.abs(then - self._at).max(axis=1) > 2 * SPEED * lag_s + PLAYER_RADIUS
+        then[leapt] = self._at[leapt]
+        return then
 
     def _move_bullets(self, dt_s: float) -> None:
         if not len(self._bullet_id):
@@ -230,33 +280,37 @@ class Arena(Game):
         self._bullet_at = before + self._bullet_by * dt_s
         self._bullet_life_s = self._bullet_life_s - dt_s
         spent = self.map.blocked(self._bullet_at) | (self._bullet_life_s <= 0)
-        spent |= self._hits(before)
+        spent |= self._hits(before, self._bullet_at, self._bullet_owner, self._at)
         keep = ~spent
         for name in ("_bullet_at", "_bullet_by", "_bullet_life_s", "_bullet_owner", "_bullet_id"):
             setattr(self, name, getattr(self, name)[keep])
 
-    def _hits(self, before: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Count hits along each bullet's way of this tick; returns which bullets hit."""
+    def _hits(self, before: _Points, after: _Points, owners: _Seats, then: _Points) -> NDArray[np.bool_]:
+        """
+        Count hits of bullets on their way; returns which bullets hit. The players go from `then` to where they are now meanwhile.
+
+        Only pairs in neighbouring squares are looked at: with hundreds of players and thousands of bullets all pairs would be a million.
+        """
         hit = np.zeros(len(before), bool)
         targets = np.array([seat for seat in self._players if self._health[seat] > 0], np.int64)
-        if not len(targets):
+        if not len(targets) or not len(before):
             return hit
-        way = self._bullet_at - before
-        length2 = np.maximum((way**2).sum(axis=1), 1e-9)
-        apart = self._at[targets][None] - before[:, None]
-        along = np.clip((apart * way[:, None]).sum(axis=2) / length2[:, None], 0, 1)
-        distance = np.linalg.norm(apart - along[..., None] * way[:, None], axis=2)
-        foes = targets[None] != self._bullet_owner[:, None]
+        bullet, target = _near(before, then[targets])
+        seats = targets[target]
+        foes = seats != owners[bullet]
+        bullet, seats = bullet[foes], seats[foes]
+        # In the frame of the player, who moves as well.
+        way = (after - before)[bullet] - (self._at - then)[seats]
+        apart = then[seats] - before[bullet]
+        along = np.clip((apart * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-9), 0, 1)
+        close = np.linalg.norm(apart - along[:, None] * way, axis=1) < PLAYER_RADIUS
         teams = {seat: player.team for seat, player in self._players.items()}
-        for bullet in np.flatnonzero(((distance < PLAYER_RADIUS) & foes).any(axis=1)):
-            owner = int(self._bullet_owner[bullet])
-            for index in np.argsort(along[bullet], kind="stable"):
-                seat = int(targets[index])
-                near = distance[bullet, index] < PLAYER_RADIUS and foes[bullet, index] and self._health[seat] > 0
-                if near and not self._same_team(teams, owner, seat):
-                    hit[bullet] = True
-                    self._damage(seat, owner)
-                    break
+        order = np.lexsort((along[close], bullet[close]))
+        for index, seat in zip(bullet[close][order].tolist(), seats[close][order].tolist(), strict=True):
+            owner = int(owners[index])
+            if not hit[index] and self._health[seat] > 0 and not self._same_team(teams, owner, seat):
+                hit[index] = True
+                self._damage(seat, owner)
         return hit
 
     @staticmethod
@@ -267,19 +321,45 @@ class Arena(Game):
         self._health[seat] -= BULLET_DAMAGE
         x, y = (round(float(value), 2) for value in self._at[seat])
         if self._health[seat] > 0:
-            self.room.event("hit", of=seat, by=by, x=x, y=y)
+            if not self.map.crowd:
+                self.room.event("hit", of=seat, by=by, x=x, y=y)
             return
         self._respawn_s[seat] = RESPAWN_S
         self._deaths[seat] += 1
         self._score[by] += 1
-        self.room.event("kill", of=seat, by=by, x=x, y=y)
+        # In a crowd only those whom it concerns: to tell all of all would be more than the world itself.
+        audience = [self._players.get(seat), self._players.get(by)] if self.map.crowd else [None]
+        for to in audience:
+            if to is not None or not self.map.crowd:
+                self.room.event("kill", to=to, of=seat, by=by, x=x, y=y)
 
     def _finish(self) -> None:
         scores = {player.id: int(self._score[seat]) for seat, player in self._players.items()}
         best = max(scores.values(), default=0)
         winners = sorted(player for player, score in scores.items() if score == best)
-        self.room.event("over", scores=scores, winners=winners)
+        told = dict(sorted(scores.items(), key=lambda entry: -entry[1])[:_SCORES_TOLD])
+        self.room.event("over", scores=told, winners=winners[:_SCORES_TOLD])
         self.room.end(scores=scores, winners=winners)
+
+
+def _near(points: _Points, others: _Points) -> tuple[_Seats, _Seats]:
+    """Indices of all pairs of a point and one of the others whose squares are the same or touch."""
+    rows = 1 << 20
+    cells = np.floor(others / _CELL).astype(np.int64)
+    keys = cells[:, 0] * rows + cells[:, 1]
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    mine = np.floor(points / _CELL).astype(np.int64)
+    found = []
+    for dx in (-1, 0, 1):
+        # The three squares below each other lie next to each other in the order.
+        column = (mine[:, 0] + dx) * rows + mine[:, 1]
+        first, last = np.searchsorted(keys, column - 1), np.searchsorted(keys, column + 1, side="right")
+        counts = last - first
+        point = np.repeat(np.arange(len(points)), counts)
+        start = np.repeat(first - np.cumsum(counts) + counts, counts)
+        found.append((point, order[start + np.arange(len(point))]))
+    return np.concatenate([point for point, _ in found]), np.concatenate([other for _, other in found])
 
 
 _COLUMNS = (

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gameserver.game import Player
 from gameserver.games.arena import Arena
 from gameserver.games.arena.bot import policy
-from gameserver.games.arena.game import BULLET_DAMAGE, COOLDOWN_S, HEALTH, RESPAWN_S, SPEED
+from gameserver.games.arena.game import _CELL, BULLET_DAMAGE, BULLET_SPEED, COOLDOWN_S, HEALTH, RESPAWN_S, SPEED, _near
 from gameserver.games.arena.maps import MAPS, PLAYER_RADIUS
 from gameserver.protocol.snapshot import World, encode_full
 from gameserver.sessions.model import PlayerId, SessionId
@@ -34,9 +36,18 @@ class FakeRoom:
         self.tick = 0
         self.events: list[dict[str, Any]] = []
         self.results: dict[str, Any] | None = None
+        self.lag = 0.0
+        self.seen: dict[str, Any] = {}
+
+    def lag_s(self, player: Player) -> float:
+        return self.lag
+
+    def rewind(self, player: Player, table: str) -> dict[str, Any]:
+        assert table == "players"
+        return self.seen
 
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
-        self.events.append({"name": name, **data})
+        self.events.append({"name": name, **data} | ({"to": to.seat} if to is not None else {}))
 
     def kick(self, player: Player, reason: str) -> None:
         raise AssertionError(f"kicked {player}: {reason}")
@@ -249,6 +260,104 @@ def test_bots_fight_and_their_inputs_are_inputs() -> None:
             assert read["aim"] == pytest.approx(values["aim"], abs=0.02)
         step(game, room, inputs)
     assert len(room.named("kill")) >= 3
+
+
+def aimed_at_the_past(lag_s: float) -> int:
+    """A runner crosses the line of fire; the shooter aims at where it was `lag_s` ago. Returns the runner's lost health."""
+    game, room, (shooter, runner) = match("", "")
+    game._at[shooter.seat], game._at[runner.seat] = (2.0, 2.0), (4.0, 2.0)
+    room.seen = {"id": np.array([0, 1]), "x": game._at[:2, 0].copy(), "y": game._at[:2, 1].copy()}
+    game._at[runner.seat] = (4.0, 2.0 + SPEED * 0.2)  # where it is now
+    room.lag = lag_s
+    step(game, room, {shooter: {"aim": 0.0, "fire": True}})
+    for _ in range(RATE):
+        step(game, room)
+    return HEALTH - int(game._health[runner.seat])
+
+
+def test_a_shot_hits_what_its_shooter_saw() -> None:
+    """Aimed at where the other was shown, it hits if that was what the shooter saw, and misses if not."""
+    assert aimed_at_the_past(0.2) == BULLET_DAMAGE
+    assert aimed_at_the_past(0.0) == 0
+
+
+def test_a_shot_of_the_past_does_not_go_through_walls_nor_hit_who_was_not_there() -> None:
+    """What flew meanwhile flew among the walls; one that came back to life elsewhere was not in its way."""
+    game, room, (shooter, other) = match("", "")
+    wall = game.map.walls[0]
+    y = (wall[1] + wall[3]) / 2
+    game._at[shooter.seat], game._at[other.seat] = (wall[0] - 1.5, y), (wall[2] + 0.7, y)
+    room.seen = {"id": np.array([0, 1]), "x": game._at[:2, 0].copy(), "y": game._at[:2, 1].copy()}
+    room.lag = 10.0
+    step(game, room, {shooter: {"aim": 0.0, "fire": True}})
+    assert (len(game._bullet_id), game._health[other.seat]) == (0, HEALTH)
+
+    game, room, (shooter, other) = match("", "")
+    game._at[shooter.seat], game._at[other.seat] = (2.0, 2.0), (30.0, 20.0)
+    room.seen = {"id": np.array([0, 1]), "x": np.array([2.0, 3.5]), "y": np.array([2.0, 2.0])}
+    room.lag = 0.1
+    step(game, room, {shooter: {"aim": 0.0, "fire": True}})
+    assert game._health[other.seat] == HEALTH
+    assert game._bullet_at[0, 0] > 2.0 + BULLET_SPEED * 0.1
+
+
+@given(
+    points=st.lists(st.tuples(st.floats(0.5, 239), st.floats(0.5, 239)), min_size=1, max_size=12),
+    step=st.tuples(st.floats(-4, 4), st.floats(-4, 4)), name=st.sampled_from(sorted(MAPS)),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_moving_all_at_once_is_moving_each_wall_by_wall(
+    points: list[tuple[float, float]], step: tuple[float, float], name: str
+) -> None:
+    """The vectorised slide gives, to the bit, what the loop over the walls gives that the browser runs."""
+    map_, r = MAPS[name], PLAYER_RADIUS
+    found = map_.move(np.array(points), np.tile(step, (len(points), 1)))
+    for (x, y), at in zip(points, found.tolist(), strict=True):
+        x = min(max(x + step[0], r), map_.width - r)
+        for left, top, right, bottom in map_.walls:
+            if top - r < y < bottom + r and left - r < x < right + r:
+                x = left - r if step[0] > 0 else right + r
+        y = min(max(y + step[1], r), map_.height - r)
+        for left, top, right, bottom in map_.walls:
+            if top - r < y < bottom + r and left - r < x < right + r:
+                y = top - r if step[1] > 0 else bottom + r
+        assert at == [x, y]
+
+
+@given(seed=st.integers(0, 2**32), bullets=st.integers(0, 60), players=st.integers(1, 60), side=st.floats(3, 60))
+@settings(max_examples=40, deadline=None)
+def test_no_pair_that_is_near_is_overlooked(seed: int, bullets: int, players: int, side: float) -> None:
+    """The squares find every player within a square's side of a bullet, each pair once."""
+    rng = np.random.default_rng(seed)
+    points, others = rng.uniform(-1, side, (bullets, 2)), rng.uniform(0, side, (players, 2))
+    pairs = list(zip(*(found.tolist() for found in _near(points, others)), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    apart = np.abs(points[:, None] - others[None]).max(axis=2)
+    assert {(int(b), int(p)) for b, p in np.argwhere(apart <= _CELL)} <= set(pairs)
+
+
+def test_in_a_crowd_only_those_whom_it_concerns_are_told() -> None:
+    """A kill is told to two, hits and arrivals to nobody: what everyone must know is in the snapshot."""
+    game, room, (one, two, _) = match("", "", "", map="crowd")
+    aim = face(game, one, two)
+    while game._health[two.seat] > 0:
+        step(game, room, {one: {"aim": aim, "fire": True}})
+    assert [(event["name"], event["to"]) for event in room.events] == [("kill", two.seat), ("kill", one.seat)]
+    assert game.map.width > 200
+
+
+def test_a_crowd_ends_with_the_best_only() -> None:
+    """All scores are stored; an event carries a few."""
+    room = FakeRoom(seats=400, map="crowd", duration_s="1")
+    game = Arena(room)
+    for k in range(400):
+        game.join(seat(k))
+    for _ in range(RATE):
+        step(game, room)
+    assert room.results is not None
+    assert len(room.results["scores"]) == 400
+    [over] = room.named("over")
+    assert len(over["scores"]) == len(over["winners"]) == 32
 
 
 def test_a_crowd_has_room() -> None:
