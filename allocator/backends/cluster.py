@@ -10,7 +10,6 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,6 +22,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.config_exception import ConfigException
 
 from allocator.backends import metrics
+from allocator.backends.settings import ClusterSettings
 from allocator.ports import BackendUnavailable
 
 log = structlog.get_logger(__name__)
@@ -50,17 +50,6 @@ OPENED = "OPENED"
 
 class Gone(Exception):
     """The version to resume from is no longer known (410): list anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
-    """Which cluster, and who we are there."""
-
-    namespace: str = ""
-    """Of the game servers; empty: the kubeconfig's, or the pod's own."""
-    kubeconfig: Path | None = None
-    """None: the pod's service account where there is one, else KUBECONFIG or ~/.kube/config."""
-    context: str = ""
 
 
 class ClusterApi:

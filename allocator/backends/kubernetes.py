@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from allocator.backends.cluster import ClusterApi, ClusterSettings, Object
+from allocator.backends.cluster import ClusterApi, Object
 from allocator.backends.informer import Informer
 from allocator.backends.request import FLEET_LABEL, SET_LABEL, FleetRule, ServerRequest
+from allocator.backends.settings import ClusterSettings
 from allocator.backends.wire import LOCAL, Given, given_by_object, to_object
 from allocator.model import GameServer, ServerState
 from gameserver.sessions.model import FleetName, ServerName

@@ -9,6 +9,7 @@ from fleets.cli.logs import logs
 from fleets.cli.plan import diff_command, plan_command
 from fleets.cli.render import render_command
 from fleets.cli.schema import schema
+from fleets.cli.serve import serve
 from fleets.cli.status import status
 from fleets.cli.up import up
 from fleets.cli.validate import validate
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, bots, validate, schema, admission):
+for command in (up, status, logs, bots, validate, schema, serve, admission):
     app.command()(command)
 app.command("render")(render_command)
 app.command("plan")(plan_command)

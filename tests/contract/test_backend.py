@@ -22,9 +22,9 @@ from fakes import FakeBackend
 
 from allocator.backends.agones import AgonesBackend
 from allocator.backends.certificates import CertificateFiles
-from allocator.backends.cluster import ClusterSettings
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.kubernetes import KubernetesBackend
+from allocator.backends.settings import ClusterSettings
 from allocator.model import GameServer, ServerState
 from allocator.ports import Backend
 from fleets.local.agones import LocalAgones

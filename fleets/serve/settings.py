@@ -1,0 +1,267 @@
+"""
+The settings of a part: WARMFLEET_ variables, read once and checked against each other and against what the part needs.
+
+A secret may come as `NAME_FILE`, the path of a file that holds it. Messages name variables, never values of secrets.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from allocator.backends.certificates import CertificateFiles
+from allocator.backends.endpoints import Endpoint
+from allocator.backends.settings import ClusterSettings
+from fleets.spec.loader import Specs
+from gameserver.protocol.netcode.tokens import parse_private_key
+from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
+
+_PREFIX = "WARMFLEET_"
+_SECRETS = ("valkey_url", "seat_signing_key", "player_keys", "netcode_key", "operator_token", "api_keys")
+_MIN_PLAYER_SECRET = 32
+
+
+class PartName(StrEnum):
+    """What can be served alone."""
+
+    MATCHMAKER = "matchmaker"
+    """The players' REST API: tickets, sessions, queues."""
+    DIRECTOR = "director"
+    """Makes matches of tickets; several share the queues."""
+    ALLOCATOR = "allocator"
+    """Keeps the shelves: fills them, moves matches off lost servers; several share the fleets."""
+
+
+class BackendName(StrEnum):
+    """Where servers come from."""
+
+    KUBERNETES = "kubernetes"
+    """Everything by the API server (GameServerAllocation)."""
+    AGONES = "agones"
+    """Allocation by Agones' gRPC service, the rest by the API server."""
+    NONE = "none"
+    """The part asks no cluster."""
+
+
+class SettingsError(Exception):
+    """Settings are missing, wrong, or contradict each other; one a line, with the variable and the mend."""
+
+
+class ServeSettings(BaseSettings):
+    """Everything a part may be told. Field `valkey_url` is the variable WARMFLEET_VALKEY_URL, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    drain_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    """How long open requests may take once the part is told to stop."""
+
+    valkey_url: SecretStr | None = None
+
+    backend: BackendName | None = None
+    namespace: str = ""
+    kubeconfig: Path | None = None
+    kube_context: str = ""
+    address_type: str = ""
+
+    allocation_endpoints: Annotated[tuple[Endpoint, ...], NoDecode] = ()
+    allocation_region: str = ""
+    allocation_certificate: Path | None = None
+    allocation_key: Path | None = None
+    allocation_ca: Path | None = None
+    allocation_server_name: str = ""
+    allocation_plaintext: bool = False
+    allocation_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+    seat_signing_key: SecretStr | None = None
+    player_keys: SecretStr | None = None
+    player_jwks: str = ""
+    player_audience: str = ""
+    player_issuer: str = ""
+    netcode_key: SecretStr | None = None
+    operator_token: SecretStr | None = None
+    api_keys: SecretStr | None = None
+    requests_per_s: Annotated[float, Field(gt=0)] = 10.0
+    key_requests_per_s: Annotated[float, Field(gt=0)] = 2000.0
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `read` hands over, and nothing else."""
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(text := values.get("allocation_endpoints"), str):
+            values = {**values, "allocation_endpoints": _endpoints(text)}
+        return values
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ServeSettings":
+        _check_backend(self)
+        if self.player_keys is not None and len(self.player_keys.get_secret_value().encode()) < _MIN_PLAYER_SECRET:
+            raise ValueError(f"WARMFLEET_PLAYER_KEYS: has fewer than {_MIN_PLAYER_SECRET} bytes: it can be guessed")
+        return self
+
+    @classmethod
+    def read(cls, env: Mapping[str, str], **flags: Any) -> "ServeSettings":
+        """From the environment; `flags` that are not None come first. Raises SettingsError."""
+        values: dict[str, Any] = {}
+        for name in cls.model_fields:
+            if text := env.get(_PREFIX + name.upper(), ""):
+                values[name] = text
+        for name in _SECRETS:
+            variable = f"{_PREFIX}{name.upper()}_FILE"
+            if path := env.get(variable, ""):
+                if name in values:
+                    raise SettingsError(f"{variable} and {variable.removesuffix('_FILE')} are both set: leave one out")
+                values[name] = _file(variable, Path(path))
+        values |= {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_line(problem) for problem in error.errors(include_input=False))) from None
+
+    def url(self) -> str:
+        """Valkey's. Raises SettingsError."""
+        form = "redis://[:password@]host:6379/0, or rediss:// for TLS"
+        url = _wanted("valkey_url", self.valkey_url, form)
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise SettingsError(f"WARMFLEET_VALKEY_URL: is no URL of a Valkey or Redis: {form} is wanted")
+        return url
+
+    def seat_key(self) -> bytes:
+        """The 32 bytes of the key that signs seat tokens. Raises SettingsError."""
+        text = _wanted("seat_signing_key", self.seat_signing_key, "an Ed25519 key: PEM, or its 32 bytes in base64url")
+        try:
+            if text.lstrip().startswith("-----BEGIN"):
+                key = load_pem_private_key(text.encode(), password=None)
+                if isinstance(key, Ed25519PrivateKey):
+                    return key.private_bytes_raw()
+            else:
+                raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+                if len(raw) == 32:
+                    return raw
+        except (ValueError, TypeError, binascii.Error):
+            pass
+        raise SettingsError(
+            "WARMFLEET_SEAT_SIGNING_KEY: is no Ed25519 key: PEM, or its 32 bytes in base64url, is wanted"
+        )
+
+    def players(self) -> PlayerTokens:
+        """Who verifies players' tokens. Raises SettingsError."""
+        if self.player_keys is None and not self.player_jwks:
+            raise SettingsError(
+                "WARMFLEET_PLAYER_KEYS or WARMFLEET_PLAYER_JWKS is wanted: the secret of players' HS256 tokens, or the URL of "
+                "the keys that sign them"
+            )
+        return PlayerTokens(
+            self.player_keys.get_secret_value().encode() if self.player_keys is not None else b"",
+            jwks=Jwks(self.player_jwks) if self.player_jwks else None,
+            audience=self.player_audience or None,
+            issuer=self.player_issuer or None,
+        )
+
+    def keys(self) -> ApiKeys:
+        """The studio's own services' and the operator's keys. Raises SettingsError."""
+        text = self.api_keys.get_secret_value() if self.api_keys is not None else ""
+        if self.operator_token is not None:
+            digest = hashlib.sha256(self.operator_token.get_secret_value().encode()).hexdigest()
+            text = ",".join(filter(None, (text, f"operator:{Role.OPERATOR}:{digest}")))
+        try:
+            return ApiKeys.parse(text)
+        except ValueError as error:
+            raise SettingsError(f"WARMFLEET_API_KEYS: {error}") from None
+
+    def udp_key(self, specs: Specs) -> bytes | None:
+        """The key that makes players' UDP connect tokens; None where no fleet speaks UDP. Raises SettingsError."""
+        speakers = [
+            f.metadata.name
+            for f in specs.fleets
+            if f.spec.server.game is not None and "udp" in f.spec.server.transports
+        ]
+        if self.netcode_key is None:
+            if speakers:
+                raise SettingsError(f"WARMFLEET_NETCODE_KEY is wanted: fleet {speakers[0]} has the udp transport")
+            return None
+        try:
+            return parse_private_key(self.netcode_key.get_secret_value())
+        except ValueError as error:
+            raise SettingsError(f"WARMFLEET_NETCODE_KEY: {error}") from None
+
+    def cluster(self) -> ClusterSettings:
+        """The cluster of the servers."""
+        return ClusterSettings(namespace=self.namespace, kubeconfig=self.kubeconfig, context=self.kube_context)
+
+    def certificates(self) -> CertificateFiles | None:
+        """Those of the allocation service's client; None: plain text."""
+        if self.allocation_plaintext:
+            return None
+        return CertificateFiles(certificate=self.allocation_certificate, key=self.allocation_key, ca=self.allocation_ca)
+
+
+def _check_backend(settings: ServeSettings) -> None:
+    tls = {
+        "CERTIFICATE": settings.allocation_certificate,
+        "KEY": settings.allocation_key,
+        "CA": settings.allocation_ca,
+    }
+    if settings.backend is not BackendName.AGONES:
+        given = [name for name, value in {**tls, "ENDPOINTS": settings.allocation_endpoints}.items() if value]
+        if given:
+            raise ValueError(f"WARMFLEET_ALLOCATION_{given[0]}: is for WARMFLEET_BACKEND=agones alone")
+        return
+    if not settings.allocation_endpoints:
+        raise ValueError(
+            "WARMFLEET_ALLOCATION_ENDPOINTS: is wanted with WARMFLEET_BACKEND=agones, as agones-allocator.agones-system:443"
+        )
+    if settings.allocation_plaintext and any(tls.values()):
+        raise ValueError("WARMFLEET_ALLOCATION_PLAINTEXT: goes without certificates")
+    if (tls["CERTIFICATE"] is None) != (tls["KEY"] is None):
+        raise ValueError("WARMFLEET_ALLOCATION_CERTIFICATE and WARMFLEET_ALLOCATION_KEY belong together")
+
+
+def _endpoints(text: str) -> tuple[Endpoint, ...]:
+    """From `host:port[@region], …`."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        address, _, region = part.partition("@")
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise ValueError(f"WARMFLEET_ALLOCATION_ENDPOINTS: {part!r}: host:port or host:port@region is wanted")
+        found.append(Endpoint(address=address, region=region))
+    return tuple(found)
+
+
+def _wanted(name: str, value: SecretStr | None, what: str) -> str:
+    if value is None:
+        variable = _PREFIX + name.upper()
+        raise SettingsError(f"{variable} (or {variable}_FILE) is wanted: {what}")
+    return value.get_secret_value()
+
+
+def _file(variable: str, path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: {path} cannot be read: {error}") from None
+    if not text:
+        raise SettingsError(f"{variable}: {path} is empty")
+    return text
+
+
+def _line(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    where = ".".join(str(part) for part in problem["loc"][:1])
+    return f"{_PREFIX}{where.upper()}: {message}" if where else message
