@@ -92,6 +92,8 @@ class FleetPolicy:
     seats: int = 16
     """Players per match at most."""
     region: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The fleet's own, by which clients of Agones select it."""
     min: int = 0
     """Servers to have at least, in whatever state."""
     max: int = 10_000
@@ -126,6 +128,8 @@ class AllocationRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     free_seats: int = 0
     """How many more players may be seated once it runs."""
+    strategy: Strategy | None = None
+    """None: the fleet's own."""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     """Of the players to each region, as measured (their worst, say); empty: the fleets' order holds."""
     retried: bool = False

@@ -91,38 +91,43 @@ class Allocator:
         """The fleets whose rooms can be asked for."""
         return self._fleets
 
-    async def allocate(self, request: AllocationRequest, *, deadline_s: float) -> Allocation | Unavailable:
+    async def allocate(
+        self, request: AllocationRequest, *, deadline_s: float, wait: bool = True
+    ) -> Allocation | Unavailable:
         """
         Give a match its session, the same one however often it is asked for.
 
         Args:
             deadline_s: how long to wait for a server, in s; warm ones come at once.
+            wait: False: only a room that can be claimed now.
         Returns: the allocation, or Unavailable once the deadline has passed (then nothing is held).
         Raises: StoreUnavailable when the store stays away until the deadline; ask again with `retried`.
         """
         refused = self._refuse(request)
         if refused is not None:
             return refused
-        wait = _Wait()
+        met = _Wait()
         try:
             async with asyncio.timeout(deadline_s):
                 if len(request.fleets) > 1:
                     request = replace(request, fleets=await self._rank(request))
-                found = await self._first(request, wait)
-                if found is None:
-                    found = await self._wait(request, wait)
+                found = await self._first(request, met)
+                if found is None and wait:
+                    found = await self._wait(request, met)
         except TimeoutError:
             await self._give_up(request)
-            if wait.store_away is not None:
-                raise wait.store_away from None
-            return Unavailable(reason=f"no server within {deadline_s:g} s{wait.why(self._fleets)}")
+            if met.store_away is not None:
+                raise met.store_away from None
+            return Unavailable(reason=f"no server within {deadline_s:g} s{met.why(self._fleets)}")
         except asyncio.CancelledError:
             # The caller is gone: nobody would ever use what was claimed.
             await self._give_up(request)
             raise
+        if found is None:
+            return Unavailable(reason="no room can be claimed now")
         if found.session.state is SessionState.ENDED:
             return Unavailable(reason=f"session {found.session.id} has ended", cause=Cause.ENDED)
-        return replace(found, waited_s=wait.elapsed_s) if wait.supply else found
+        return replace(found, waited_s=met.elapsed_s) if met.supply else found
 
     async def find(self, session: SessionId) -> Allocation | None:
         """Where a session is now, ended or not; None when there is none. Raises StoreUnavailable."""
@@ -229,7 +234,7 @@ class Allocator:
             options=request.options,
             temperature=wait.temperature(policy) if wait else Temperature.SHELF,
             waited_s=wait.elapsed_s if wait else None,
-            strategy=policy.strategy,
+            strategy=request.strategy or policy.strategy,
             free_seats=request.free_seats,
         )
 

@@ -458,7 +458,30 @@ local function shelf_standing(keys)
   return {redis.call('EXISTS', keys[1] .. 'keeper'), free_rooms(keys[1], CALLED)}
 end
 
+-- ARGV: server after which to begin ('' for the first), how many sessions. The sessions on servers, server by server in the order of their names:
+-- {[session id, record]…, last server looked at or false when none follows}. The lost come with the last ones.
+local function shelf_page(keys, args)
+  local p, found, last = keys[1], {}, nil
+  local function add(id)
+    local record = redis.call('HGETALL', p .. 'session:' .. id)
+    if #record > 0 then found[#found + 1] = {id, record} end
+  end
+  local servers = redis.call('SORT', p .. 'servers', 'ALPHA')
+  for i, server in ipairs(servers) do
+    if server > args[1] then
+      local fields = redis.call('HGETALL', p .. 'server:' .. server)
+      for f = 1, #fields, 2 do
+        if string.sub(fields[f], 1, 5) == 'room:' then add(fields[f + 1]) end
+      end
+      if #found >= tonumber(args[2]) and i < #servers then return {found, server} end
+    end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', p .. 'lost')) do add(id) end
+  return {found, false}
+end
+
 redis.register_function('shelf_standing', shelf_standing)
+redis.register_function('shelf_page', shelf_page)
 redis.register_function('shelf_hold', shelf_hold)
 redis.register_function('shelf_yield', shelf_yield)
 redis.register_function('shelf_target', shelf_target)

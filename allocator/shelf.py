@@ -317,6 +317,16 @@ class Shelf:
         kept, free = await self._call("standing", fleet)
         return bool(kept), int(free)
 
+    async def page(self, fleet: FleetName, *, after: str, limit: int) -> tuple[list[Allocation], str | None]:
+        """
+        Some of the fleet's sessions, server by server, and what to give as `after` for the next ones; None: there are no more.
+
+        No server is split: a page has `limit` sessions at least, unless it is the last, and at most those of one more server.
+        """
+        found, last = await self._call("page", fleet, after, limit)
+        decoded = [decode_allocation(SessionId(raw.decode()), fields(record)) for raw, record in found]
+        return decoded, None if last is None else last.decode()
+
     async def find(self, session: SessionId) -> Allocation | None:
         """Look a session up, ended or not; None when there is none."""
         try:

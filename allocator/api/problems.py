@@ -91,7 +91,7 @@ def of(error: Problem | StoreUnavailable, path: str) -> JSONResponse:
     log.warning("store_unavailable", path=path, error=str(error))
     return respond(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "the session store does not answer; nothing is lost, ask again",
+        f"{error.why}; nothing is lost, ask again",
         kind="store-unavailable",
         headers={"Retry-After": "1"},
     )

@@ -31,6 +31,7 @@ def to_policy(fleet: FleetSpec) -> FleetPolicy:
         shelf=fleet.spec.warm.shelf,
         recycle=server.recycle == "ready",
         seats=server.seats,
+        labels=fleet.metadata.labels,
         min=fleet.spec.warm.min,
         max=fleet.spec.warm.max,
         strategy=Strategy(server.strategy),

@@ -7,7 +7,7 @@ Shared by every adapter that decides inside Valkey (sessions, shelf, queue). Tra
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.port import StoreUnavailable
@@ -39,7 +39,7 @@ class FunctionLibrary:
                 await self._load()  # the store was restarted without it
                 return await self._client.call_function(function, keys, *args)
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{function}: {error}") from error
+            raise StoreUnavailable(f"{function}: {error}", why=_why(error)) from error
 
     async def prepare(self) -> None:
         """Load the library ahead of its first call; a store that is away is met again then."""
@@ -51,3 +51,15 @@ class FunctionLibrary:
     async def _load(self) -> None:
         await self._client.function_load(self._code, replace=True)
         self._loaded = True
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case ReadOnlyError():
+            return "the session store is read-only (a replica that has not taken over)"
+        case OutOfMemoryError():
+            return "the session store is full (maxmemory)"
+        case BusyLoadingError():
+            return "the session store loads its data"
+        case _:
+            return "the session store does not answer"

@@ -13,6 +13,11 @@ class SessionGone(Exception):
 class StoreUnavailable(Exception):
     """The store did not answer; nothing is known about whether a write took effect. Writes here are idempotent: try again."""
 
+    def __init__(self, message: str, *, why: str = "the session store does not answer") -> None:
+        """`why`: for those who are not to see the whole message."""
+        super().__init__(message)
+        self.why = why
+
 
 class SessionStore(Protocol):
     """Sessions as one game server sees them."""

@@ -1,0 +1,53 @@
+"""The allocator's HTTP application."""
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from allocator.api import problems
+from allocator.api.allocations import router
+from allocator.api.tokens import ServiceTokens
+from allocator.service import Allocator
+from allocator.shelf import Shelf
+
+MAX_BODY_BYTES = 256 * 1024
+
+
+def create_app(*, allocator: Allocator, shelf: Shelf, tokens: ServiceTokens | None) -> FastAPI:
+    """
+    Make the application.
+
+    Args:
+        tokens: whose bearer may ask. None: whoever can connect, for mutual TLS (uvicorn's `ssl_cert_reqs`) or a loopback address.
+    """
+    app = FastAPI(
+        title="Warmfleet allocator",
+        version="1",
+        description="Matches in, rooms on warm servers out. Errors are RFC 9457 problem details.",
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.RESPONSES,
+    )
+    problems.install(app)
+    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.include_router(router(allocator, shelf, tokens))
+
+    @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """The process lives."""
+        return "ok\n"
+
+    @app.get("/readyz", tags=["operations"], response_class=PlainTextResponse)
+    async def readyz() -> str:
+        """The process can serve: its store answers."""
+        for fleet in list(allocator.fleets)[:1]:
+            await shelf.standing(fleet)
+        return "ok\n"
+
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
