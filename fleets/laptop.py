@@ -292,6 +292,7 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
     return LocalFleet(
         name=FleetName(fleet.metadata.name),
         command=command,
+        game=server.game or "",
         env=env,
         ports=ports,
         min=spec.warm.min,

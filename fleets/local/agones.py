@@ -27,6 +27,7 @@ from fleets.local.planner import SHORT_LIFE_S, LocalFleet, Remove, Start, backof
 from fleets.local.ports import NoFreePort, PortRange
 from fleets.local.process import ServerProcess, last_lines
 from fleets.local.states import OVER, CounterStatus, GameServerRecord, ListStatus, ServerEvent
+from fleets.local.zygotes import NoZygote, Zygotes
 from gameserver.sessions.model import FleetName, ServerName
 
 log = structlog.get_logger(__name__)
@@ -109,9 +110,10 @@ class LocalAgones:
         rng: random.Random | None = None,
     ) -> None:
         self._fleets = {fleet.name: _Fleet(spec=fleet) for fleet in fleets}
-        self._logs = logs
+        self._logs = logs.resolve()
         self._ports = ports or PortRange()
         self._rng = rng or random.SystemRandom()
+        self._zygotes = Zygotes(self._logs)
         self._now = time.monotonic
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,6 +140,7 @@ class LocalAgones:
                 self._leave(fleet, server, grace_s=grace_s)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._zygotes.stop()
 
     # What the allocator asks (allocator.ports.Backend).
 
@@ -311,7 +314,16 @@ class LocalAgones:
         }
         path = self._log_path(record.name)
         fleet.logs.append(path)
-        server.process = await ServerProcess.start(spec.command, env=env, log=path, cwd=spec.cwd)
+        server.process = await self._process(spec, env, path)
+
+    async def _process(self, spec: LocalFleet, env: Mapping[str, str], path: Path) -> ServerProcess:
+        """Forked from a zygote where the game is ours, else started cold."""
+        if spec.game:
+            try:
+                return await self._zygotes.fork(spec.game, shared=spec.env, env=env, log_path=path, cwd=spec.cwd)
+            except NoZygote as error:
+                log.warning("started_cold", fleet=spec.name, why=str(error))
+        return await ServerProcess.start(spec.command, env=env, log=path, cwd=spec.cwd)
 
     def _failed(self, fleet: _Fleet, server: _Server, reason: str) -> None:
         record, now = server.record, self._now()

@@ -24,6 +24,8 @@ class LocalFleet:
 
     name: FleetName
     command: tuple[str, ...]
+    game: str = ""
+    """The game (`module:Class`) that `command` runs, when it is one of ours: its servers are forked from a zygote."""
     env: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[str, ...] = ("default",)
     """Names of the ports that each server is given."""

@@ -101,10 +101,16 @@ def connect(url: str) -> StoreClient:
     """
     Make a client; connections are opened as they are needed.
 
-    A command on a connection that turns out to be dead is sent once more on a new one: all that is sent here may be repeated.
+    A command on a connection that turns out to be dead is sent once more on a new one: all that is sent here may be repeated. No `driver_info`:
+    finding the library's own version out takes 8 ms of each connection, and 2 MB of each forked server.
     """
     client = StoreClient.from_url(
-        url, socket_timeout=None, socket_connect_timeout=COMMAND_TIMEOUT_S, retry=Retry(NoBackoff(), 1), protocol=3
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=COMMAND_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+        protocol=3,
+        driver_info=None,
     )
     assert isinstance(client, StoreClient)
     return client
