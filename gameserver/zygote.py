@@ -47,8 +47,8 @@ def main() -> None:
     _warm()
     try:
         load_game(game)
-    except SettingsError:
-        pass  # each server says so itself, where it is looked for
+    except (SettingsError, SystemExit):
+        pass  # each server meets it again, and says so where it is looked for
     sources = _sources()
     gc.collect()
     gc.freeze()  # collections in a server would write to these pages, and so copy them

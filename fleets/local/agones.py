@@ -204,6 +204,10 @@ class LocalAgones:
             held.spec = replace(held.spec, buffer=buffer)
             self._wake.set()
 
+    def zygotes(self) -> list[int]:
+        """Process ids of the warm parents that servers are forked from."""
+        return self._zygotes.pids()
+
     def status(self) -> tuple[FleetStatus, ...]:
         """What there is, and why it is not more."""
         now = self._now()
@@ -290,6 +294,7 @@ class LocalAgones:
                 self._failed(fleet, server, f"cannot start {spec.command[0]!r}: {error}")
                 return
         assert server.process is not None
+        server.started_s = self._now()  # a zygote that had to import its game first is no part of its life
         record.happen(ServerEvent.SPAWNED, self._now())
         code = await server.process.wait()
         server.ended = True

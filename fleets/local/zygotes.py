@@ -111,10 +111,9 @@ class Zygotes:
                 await zygote.end()
         raise NoZygote("its game changes faster than it can be imported")
 
-    async def warm(self, game: str, *, shared: Mapping[str, str], cwd: str | None) -> None:
-        """Have the zygote ready before the first server is wanted. Raises NoZygote."""
-        kind = _Kind(game, cwd or str(Path.cwd()), tuple(sorted(shared.items())))
-        await self._get(kind, {**os.environ, **shared})
+    def pids(self) -> list[int]:
+        """Processes of the zygotes that live."""
+        return [zygote.process.pid for zygote in self._zygotes.values() if zygote.alive]
 
     async def stop(self) -> None:
         """End them all; their servers go on."""
