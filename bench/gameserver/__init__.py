@@ -1,0 +1,1 @@
+"""What a game server costs: see `__main__.py`."""
