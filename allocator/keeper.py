@@ -9,7 +9,7 @@ at the backend before it is refused (an allocation, a label) is found by the nex
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 import structlog
@@ -28,6 +28,7 @@ from allocator.planner import (
     Retire,
     foreign,
     plan,
+    plan_blind,
     shortage,
 )
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
@@ -40,6 +41,10 @@ from gameserver.sessions.valkey import wake_channel
 
 log = structlog.get_logger(__name__)
 
+_JUDGING = (Drop, Adopt, Remove)
+"""Actions that rest on a server being there or not, and cannot be taken back: the backend's newest word is wanted for them."""
+_AT_ONCE = 16
+"""Allocations under way; Agones takes up to 100 in a batch."""
 _TICK_S = 1.0
 LEASE_S = 3.0
 _RETRY_S = 0.2
@@ -113,11 +118,22 @@ class ShelfKeeper:
     async def _look(self) -> bool:
         # The shelf first: a server that another keeper shelves meanwhile must not look like an entry whose server is gone.
         self.seen = await self._shelf.observe(self.policy.name)
-        observed = await self._backend.servers(self.policy.name)
+        try:
+            observed = await self._backend.servers(self.policy.name)
+            actions = plan(self.policy, observed, self.seen)
+            if any(isinstance(action, _JUDGING) for action in actions):
+                observed = await self._backend.servers(self.policy.name, fresh=True)
+                actions = plan(self.policy, observed, self.seen)
+        except BackendUnavailable:
+            await self._apply_all(plan_blind(self.policy, self.seen))
+            raise
         self.foreign = foreign(self.seen, observed)
         self._on_shortage(shortage(self.policy, self.seen, observed))
+        return await self._apply_all(actions)
+
+    async def _apply_all(self, actions: Iterable[Action]) -> bool:
         done = False
-        for action in plan(self.policy, observed, self.seen):
+        for action in actions:
             if await self._apply(action):
                 done = True
                 self._recovery.wake()  # a server has come, or one has gone
@@ -187,15 +203,25 @@ class ShelfKeeper:
         return True
 
     async def _allocate(self, count: int) -> bool:
+        """Several at once: a cluster answers a batch of allocations as fast as one. Raises what the first that failed did, once all have ended."""
         done = False
-        for _ in range(count):
-            labels = {SHELF_LABEL: "yes", RECYCLE_LABEL: ""}
-            server = await self._backend.allocate(self.policy.name, labels=labels, annotations={})
-            if server is None:
-                break
-            await self._shelf.register(server, rooms=self.policy.rooms)
-            done = True
+        while count > 0:
+            asked = min(count, _AT_ONCE)
+            answers = await asyncio.gather(*(self._allocate_one() for _ in range(asked)), return_exceptions=True)
+            if failed := [answer for answer in answers if isinstance(answer, BaseException)]:
+                raise failed[0]
+            done |= True in answers
+            if False in answers:
+                break  # none is Ready any more
+            count -= asked
         return done
+
+    async def _allocate_one(self) -> bool:
+        labels = {SHELF_LABEL: "yes", RECYCLE_LABEL: ""}
+        server = await self._backend.allocate(self.policy.name, labels=labels, annotations={})
+        if server is not None:
+            await self._shelf.register(server, rooms=self.policy.rooms)
+        return server is not None
 
     async def _hold(self) -> bool:
         self.leading = await self._shelf.hold(self.policy.name, lease_s=LEASE_S)

@@ -129,6 +129,18 @@ def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState)
     return (*actions, *_size(policy, shelf, kept, len(adopted), version))
 
 
+def plan_blind(policy: FleetPolicy, shelf: ShelfState) -> tuple[Action, ...]:
+    """What can be decided while the backend is away: what the store alone says of sessions, and of servers that are silent."""
+    actions: list[Action] = [Free(session=session) for session in shelf.ended]
+    actions += [_lost(policy, lost) for lost in shelf.lost]
+    for entry in shelf.entries:
+        if policy.managed and entry.silent_s > SILENT_S:
+            actions.append(Drop(server=entry.server, dead=True))
+        else:
+            actions += _overdue(policy, entry)
+    return tuple(actions)
+
+
 def wanted_rooms(policy: FleetPolicy, shelf: ShelfState) -> int:
     """Rooms that should be claimable: the shelf's target, one for each waiter and for each session that lost its server or is to leave it."""
     target = policy.shelf if shelf.target is None else shelf.target

@@ -31,11 +31,11 @@ class Backend(Protocol):
         Raises: BackendUnavailable.
         """
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         """
         List every live server of the fleet, any state; one that is told to go is SHUTDOWN until its process has ended.
 
-        Raises BackendUnavailable.
+        `fresh`: as they are now; without it a backend may answer with what it last heard. Raises BackendUnavailable.
         """
 
     def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:

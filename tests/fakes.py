@@ -53,7 +53,7 @@ class FakeBackend:
                 return taken
         return None
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         self._check()
         return self._of(fleet)
 

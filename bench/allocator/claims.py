@@ -47,7 +47,7 @@ class NoBackend:
         """Have none."""
         return None
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         """Have none."""
         return ()
 

@@ -157,7 +157,7 @@ class LocalAgones:
         record.happen(ServerEvent.ALLOCATED, self._now())
         return record.snapshot()
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         """List every live server; one that is told to go is there, in Shutdown, until its process has ended."""
         servers = self._fleets[fleet].servers.values()
         return tuple(s.record.snapshot() for s in servers if s.record.state not in OVER or s.draining)

@@ -152,7 +152,7 @@ class Unlisted:
         """Never."""
         self._refuse()
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         """Unknown."""
         self._refuse()
 

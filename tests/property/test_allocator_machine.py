@@ -56,7 +56,7 @@ class LateBackend(FakeBackend):
         async with self._late():
             return await super().allocate(fleet, labels=labels, annotations=annotations)
 
-    async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
         async with self._late():
             return await super().servers(fleet)
 

@@ -69,7 +69,7 @@ async def test_a_server_shelved_meanwhile_is_not_dropped(valkey: redis.asyncio.R
     """A keeper whose backend answers late overlaps with the next one, and takes nothing from the servers that one shelved."""
 
     class Late(FakeBackend):
-        async def servers(self, fleet: FleetName) -> tuple[GameServer, ...]:
+        async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
             seen = await super().servers(fleet)
             if not late.is_set():
                 late.set()
@@ -114,7 +114,7 @@ async def test_cancelled_while_giving_up_it_holds_nothing(valkey: redis.asyncio.
     stage = Stage(valkey, ready=0)
     allocator = Allocator(Slow(valkey), valkey, [POLICY], stage.backend)
     request = AllocationRequest(match=MatchId("m1"), fleets=(FLEET,), seats=SEATS)
-    asking = asyncio.create_task(allocator.allocate(request, deadline_s=0.05))
+    asking = asyncio.create_task(allocator.allocate(request, deadline_s=0.5))
     await giving_up.wait()
     assert await valkey.zcard(PREFIX + "waiters") == 1
     asking.cancel()

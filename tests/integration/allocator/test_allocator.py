@@ -1,6 +1,7 @@
 """The allocator on a real Valkey: claims, waiting, keeping, recovery."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from allocator.model import (
     Temperature,
     Unavailable,
 )
+from allocator.ports import BackendUnavailable
 from allocator.service import Allocator
 from allocator.shelf import LeaseLost, NoRoom, Shelf
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionState, session_id
@@ -430,3 +432,66 @@ async def test_a_match_goes_to_the_nearest_fleet_that_is_kept(valkey: redis.asyn
     assert await place("m2") == "us"
     await shelf.under("us").give_up(us.name)
     assert await place("m3") == "eu"
+
+
+async def test_while_the_backend_is_away_the_store_goes_on(stage: Stage) -> None:
+    """Claims are served from the shelf, rooms of ended matches are freed, and nothing is dropped."""
+    first = await stage.allocate("m1")
+    stage.backend.down = True
+    second = await stage.allocate("m2")
+    for found in (first, second):
+        await stage.sessions.open(found.session.id, server=found.session.server, epoch=1)
+        await stage.sessions.end(found.session.id, epoch=1, results=b"{}")
+        with pytest.raises(BackendUnavailable):
+            await stage.keeper.round()
+    state = await stage.shelf.observe(FLEET)
+    assert [entry.sessions for entry in state.entries] == [()] * len(state.entries)
+    assert [entry.free for entry in state.entries] == [2] * len(state.entries)
+    stage.backend.down = False
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free >= POLICY.shelf
+
+
+async def test_what_cannot_be_taken_back_rests_on_fresh_news(valkey: redis.asyncio.Redis) -> None:
+    """A backend that answers from a copy which lacks a server does not make the keeper drop it."""
+
+    class Lagging(FakeBackend):
+        lacks: ServerName | None = None
+
+        async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
+            found = await super().servers(fleet)
+            return tuple(server for server in found if fresh or server.name != self.lacks)
+
+    stage = Stage(valkey)
+    stage.backend.__class__ = Lagging
+    await stage.settle()
+    found = await stage.allocate("m1")
+    stage.backend.lacks = found.session.server  # type: ignore[attr-defined]
+    await stage.settle()
+    assert (await stage.allocate("m1")).session.epoch == 1
+    stage.backend.kill(found.session.server)
+    await stage.settle()
+    assert (await stage.allocate("m1")).session.epoch == 2
+
+
+async def test_a_large_shelf_is_filled_many_at_a_time(valkey: redis.asyncio.Redis) -> None:
+    """Allocations are under way together: a cluster answers a batch as fast as one."""
+
+    class Batched(FakeBackend):
+        most = under_way = 0
+
+        async def allocate(
+            self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
+        ) -> GameServer | None:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+            return await super().allocate(fleet, labels=labels, annotations=annotations)
+
+    stage = Stage(valkey, replace(POLICY, rooms=1, shelf=40), ready=30)
+    stage.backend.__class__ = Batched
+    await stage.settle()
+    assert (await stage.shelf.observe(FLEET)).free == 30
+    assert stage.backend.most == 16  # type: ignore[attr-defined]
+    assert len(stage.backend.given) == len(set(stage.backend.given)) == 30
