@@ -16,6 +16,7 @@ from allocator.model import GameServer
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
 from fleets.spec.convert import to_policy, to_queue_config
 from fleets.spec.loader import Specs
@@ -60,7 +61,7 @@ async def make(
         case PartName.DIRECTOR:
             return _director(specs, client, await _backend(settings, BackendName.NONE, stack))
         case PartName.ALLOCATOR:
-            return _allocator(specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
+            return _allocator(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
 
 
 def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
@@ -94,13 +95,14 @@ def _director(specs: Specs, client: StoreClient, backend: Backend) -> Part:
     return Part(name=PartName.DIRECTOR, services={**services, "replicas": replicas.run}, last=replicas.leave)
 
 
-def _allocator(specs: Specs, client: StoreClient, backend: Backend) -> Part:
+def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
     if isinstance(backend, Unlisted):
         raise SettingsError("WARMFLEET_BACKEND: an allocator needs the servers of a cluster: kubernetes or agones")
     if not specs.fleets:
         raise SettingsError("no Fleet is described in these files: an allocator would have nothing to keep")
     shelf = Shelf(client)
     keepers = [ShelfKeeper(to_policy(fleet), shelf, client, backend) for fleet in specs.fleets]
+    served = interfaces(settings, Allocator(shelf, client, [k.policy for k in keepers], backend), shelf, backend)
     services: dict[str, Service] = {f"keeper-{keeper.policy.name}": keeper.run for keeper in keepers}
     synced: set[FleetName] = set()
 
@@ -115,7 +117,7 @@ def _allocator(specs: Specs, client: StoreClient, backend: Backend) -> Part:
                 synced.add(keeper.policy.name)
         return ""
 
-    return Part(name=PartName.ALLOCATOR, services=services, ready=ready)
+    return Part(name=PartName.ALLOCATOR, app=served.app, services={**services, **served.services}, ready=ready)
 
 
 async def _backend(settings: ServeSettings, default: BackendName, stack: AsyncExitStack) -> Backend:

@@ -82,6 +82,16 @@ class ServeSettings(BaseSettings):
     allocation_plaintext: bool = False
     allocation_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
 
+    service_tokens: Path | None = None
+    """Who may ask the allocator: a file of tokens (`allocator.api.tokens`)."""
+    service_grpc: str = ""
+    """host:port of Agones' allocation service, as the allocator answers it."""
+    service_rest: str = ""
+    """host:port of the allocator's REST API over TLS; without TLS it is on the part's own port."""
+    service_certificate: Path | None = None
+    service_key: Path | None = None
+    service_client_ca: Path | None = None
+
     seat_signing_key: SecretStr | None = None
     player_keys: SecretStr | None = None
     player_jwks: str = ""
