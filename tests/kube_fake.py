@@ -220,6 +220,9 @@ class KubeFake:
         elif stored is None:
             raise Refuse(404, f'{plural} "{name}" not found')
         else:
+            asked = body.get("metadata", {}).pop("resourceVersion", None)
+            if asked is not None and asked != stored.item["metadata"].get("resourceVersion"):
+                raise Refuse(409, "the object has been modified; please apply your changes to the latest version")
             self._merge(stored, body, query.get("fieldManager", "unknown"))
         if not self.dry:
             self.writes.append((method, path))

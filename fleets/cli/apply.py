@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -45,6 +46,9 @@ def apply_command(
     create_namespace: Annotated[
         bool, typer.Option("--create-namespace", help="Make the namespace where it is missing.")
     ] = False,
+    all_at_once: Annotated[
+        bool, typer.Option("--all-at-once", help="A changed fleet of rollout strategy canary too, without its steps.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until everything is ready.")] = True,
     timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")] = 300.0,
     json_output: JsonOutput = False,
@@ -66,6 +70,11 @@ def apply_command(
         )
     cluster = connect(kubeconfig, context)
     steps = make_plan(cluster, what, prune=prune, force=force)
+    if not all_at_once:
+        canaries = (
+            {f.metadata.name for f in what.specs.fleets if f.spec.rollout.strategy == "canary"} if what.specs else set()
+        )
+        steps = tuple(_left_to_rollout(step, canaries) for step in steps)
     if not json_output:
         show_steps(steps, fields=False)
     if dry_run == "none":
@@ -91,6 +100,15 @@ def apply_command(
         fail(f"{len(stuck)} objects not applied, {len(waiting)} not ready; the same command does what is left")
     if not json_output:
         print("applied" if dry_run == "none" else "would be applied")
+
+
+def _left_to_rollout(step: Step, canaries: set[str]) -> Step:
+    """A new version of a fleet that wants steps is not for `apply` to bring in."""
+    versioned = any(change.path.startswith("spec.template") for change in step.changes)
+    if step.deed is not Deed.CHANGE or step.ref.kind != "Fleet" or step.ref.name not in canaries or not versioned:
+        return step
+    message = f"its rollout is by steps: `warmfleet rollout start --fleet {step.ref.name}` brings the new version in, --all-at-once does it now"
+    return replace(step, deed=Deed.REFUSED, message=message)
 
 
 def _apply(

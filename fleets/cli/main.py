@@ -8,6 +8,7 @@ from fleets.cli.bots import bots
 from fleets.cli.logs import logs
 from fleets.cli.plan import diff_command, plan_command
 from fleets.cli.render import render_command
+from fleets.cli.rollout import app as rollout
 from fleets.cli.schema import schema
 from fleets.cli.serve import serve
 from fleets.cli.status import status
@@ -26,6 +27,7 @@ app.command("render")(render_command)
 app.command("plan")(plan_command)
 app.command("diff")(diff_command)
 app.command("apply")(apply_command)
+app.add_typer(rollout, name="rollout")
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """A fleet as Agones' objects: Fleet and FleetAutoscaler. Source of the fields: Agones' CRDs and their Go validation."""
 
+import hashlib
+import json
 import math
 from typing import Any
 
@@ -13,6 +15,10 @@ _AUTOSCALER_WAITS_S = 600
 """Cluster Autoscaler's --max-graceful-termination-sec: it kills a pod that takes longer."""
 _UPGRADE_WAITS_S = 3600
 """What managed clusters wait for one pod when they upgrade a node."""
+
+
+VERSION_LABEL = "warmfleet.dev/version"
+"""On every server: changes when anything of its template does."""
 
 
 def eviction(fleet: FleetSpec) -> str:
@@ -38,6 +44,7 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
         "eviction": {"safe": eviction(fleet)},
         "template": pod_template(fleet, platform),
     }
+    version = hashlib.sha256(json.dumps(game_server, sort_keys=True).encode()).hexdigest()[:10]
     return manifest(
         "agones.dev/v1",
         "Fleet",
@@ -47,7 +54,7 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
         spec={
             "scheduling": "Distributed" if apart else fleet.spec.server.strategy,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _rolling(fleet)},
-            "template": {"metadata": {"labels": labels}, "spec": game_server},
+            "template": {"metadata": {"labels": {**labels, VERSION_LABEL: version}}, "spec": game_server},
         },
     )
 

@@ -1,0 +1,242 @@
+"""`warmfleet rollout` against an API server in memory whose Fleets have servers, as a person or CI runs it."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kube_fake import KubeFake
+from typer.testing import CliRunner
+
+from fleets.cli.main import app
+from fleets.rollout.model import Health
+from fleets.rollout.prometheus import PrometheusHealth
+
+_YAML = """
+apiVersion: warmfleet.dev/v1
+kind: Fleet
+metadata: {{name: arena}}
+spec:
+  server: {{game: "g:G", image: "registry.example/g:{tag}"}}
+  warm: {{buffer: 1, min: 1, max: 10}}
+  rollout: {{strategy: canary, steps: [25%, 100%], pause: 10ms, readyWithin: {late}, abortOn: {{unhealthyRate: 10%, minServers: 1}}}}
+---
+apiVersion: warmfleet.dev/v1
+kind: Platform
+metadata: {{name: eu}}
+spec: {{namespace: games, prePull: false}}
+"""
+
+
+class Agones:
+    """Gives every Fleet its servers at once; `broken` versions of an image never become Ready, `busy` fleets keep one player."""
+
+    def __init__(self, fake: KubeFake) -> None:
+        self.fake = fake
+        self.broken: set[str] = set()
+        self.failing: set[str] = set()
+        self.busy: set[str] = set()
+        fake.on_write = self.play
+
+    def play(self, path: str, item: dict[str, Any]) -> None:
+        if item["kind"] != "Fleet":
+            return
+        name, template = item["metadata"]["name"], item["spec"]["template"]
+        wanted = item["spec"].get("replicas", 0)
+        image = template["spec"]["template"]["spec"]["containers"][0]["image"]
+        base = path.replace(f"/fleets/{name}", "/gameservers")
+        kept = [p for p in self.fake.objects if p.startswith(f"{base}/{name}-s")]
+        for old in kept:
+            if self.fake.objects[old].item["status"]["state"] != "Allocated":
+                del self.fake.objects[old]
+        state = "Scheduled" if image in self.broken else "Unhealthy" if image in self.failing else "Ready"
+        busy = 1 if name in self.busy else 0
+        for index in range(max(wanted, busy)):
+            labels = {**template["metadata"]["labels"], "agones.dev/fleet": name}
+            now = "Allocated" if index < busy else state
+            self.put(
+                f"{base}/{name}-s{index}",
+                {"metadata": {"name": f"{name}-s{index}", "labels": labels}, "status": {"state": now}},
+            )
+
+    def put(self, path: str, body: dict[str, Any]) -> None:
+        from kube_fake import Stored
+
+        self.fake.objects.setdefault(path, Stored(item={"apiVersion": "agones.dev/v1", "kind": "GameServer", **body}))
+
+    def scale(self, name: str, replicas: int) -> None:
+        with self.fake.lock:
+            self.fake.edit("fleets", name, {"spec": {"replicas": replicas}}, manager="agones")
+            path = next(p for p in self.fake.objects if p.endswith(f"/fleets/{name}"))
+            self.play(path, self.fake.objects[path].item)
+
+
+class Studio:
+    def __init__(self, folder: Path, fake: KubeFake) -> None:
+        self.folder, self.fake, self.agones = folder, fake, Agones(fake)
+        self.write("1")
+        assert self.run("apply", str(folder / "studio.yaml"), "--no-wait").exit_code == 0
+        self.agones.scale("arena", 4)
+
+    def write(self, tag: str, late: str = "60s") -> None:
+        (self.folder / "studio.yaml").write_text(_YAML.format(tag=tag, late=late))
+
+    def run(self, *arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "--kubeconfig", str(self.folder / "kubeconfig")])
+
+    def start(self, *options: str) -> Any:
+        return self.run(
+            "rollout", "start", str(self.folder / "studio.yaml"), "--fleet", "arena", "--every", "0.01", *options
+        )
+
+    def image(self, fleet: str = "arena") -> str:
+        spec = self.fake.find("fleets", fleet)["spec"]["template"]["spec"]["template"]["spec"]
+        found: str = spec["containers"][0]["image"]
+        return found.rpartition(":")[2]
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    fake = KubeFake().start()
+    fake.raw["/api/v1/namespaces/games/events"] = {"items": []}
+    (tmp_path / "kubeconfig").write_text(fake.kubeconfig())
+    yield Studio(tmp_path, fake)
+    fake.stop()
+
+
+def test_a_new_version_comes_in_by_steps(studio: Studio) -> None:
+    """A quarter, all, promoted, retired; the old fleet keeps its servers' number; then apply has nothing to do."""
+    studio.write("2")
+    sizes: list[int] = []
+    play = studio.agones.play
+
+    def watch(path: str, item: dict[str, Any]) -> None:
+        if item["kind"] == "Fleet" and item["metadata"]["name"] == "arena-canary":
+            sizes.append(item["spec"]["replicas"])
+        play(path, item)
+
+    studio.fake.on_write = watch
+    result = studio.start()
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == "arena: done"
+    assert sizes == [1, 4, 0]
+    assert studio.image() == "2"
+    assert studio.fake.names("fleets") == ["arena"]
+    assert studio.fake.find("fleets", "arena")["spec"]["replicas"] == 4
+    assert "step 1 of 2 (25%: 1 servers)" in result.stderr
+    plan = json.loads(studio.run("plan", str(studio.folder / "studio.yaml"), "--json").stdout)
+    assert {row["deed"] for row in plan["steps"]} == {"keep"}
+
+
+def test_apply_leaves_a_new_version_to_its_steps(studio: Studio) -> None:
+    """Unless told that all at once is meant."""
+    studio.write("2")
+    refused = studio.run("apply", str(studio.folder / "studio.yaml"), "--no-wait")
+    assert refused.exit_code == 1
+    assert "rollout start --fleet arena" in refused.stdout
+    assert studio.image() == "1"
+    assert studio.run("apply", str(studio.folder / "studio.yaml"), "--no-wait", "--all-at-once").exit_code == 0
+    assert studio.image() == "2"
+
+
+def test_a_version_that_never_gets_ready_is_taken_back(studio: Studio) -> None:
+    """In its time, with the reason, the exit code, and the old fleet untouched."""
+    studio.agones.broken = {"registry.example/g:2"}
+    studio.write("2", late="30ms")
+    result = studio.start()
+    assert result.exit_code == 1
+    assert "aborted: only 0 servers of the step were Ready" in result.stdout
+    assert (studio.image(), studio.fake.names("fleets")) == ("1", ["arena"])
+
+
+@pytest.mark.parametrize("by_event", [False, True], ids=["state", "event"])
+def test_a_version_whose_servers_fail_is_taken_back(studio: Studio, by_event: bool) -> None:
+    """Seen while they are Unhealthy, or told by Agones' events once they were replaced."""
+    if by_event:
+        event = {"reason": "Unhealthy", "involvedObject": {"kind": "GameServer", "name": "arena-canary-x-y"}}
+        other = {"reason": "Unhealthy", "involvedObject": {"kind": "GameServer", "name": "other-x"}}
+        studio.fake.raw["/api/v1/namespaces/games/events"] = {"items": [event, other]}
+    else:
+        studio.agones.failing = {"registry.example/g:2"}
+    studio.write("2")
+    result = studio.start()
+    assert result.exit_code == 1
+    assert "servers failed, more than 10.0%" in result.stdout
+    assert (studio.image(), studio.fake.names("fleets")) == ("1", ["arena"])
+
+
+def test_sessions_on_the_canary_end_before_it_goes(studio: Studio) -> None:
+    """The rollout waits, is cut short, and is taken up; the busy server was never removed."""
+    studio.agones.busy = {"arena-canary"}
+    studio.write("2")
+    for _ in range(9):
+        assert studio.start("--no-wait").exit_code == 0
+    status = json.loads(studio.run("rollout", "status", "arena", "-n", "games", "--json").stdout)
+    assert status["state"]["phase"] == "retiring"
+    assert status["seen"]["canary"]["busy"] == 1
+    assert studio.fake.names("gameservers").count("arena-canary-s0") == 1
+    for path in [p for p in studio.fake.objects if "/gameservers/arena-canary" in p]:
+        del studio.fake.objects[path]
+    done = studio.run("rollout", "continue", "arena", "-n", "games", "--every", "0.01")
+    assert (done.exit_code, done.stdout.strip()) == (0, "arena: done")
+
+
+def test_one_command_takes_it_back(studio: Studio) -> None:
+    """While it is under way by an abort, afterwards by the version before; and there is nothing more to undo then."""
+    studio.write("2")
+    studio.start("--no-wait")
+    assert studio.fake.names("fleets") == ["arena", "arena-canary"]
+    undone = studio.run("rollout", "undo", "arena", "-n", "games", "--every", "0.01")
+    assert (undone.exit_code, undone.stdout.strip()) == (0, "arena: aborted: a person aborted it")
+    assert (studio.image(), studio.fake.names("fleets")) == ("1", ["arena"])
+    assert studio.start().exit_code == 0
+    assert studio.image() == "2"
+    back = studio.run("rollout", "undo", "arena", "-n", "games", "--every", "0.01")
+    assert (back.exit_code, studio.image()) == (0, "1"), back.output
+    late = studio.run("rollout", "abort", "arena", "-n", "games")
+    assert late.exit_code == 1
+    assert "nothing is left to abort" in late.stderr
+
+
+def test_what_cannot_be_rolled_out_is_said(studio: Studio) -> None:
+    """No such fleet, nothing new, another one under way, no rollout at all."""
+    assert "is of version" in studio.start().stderr
+    assert "there is no rollout of arena" in studio.run("rollout", "status", "arena", "-n", "games").stderr
+    missing = studio.run("rollout", "start", str(studio.folder / "studio.yaml"), "--fleet", "arnea")
+    assert (missing.exit_code, "there are: arena" in missing.stderr) == (2, True)
+    studio.write("2")
+    studio.start("--no-wait")
+    studio.write("3")
+    assert "a rollout to" in studio.start().stderr
+    studio.fake.find("configmaps", "warmfleet-rollout-arena")["data"]["state"] = "{"
+    assert "holds no rollout" in studio.run("rollout", "status", "arena", "-n", "games").stderr
+
+
+def test_prometheus_answers_or_nothing_is_known() -> None:
+    """A number, nothing in the window, nonsense, nobody there."""
+    answers = {"1": '{"data": {"result": [{"value": [0, "0.02"]}]}}', "2": '{"data": {"result": []}}', "3": "<html>"}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            body = answers[self.path.rpartition("=")[2]].encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        source = PrometheusHealth(f"http://127.0.0.1:{server.server_port}/", jitter="1", completion="2")
+        assert source.health("arena-canary") == Health(tick_jitter_s=0.02, match_completion=None)
+        assert source.unknown == ""
+        broken = PrometheusHealth(f"http://127.0.0.1:{server.server_port}", jitter="3", completion="1")
+        assert broken.health("arena-canary").tick_jitter_s is None
+        assert broken.unknown
+        server.shutdown()
+    assert PrometheusHealth("http://127.0.0.1:1").health("x") == Health()
