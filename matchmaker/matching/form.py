@@ -1,138 +1,266 @@
 """
-Forming matches: oldest first, from the nearest neighbours, each one judged by every rule before it is proposed.
+Forming matches: fast for the many, exact for the few who waited longest, and judged whole before anything is proposed.
 
-Pure and deterministic. Tickets are grouped by their values of the `equal` rules and sorted by the attribute of the first difference rule (else
-of the first balance rule, else by age); the oldest ticket looks outwards from its own place for the nearest tickets that fit, so nobody starves
-while a match exists near it.
+1. The ticket whose turn it is, and one more, are searched for exactly (`exact`), before anybody takes their company away.
+2. Large pools are first cut along the row of their sorted tickets, one match after the other (`scan`, `again`).
+3. What is left, and small pools at once, is looked at from every ticket on; of the candidates the best that share nobody are kept (`scan`, `select`); again and
+   again while that finds any, each time with the row in another order.
+4. The tickets that waited longest, in turn, are searched for exactly, so that nobody whom the rules allow a match waits for luck.
+
+Pure and deterministic: the order in which tickets came to the pool does not show.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from matchmaker.matching.rules import agree, check, fleets_for, number
-from matchmaker.model import DifferenceRule, EqualRule, Proposal, QueueConfig, TeamBalanceRule, Ticket
+import numpy as np
 
-_Row = tuple[float, str, Ticket]
-"""Sorting value, ticket id (so that equal values have an order), ticket."""
-_LOOK = 64
-"""Neighbours that a ticket tries per cycle; the others it meets in later cycles, as the nearest ones leave."""
+from matchmaker.matching.columns import Array, Columns
+from matchmaker.matching.deal import rebalance
+from matchmaker.matching.exact import Exact
+from matchmaker.matching.moment import Moment, subset
+from matchmaker.matching.rules import fleets_for, quality, roles_of
+from matchmaker.matching.scan import Candidates, Row, Shape, scan, select
+from matchmaker.model import Proposal, QueueConfig, TeamBalanceRule, Ticket, TicketId
 
-
-def form_matches(queue: QueueConfig, pool: Sequence[Ticket], now_s: float) -> list[Proposal]:
-    """
-    Propose matches from the tickets that wait; no ticket is in two of them.
-
-    Args:
-        pool: any order, ids unique.
-        now_s: Unix seconds, the clock of `Ticket.created_at_s`.
-    Returns: the proposals, those of the oldest tickets first.
-    """
-    difference = next((rule for rule in queue.rules if isinstance(rule, DifferenceRule)), None)
-    sorting = difference or next((rule for rule in queue.rules if isinstance(rule, TeamBalanceRule)), None)
-    equal = [rule.attribute for rule in queue.rules if isinstance(rule, EqualRule)]
-    groups: dict[tuple[object, ...], list[_Row]] = defaultdict(list)
-    for ticket in pool:
-        value = number(ticket, sorting.attribute, queue.aggregate) if sorting else ticket.created_at_s
-        if value is not None:
-            key = tuple(ticket.players[0].attributes.get(attribute) for attribute in equal)
-            groups[key].append((value, ticket.id, ticket))
-    proposals = [
-        proposal for group in groups.values() for proposal in _from_group(queue, difference, sorted(group), now_s)
-    ]
-    proposals.sort(key=lambda proposal: min((ticket.created_at_s, ticket.id) for ticket in proposal.tickets))
-    return proposals
+_LARGE = 4000
+"""Tickets from which a pool is cut first."""
+_PATIENCE = 0.5
+"""How much of a match's quality the longest wait in it outweighs, when two candidates want the same ticket."""
+_HORIZON_S = 60.0
+"""The wait that outweighs so much."""
+_ROUNDS = 8
+_WORTHWHILE = 200
+"""A round that makes fewer matches than one for so many tickets is not repeated: the next cycle will do."""
+_SEEDS = 24
+"""Tickets that are searched for exactly per cycle, before and after the others are matched: before, until `_FIRST` have a match."""
+_FIRST = 2
+_ASK_ALL = 4
+"""So many of these searches ask the whole pool, however large it is."""
+_SMALL = 2000
+"""Up to so many tickets every search does; beyond, there are `_FEW` searches."""
+_FEW = 8
 
 
-def _from_group(
-    queue: QueueConfig, difference: DifferenceRule | None, group: list[_Row], now_s: float
-) -> Iterator[Proposal]:
-    used: set[str] = set()
-    for place in sorted(range(len(group)), key=lambda i: (group[i][2].created_at_s, group[i][1])):
-        seed = group[place][2]
-        if seed.id in used:
-            continue
-        reach = difference.limit.at(now_s - seed.created_at_s) if difference else math.inf
-        proposal = _around(queue, seed, _neighbours(group, place, used, reach), now_s)
-        if proposal is not None:
-            used.update(ticket.id for ticket in proposal.tickets)
-            yield proposal
+@dataclass(slots=True)
+class Formed:
+    """Matches of a moment, those of the oldest tickets first: `found.position` are indices of the moment."""
+
+    moment: Moment
+    found: Candidates
+    quality: Array
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def proposals(self) -> list[Proposal]:
+        """As objects, with the fleets where each may run."""
+        return [self._proposal(index) for index in range(len(self.found))]
+
+    def ids(self) -> list[list[list[TicketId]]]:
+        """As ticket ids by match and team."""
+        return [[[ticket.id for ticket in team] for team in self._teams(index)] for index in range(len(self.found))]
+
+    def _teams(self, index: int) -> tuple[tuple[Ticket, ...], ...]:
+        entries = slice(self.found.start[index], self.found.start[index + 1])
+        return self.moment.teams(self.found.position[entries], self.found.team[entries])
+
+    def _proposal(self, index: int) -> Proposal:
+        return propose(self.moment.queue, self._teams(index), self.moment.now_s, float(self.quality[index]))
 
 
-def _around(queue: QueueConfig, seed: Ticket, neighbours: Iterator[Ticket], now_s: float) -> Proposal | None:
-    """Gather the nearest tickets that fit until the teams are full; the last place goes to the first that makes a match of them."""
-    chosen = [seed]
-    room = sorted((team.players for team in queue.teams), reverse=True)
-    if not _fill(room, len(seed.players)):
-        return None
-    if not any(room):
-        return _proposal(queue, chosen, now_s)
-    for ticket in neighbours:
-        trial = list(room)
-        if not _fill(trial, len(ticket.players)) or not agree(queue, [*chosen, ticket], now_s):
-            continue
-        if any(trial):
-            chosen.append(ticket)
-            room = trial
-        elif (proposal := _proposal(queue, [*chosen, ticket], now_s)) is not None:
-            return proposal
-    return None
+def propose(
+    queue: QueueConfig, teams: tuple[tuple[Ticket, ...], ...], now_s: float, worth: float | None = None
+) -> Proposal:
+    """A match that obeys the rules, with where it may run and who takes which role."""
+    roles: dict[Any, str] = {}
+    for team, tickets in zip(queue.teams, teams, strict=True):
+        if team.roles:
+            roles |= roles_of(team, [player for t in tickets for player in t.players], queue.role_attribute) or {}
+    return Proposal(
+        teams=teams,
+        fleets=fleets_for(queue, [ticket for team in teams for ticket in team], now_s),
+        quality=quality(queue, teams, now_s) if worth is None else worth,
+        roles=roles,
+    )
 
 
-def _proposal(queue: QueueConfig, tickets: Sequence[Ticket], now_s: float) -> Proposal | None:
-    """Tickets that fill the teams as a match, if one of the two ways to deal them obeys every rule."""
-    for balanced in (True, False):
-        teams = _split(queue, tickets, balanced=balanced)
-        if teams is not None and not check(queue, teams, now_s):
-            return Proposal(teams=teams, fleets=fleets_for(queue, tickets, now_s))
-    return None
+def form_matches(queue: QueueConfig, pool: list[Ticket], now_s: float) -> list[Proposal]:
+    """Propose matches from tickets that wait, in one call; `pool.Pool` does the same from cycle to cycle."""
+    columns = Columns(queue)
+    columns.change(pool, ())
+    return form(columns, now_s).proposals()
 
 
-def _neighbours(group: list[_Row], place: int, used: set[str], reach: float) -> Iterator[Ticket]:
-    """Unused tickets by distance from the one at `place`, nearest first: none beyond `reach`, and `_LOOK` at most."""
-    low, high, value, seen = place - 1, place + 1, group[place][0], 0
-    while seen < _LOOK:
-        below = value - group[low][0] if low >= 0 else math.inf
-        above = group[high][0] - value if high < len(group) else math.inf
-        if min(below, above) > reach or (low < 0 and high >= len(group)):
+def form(columns: Columns, now_s: float) -> Formed:
+    """Match a pool's tickets; changes nothing of it but how often each ticket was searched for."""
+    search = _Search(Moment(columns, now_s))
+    if len(search.moment):
+        search.run()
+    return search.formed()
+
+
+class _Search:
+    def __init__(self, moment: Moment) -> None:
+        queue = moment.queue
+        self.moment = moment
+        self.free = np.ones(len(moment), bool)
+        self.shape = Shape(
+            rooms=tuple(team.players for team in queue.teams),
+            fewest=tuple(team.fewest for team in queue.teams),
+            role_rooms=_role_rooms(queue, moment.columns.roles),
+        )
+        self.parts: list[Candidates] = []
+        self.balances = [rule for rule in queue.rules if isinstance(rule, TeamBalanceRule) and not rule.weight]
+
+    def run(self) -> None:
+        """All stages."""
+        patient_s = min(self.moment.queue.wait_for_full_s, self.moment.queue.max_wait_s)
+        impatient = self.shape.fewest != self.shape.rooms
+        self._search_exactly(first=True)
+        if self.free.sum() * self.moment.size.mean() >= sum(self.shape.fewest):
+            self._cut()
+            self._pick(partial=False)
+            if impatient and (self.moment.age_s[self.free] >= patient_s).any():
+                self._pick(partial=True)
+        self._search_exactly(first=False)
+
+    def formed(self) -> Formed:
+        """What was found, oldest first."""
+        found = _join(self.parts)
+        oldest = (
+            np.maximum.reduceat(self.moment.turn_s[found.position], found.start[:-1]) if len(found) else np.zeros(0)
+        )
+        overdue = self.moment.queue.max_wait_s
+        tie = np.minimum.reduceat(self.moment.tie[found.position], found.start[:-1]) if len(found) else np.zeros(0)
+        found = found.keep(np.lexsort((tie, -oldest, oldest < overdue)))
+        return Formed(self.moment, found, self.moment.quality(found))
+
+    def _cut(self) -> None:
+        players = sum(self.shape.rooms)
+        if self.free.sum() < _LARGE:
             return
-        take_low = low >= 0 and below <= above
-        ticket = group[low if take_low else high][2]
-        low, high = (low - 1, high) if take_low else (low, high + 1)
-        if ticket.id not in used:
-            seen += 1
-            yield ticket
+        width = 64 if players <= 20 else 4 * players
+        for turn in range(2):
+            row, index = self._row(width, home=True)
+            found = scan(row, self.shape, stride=width, width=width, offset=turn * width // 2, again=True)
+            self._keep(found, index, select_from=False, partial=False)
+
+    def _pick(self, *, partial: bool) -> None:
+        players = sum(self.shape.rooms)
+        width = min(max(3 * players, 8), 400)
+        idle, turn = 0, 0
+        while idle < self._orders and turn < _ROUNDS:
+            waiting = int(self.free.sum())
+            if waiting * int(self.moment.size.max()) < sum(self.shape.fewest if partial else self.shape.rooms):
+                return
+            stride = 1 if waiting < _LARGE else 2 if waiting < 4 * _LARGE else 4
+            row, index = self._row(width, home=turn % 2 == 0)
+            found = scan(row, self.shape, stride=stride, width=width, again=False, partial=partial, spread=partial)
+            made = self._keep(found, index, select_from=True, partial=partial)
+            idle = 0 if made * _WORTHWHILE > waiting else idle + 1
+            turn += 1
+
+    @property
+    def _orders(self) -> int:
+        """How many orders of the row there are."""
+        return 2 if self.moment.near is not None else 1
+
+    def _row(self, width: int, *, home: bool) -> tuple[Row, Array]:
+        """The free tickets in order: grouped by key and region, sorted by what good company is near in."""
+        moment = self.moment
+        index = np.flatnonzero(self.free)
+        group = moment.key[index]
+        if moment.near is not None:
+            near = moment.near[index]
+            if not home:
+                near = self._common_region(index)
+            group = group * (len(moment.columns.regions) + 1) + near
+        value = moment.value[index]
+        low = value.min(initial=0.0)
+        reach = value.max(initial=0.0) - low + 1.0
+        order = np.argsort((group * 1.001 * reach) + (value - low) + moment.tie[index] * reach * 1e-9)
+        index = index[order]
+        group = np.concatenate((group[order], np.full(width, -1, np.int64)))
+        roles = moment.columns["roles"][moment.rows[index]] if moment.columns.roles else None
+        return (
+            Row(
+                length=len(index),
+                group=group,
+                size=np.concatenate((moment.size[index], np.zeros(width, np.int16))),
+                spans=[subset(span, index, width) for span in moment.spans],
+                bits=[subset(bits, index, width) for bits in moment.bits],
+                roles=None if roles is None else np.concatenate((roles, np.zeros((width, roles.shape[1]), np.int16))),
+            ),
+            index,
+        )
+
+    def _common_region(self, index: Array) -> Array:
+        """For each ticket the region within its reach that most others reach too, so that those who could meet stand together."""
+        moment = self.moment
+        assert moment._reach is not None
+        bit = np.uint64(1) << np.arange(len(moment.columns.regions), dtype=np.uint64)
+        within = (moment._reach[index][:, None] & bit) != 0
+        return np.asarray(np.argmax(within * (1 + within.sum(axis=0)), axis=1))
+
+    def _keep(self, found: Candidates, index: Array, *, select_from: bool, partial: bool) -> int:
+        """Judge candidates, choose among those that share tickets, and take them; returns how many."""
+        if not len(found):
+            return 0
+        found = Candidates(position=index[found.position], team=found.team, start=found.start)
+        if self.balances and not partial and self.shape.role_rooms is None:
+            rebalance(self.moment, found, self.balances[0])
+        good = self.moment.obeys(found, whole=not partial)
+        found = found.keep(good)
+        if select_from and len(found):
+            found = found.keep(np.argsort(self._score(found), kind="stable"))
+            found = found.keep(select(found, len(self.moment)))
+        self.free[found.position] = False
+        if len(found):
+            self.parts.append(found)
+        return len(found)
+
+    def _score(self, found: Candidates) -> Array:
+        """Lower is better: bad company, made up for by a long wait."""
+        oldest = np.maximum.reduceat(self.moment.turn_s[found.position], found.start[:-1])
+        bad = 1.0 - self.moment.quality(found)
+        overdue = oldest >= self.moment.queue.max_wait_s
+        return np.asarray(bad - _PATIENCE * oldest / _HORIZON_S - 1e6 * overdue)
+
+    def _search_exactly(self, *, first: bool) -> None:
+        exact = Exact(self.moment, self.shape, self.free)
+        small = self.free.sum() <= _SMALL
+        made = 0
+        for turn, seed in enumerate(exact.seeds(_SEEDS if small else _FIRST if first else _FEW)):
+            if not self.free[seed] or (first and made == _FIRST):
+                continue
+            match = exact.around(seed, thorough=small or turn < _ASK_ALL)
+            if match is not None:
+                made += 1
+                position, team = match
+                self.free[position] = False
+                self.parts.append(Candidates(position=position, team=team, start=np.array([0, len(position)])))
 
 
-def _fill(room: list[int], size: int) -> bool:
-    """Take `size` places of one team, the fullest that has them; False when none has."""
-    fitting = [i for i, left in enumerate(room) if left >= size]
-    if not fitting:
-        return False
-    room[min(fitting, key=lambda i: room[i])] -= size
-    return True
+def _join(parts: list[Candidates]) -> Candidates:
+    if not parts:
+        return Candidates(position=np.zeros(0, np.int64), team=np.zeros(0, np.int8), start=np.zeros(1, np.int64))
+    counts = np.concatenate([np.diff(part.start) for part in parts])
+    return Candidates(
+        position=np.concatenate([part.position for part in parts]),
+        team=np.concatenate([part.team for part in parts]),
+        start=np.concatenate(([0], np.cumsum(counts))),
+    )
 
 
-def _split(queue: QueueConfig, tickets: Sequence[Ticket], *, balanced: bool) -> tuple[tuple[Ticket, ...], ...] | None:
-    """
-    Deal tickets into teams: larger parties first, then the strongest.
-
-    Each goes to the weakest team that has the places when `balanced`, else to the fullest (3, 3, 2, 2, 2 fill two teams of 6 only so).
-    """
-    rule = next((rule for rule in queue.rules if isinstance(rule, DifferenceRule | TeamBalanceRule)), None)
-    attribute = rule.attribute if rule else ""
-    strength = {
-        ticket.id: (number(ticket, attribute, queue.aggregate) or 0.0) * len(ticket.players) for ticket in tickets
-    }
-    teams: list[list[Ticket]] = [[] for _ in queue.teams]
-    room = [team.players for team in queue.teams]
-    power = [0.0] * len(teams)
-    for ticket in sorted(tickets, key=lambda t: (-len(t.players), -strength[t.id], t.id)):
-        fitting = [i for i, left in enumerate(room) if left >= len(ticket.players)]
-        if not fitting:
-            return None
-        index = min(fitting, key=lambda i: (power[i] / max(1, queue.teams[i].players) if balanced else room[i], i))
-        teams[index].append(ticket)
-        room[index] -= len(ticket.players)
-        power[index] += strength[ticket.id]
-    return tuple(tuple(team) for team in teams)
+def _role_rooms(queue: QueueConfig, kinds: tuple[str, ...]) -> Array | None:
+    """By team and subset of roles: the players who take no other role of whom a full team can seat so many (Hall's condition)."""
+    if not kinds:
+        return None
+    rooms = np.zeros((len(queue.teams), 1 << len(kinds)), np.int16)
+    for number, team in enumerate(queue.teams):
+        places = [sum(role.players for role in team.roles if role.name == kind) for kind in kinds]
+        anyone = team.players - sum(places)
+        for subset_bits in range(1 << len(kinds)):
+            rooms[number, subset_bits] = anyone + sum(n for bit, n in enumerate(places) if subset_bits >> bit & 1)
+    return rooms

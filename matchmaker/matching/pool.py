@@ -6,7 +6,8 @@ Called by `matching.worker` for small pools, and by `matching.process` for large
 
 from collections.abc import Iterable, Sequence
 
-from matchmaker.matching.form import form_matches
+from matchmaker.matching.columns import Columns
+from matchmaker.matching.form import form
 from matchmaker.model import Proposal, QueueConfig, Ticket, TicketId
 
 
@@ -15,14 +16,16 @@ class Pool:
 
     def __init__(self, queue: QueueConfig) -> None:
         self.queue = queue
-        self.tickets: dict[TicketId, Ticket] = {}
+        self.columns = Columns(queue)
 
     def change(self, added: Sequence[Ticket], removed: Iterable[TicketId]) -> None:
         """Take tickets out (unknown ones are none), then in (known ones are replaced)."""
-        for ticket in removed:
-            self.tickets.pop(ticket, None)
-        self.tickets.update((ticket.id, ticket) for ticket in added)
+        self.columns.change(added, removed)
+        if self.columns.crowded:
+            kept = [ticket for ticket in self.columns.tickets if ticket is not None]
+            self.columns = Columns(self.queue)
+            self.columns.change(kept, ())
 
     def cycle(self, now_s: float) -> list[Proposal]:
-        """The matches that can be made now, without overlap."""
-        return form_matches(self.queue, list(self.tickets.values()), now_s)
+        """The matches that can be made now, without overlap, those of the oldest tickets first."""
+        return form(self.columns, now_s).proposals()

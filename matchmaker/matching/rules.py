@@ -72,13 +72,13 @@ def number(ticket: Ticket, attribute: str, aggregate: Aggregate) -> float | None
 def check(queue: QueueConfig, teams: Teams, now_s: float) -> str:
     """The first rule that a match breaks, in words; empty when it obeys them all. Soft rules are not asked."""
     tickets = [ticket for team in teams for ticket in team]
-    broken = _misfit(queue, teams, now_s) or _strangers(queue, tickets, now_s)
+    broken = _misfit(queue, teams, now_s) or strangers(queue, tickets, now_s)
     return broken or next(filter(None, (broken_rule(queue, rule, teams, now_s) for rule in queue.rules)), "")
 
 
 def agree(queue: QueueConfig, tickets: Sequence[Ticket], now_s: float) -> bool:
     """Whether tickets could be in one match, however they are dealt into teams: every rule but those about teams and about the match's mean."""
-    if _strangers(queue, tickets, now_s):
+    if strangers(queue, tickets, now_s):
         return False
     return not any(broken_rule(queue, rule, (tickets,), now_s) for rule in queue.rules if is_pairwise(rule))
 
@@ -176,6 +176,13 @@ def allowed(rule: Rule, tickets: Sequence[Ticket], now_s: float) -> float:
             return _bound(rule, max(ages_s))
 
 
+def obeys(rule: InSetRule | ComparisonRule, player: TicketPlayer) -> bool:
+    """Whether a player obeys a rule about everyone alone (not a comparison without a constant)."""
+    if isinstance(rule, InSetRule):
+        return bool(set(values_of(player, rule.attribute)) & set(rule.values))
+    return _compares(rule, [player])
+
+
 def limit_of(rule: Rule) -> Limit:
     """A rule's limit as an upper one: a minimum of common values counts below zero, and what is obeyed or not has the limit 0."""
     match rule:
@@ -201,7 +208,7 @@ def broken_rule(queue: QueueConfig, rule: Rule, teams: Teams, now_s: float) -> s
             for ticket in tickets
             if allowed(rule, (ticket,) if rule.age is Age.OWN else tickets, now_s) < math.inf
         ]
-        return _words(rule, 0.0) if any(_measure(queue, rule, (ticket,), ((ticket,),)) for ticket in asked) else ""
+        return _words(rule, 0.0) if not all(obeys(rule, player) for t in asked for player in t.players) else ""
     limit = allowed(rule, tickets, now_s)
     return _words(rule, limit) if _measure(queue, rule, tickets, teams) > limit else ""
 
@@ -226,7 +233,7 @@ def _misfit(queue: QueueConfig, teams: Teams, now_s: float) -> str:
     return ""
 
 
-def _strangers(queue: QueueConfig, tickets: Sequence[Ticket], now_s: float) -> str:
+def strangers(queue: QueueConfig, tickets: Sequence[Ticket], now_s: float) -> str:
     """Whether somebody would meet a player whom they blocked, or avoid."""
     home = {player.id: index for index, ticket in enumerate(tickets) for player in ticket.players}
     for index, ticket in enumerate(tickets):
@@ -258,8 +265,8 @@ def _measure(queue: QueueConfig, rule: Rule, tickets: Sequence[Ticket], teams: T
             return math.inf if numbers is None else max(numbers) - min(numbers)
         case EqualRule(attribute=attribute):
             return math.inf if len({_hashable(value_of(player, attribute)) for player in players}) > 1 else 0.0
-        case InSetRule(attribute=attribute, values=values):
-            return 0.0 if all(set(values_of(player, attribute)) & set(values) for player in players) else math.inf
+        case InSetRule():
+            return 0.0 if all(obeys(rule, player) for player in players) else math.inf
         case IntersectionRule(attribute=attribute):
             sets = [set(_words_of(value_of(player, attribute))) for player in players]
             return -float(len(set.intersection(*sets)))

