@@ -218,6 +218,7 @@ local function shelf_claim(keys, args)
     redis.call('HSET', record, 'free_seats', args[7])
     redis.call('ZADD', p .. 'open:' .. (cjson.decode(args[3]).queue or ''), args[7], id)
   end
+  redis.call('INCR', p .. 'claims') -- the autoscaler forecasts from it
   stir(p) -- the keeper fills the shelf again
   return {'NEW', place[2], place[4], place[6], place[8], temperature}
 end

@@ -12,6 +12,7 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 | `p rooms:<name>` | list of free room numbers | with its server |
 | `p waiters`, `p waiting` | sorted set and hash: session ids that wait, until when each counts as alive | claim; a waiter that stops asking goes after 2 s |
 | `p keeper` | string: the token of the keeper that works | expires with the lease |
+| `p claims` | integer: sessions ever claimed | claim; stays, since arrivals are its differences |
 | `p target` | string: rooms to keep claimable, in place of the fleet's own figure | expires unless it is set again |
 | `p stirred` | string: the keeper has been woken and has not looked yet | its look; after 1 s |
 | `p lost` | set of session ids whose server is gone | drop; move or end |

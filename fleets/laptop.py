@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from allocator.keeper import ShelfKeeper
 from allocator.model import ServerState
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.autoscaler.policy import Decision
+from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.home import Home, Running
 from fleets.local.agones import FleetStatus, LocalAgones
 from fleets.local.planner import LocalFleet
 from fleets.local.valkey import EmbeddedValkey
-from fleets.spec.convert import to_policy, to_queue_config, version_of
+from fleets.spec.convert import to_aim, to_policy, to_queue_config, version_of
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import Specs
 from fleets.web import mount_operator, mount_pages
@@ -50,6 +52,9 @@ STOP_GRACE_S = 3.0
 REQUESTS_PER_S = 50.0
 """Per player: on a laptop bots share one machine and hurry."""
 _VALKEY_RETRY_S = 0.5
+_SCALE_S = 2.0
+_LEAD_S = 1.0
+"""What a process takes to get Ready, until it was measured."""
 
 
 class CannotStart(Exception):
@@ -108,6 +113,13 @@ class _Laptop:
             [_local_fleet(fleet, valkey_url, seats.public_key, home.secret("netcode")) for fleet in specs.fleets],
             logs=home.logs,
         )
+        self._autoscaler = Autoscaler(
+            {FleetName(f.metadata.name): to_aim(f) for f in specs.fleets if f.spec.warm.buffer == "auto"},
+            client,
+            self.agones,
+            lead_s=_LEAD_S,
+        )
+        self._decisions: dict[FleetName, Decision] = {}
         self._buffers = {FleetName(fleet.metadata.name): _buffer(fleet) for fleet in specs.fleets}
         shelf = Shelf(client)
         policies = [to_policy(fleet) for fleet in specs.fleets]
@@ -146,6 +158,8 @@ class _Laptop:
                 *(tasks.create_task(keeper.run(), name=f"keeper-{keeper.policy.name}") for keeper in self._keepers),
                 *(tasks.create_task(d.run(), name=f"director-{d.queue.name}") for d in self._directors),
                 tasks.create_task(self._watch.run(), name="watch"),
+                tasks.create_task(self._autoscaler.run(), name="autoscaler"),
+                tasks.create_task(self._scale(), name="scale"),
             ]
             web = tasks.create_task(server.serve(sockets=[listener]), name="web")
             self._settings.home.publish(Running(pid=os.getpid(), url=self._url, operator_token=self._operator_token))
@@ -167,9 +181,32 @@ class _Laptop:
         """What `GET /v1/fleets` answers."""
         keepers = {keeper.policy.name: keeper for keeper in self._keepers}
         return {
-            "fleets": [_fleet_status(status, keepers[status.fleet.name]) for status in self.agones.status()],
+            "fleets": [
+                {
+                    **_fleet_status(status, keepers[status.fleet.name]),
+                    "decision": _decision(self._decisions.get(status.fleet.name)),
+                }
+                for status in self.agones.status()
+            ],
             "queues": [{"name": d.queue.name, "depth": await self._store.depth(d.queue.name)} for d in self._directors],
         }
+
+    async def _scale(self) -> None:
+        """What Agones' FleetAutoscaler does in a cluster: ask how many servers each fleet should have, and see to it."""
+        floors = dict(self._buffers)
+        while True:
+            for fleet in self._autoscaler.fleets:
+                states = [server.state for server in await self.agones.servers(fleet)]
+                servers = Servers(
+                    replicas=len(states),
+                    ready=states.count(ServerState.READY),
+                    allocated=states.count(ServerState.ALLOCATED),
+                    reserved=states.count(ServerState.RESERVED),
+                )
+                decision = await self._autoscaler.decide(fleet, servers, interval_s=_SCALE_S)
+                self._decisions[fleet] = decision
+                self._buffers[fleet] = 0 if decision.idle else max(floors[fleet], decision.buffer)
+            await asyncio.sleep(_SCALE_S)
 
     def _grow(self, fleet: FleetName) -> Callable[[int], None]:
         """Matches that wait for a server, and an empty shelf, ask for more than the buffer."""
@@ -343,6 +380,10 @@ def _fleet_status(status: FleetStatus, keeper: ShelfKeeper) -> dict[str, Any]:
             for server in status.servers
         ],
     }
+
+
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
+    return None if decision is None else asdict(decision)
 
 
 def default_files(folder: Path) -> list[Path]:

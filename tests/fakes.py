@@ -31,6 +31,17 @@ class FakeBackend:
             ports = {"websocket": 7000 + self._count}
             self._set(GameServer(name=name, fleet=self.fleet, state=ServerState.READY, host="h", ports=ports))
 
+    def begin(self) -> ServerName:
+        """A server that is not Ready yet."""
+        self._count += 1
+        name = ServerName(f"{self.fleet}-{self._count}")
+        self._set(GameServer(name=name, fleet=self.fleet, state=ServerState.STARTING, host="h"))
+        return name
+
+    def finish(self, name: ServerName) -> None:
+        """It is Ready."""
+        self._set(replace(self.all[name], state=ServerState.READY, ports={"websocket": 7000}))
+
     def kill(self, name: ServerName) -> None:
         if (server := self.all.pop(name, None)) is not None:
             self._tell(replace(server, state=ServerState.SHUTDOWN))

@@ -11,6 +11,7 @@ from fleets.cli.render import render_command
 from fleets.cli.rollout import app as rollout
 from fleets.cli.schema import schema
 from fleets.cli.serve import serve
+from fleets.cli.simulate import simulate
 from fleets.cli.status import status
 from fleets.cli.up import up
 from fleets.cli.validate import validate
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, bots, validate, schema, serve, admission):
+for command in (up, status, logs, bots, validate, schema, simulate, serve, admission):
     app.command()(command)
 app.command("render")(render_command)
 app.command("plan")(plan_command)

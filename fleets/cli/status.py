@@ -22,6 +22,7 @@ def status(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="With --cluster.")] = "default",
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    why: Annotated[bool, typer.Option("--why", help="Say why each fleet has as many servers as it has.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show fleets: servers, shelf, and why a server fails; of the running `warmfleet up`, or of a cluster."""
@@ -41,7 +42,7 @@ def status(
     if json_output:
         print(json.dumps(body))
     else:
-        _show(body)
+        _show(body, why=why)
 
 
 def _cluster(kubeconfig: Path | None, context: str | None, namespace: str, json_output: bool) -> None:
@@ -81,7 +82,7 @@ def _show_cluster(found: dict[str, Any]) -> None:
             console.print(f"  {row['name']}: {reason}", markup=False, highlight=False)
 
 
-def _show(body: dict[str, Any]) -> None:
+def _show(body: dict[str, Any], *, why: bool) -> None:
     console = Console()
     for fleet in body["fleets"]:
         shelf = fleet["shelf"]
@@ -102,6 +103,8 @@ def _show(body: dict[str, Any]) -> None:
                 server["reason"],
             )
         console.print(table)
+        if why:
+            _show_why(console, fleet["decision"])
         if fleet["failures"]:
             console.print(
                 f"[red]{fleet['failures']} starts failed in a row[/], next try in {fleet['retryInS']:.1f} s: {fleet['reason']}",
@@ -111,3 +114,12 @@ def _show(body: dict[str, Any]) -> None:
                 console.print(f"  | {line}", markup=False, highlight=False)
     for queue in body["queues"]:
         console.print(f"queue [bold]{queue['name']}[/]  {queue['depth']} tickets wait")
+
+
+def _show_why(console: Console, decision: dict[str, Any] | None) -> None:
+    if decision is None:
+        console.print("  its buffer is a fixed number: `buffer: auto` follows the demand")
+        return
+    console.print(f"  [bold]{decision['replicas']} servers[/] are wanted, {decision['buffer']} of them Ready, since")
+    for reason in decision["reasons"]:
+        console.print(f"  - {reason}", markup=False, highlight=False)

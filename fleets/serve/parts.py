@@ -16,9 +16,11 @@ from allocator.model import GameServer
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.autoscaler.app import make_app as make_autoscaler_app
+from fleets.autoscaler.service import Autoscaler
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
-from fleets.spec.convert import to_policy, to_queue_config
+from fleets.spec.convert import to_aim, to_policy, to_queue_config
 from fleets.spec.loader import Specs
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
@@ -62,6 +64,8 @@ async def make(
             return _director(specs, client, await _backend(settings, BackendName.NONE, stack))
         case PartName.ALLOCATOR:
             return _allocator(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
+        case PartName.AUTOSCALER:
+            return _autoscaler(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
 
 
 def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
@@ -118,6 +122,15 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
         return ""
 
     return Part(name=PartName.ALLOCATOR, app=served.app, services={**services, **served.services}, ready=ready)
+
+
+def _autoscaler(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
+    aims = {FleetName(f.metadata.name): to_aim(f) for f in specs.fleets if f.spec.warm.buffer == "auto"}
+    if not aims:
+        raise SettingsError("no Fleet of these files has `buffer: auto`: an autoscaler would have nothing to decide")
+    autoscaler = Autoscaler(aims, client, backend, lead_s=settings.start_s)
+    app = make_autoscaler_app(autoscaler, namespace=settings.namespace, interval_s=settings.scale_interval_s)
+    return Part(name=PartName.AUTOSCALER, app=app, services={"autoscaler": autoscaler.run})
 
 
 async def _backend(settings: ServeSettings, default: BackendName, stack: AsyncExitStack) -> Backend:

@@ -38,6 +38,8 @@ class PartName(StrEnum):
     """Makes matches of tickets; several share the queues."""
     ALLOCATOR = "allocator"
     """Keeps the shelves: fills them, moves matches off lost servers; several share the fleets."""
+    AUTOSCALER = "autoscaler"
+    """Answers Agones' FleetAutoscaler webhook: how many servers each fleet should have."""
 
 
 class BackendName(StrEnum):
@@ -64,6 +66,9 @@ class ServeSettings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     drain_s: Annotated[float, Field(ge=0, le=600)] = 10.0
     """How long open requests may take once the part is told to stop."""
+
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     valkey_url: SecretStr | None = None
 
@@ -100,6 +105,10 @@ class ServeSettings(BaseSettings):
     netcode_key: SecretStr | None = None
     operator_token: SecretStr | None = None
     api_keys: SecretStr | None = None
+    scale_interval_s: Annotated[float, Field(gt=0, le=600)] = 2.0
+    """Of the FleetAutoscalers: `sync.fixedInterval.seconds`."""
+    start_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """What a server takes to get Ready, until it was measured."""
     requests_per_s: Annotated[float, Field(gt=0)] = 10.0
     key_requests_per_s: Annotated[float, Field(gt=0)] = 2000.0
 
@@ -120,6 +129,8 @@ class ServeSettings(BaseSettings):
     @model_validator(mode="after")
     def _whole(self) -> "ServeSettings":
         _check_backend(self)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("WARMFLEET_TLS_CERTIFICATE and WARMFLEET_TLS_KEY: both or neither are wanted")
         if self.player_keys is not None and len(self.player_keys.get_secret_value().encode()) < _MIN_PLAYER_SECRET:
             raise ValueError(f"WARMFLEET_PLAYER_KEYS: has fewer than {_MIN_PLAYER_SECRET} bytes: it can be guessed")
         return self

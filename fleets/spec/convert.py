@@ -1,10 +1,13 @@
 """From the YAML's models to the words of the packages below."""
 
 import hashlib
+from datetime import time
 from typing import assert_never
 
 from allocator.model import FleetPolicy, Strategy
-from fleets.spec.fleet import FleetSpec
+from fleets.autoscaler.policy import FleetAim
+from fleets.autoscaler.schedule import DAYS, Schedule
+from fleets.spec.fleet import FleetSpec, ScheduleBody
 from fleets.spec.queue import Difference, Equal, Intersection, Latency, QueueSpec, RuleBody, TeamBalance
 from gameserver.sessions.model import FleetName
 from matchmaker.model import (
@@ -39,6 +42,34 @@ def to_policy(fleet: FleetSpec) -> FleetPolicy:
         region=fleet.metadata.labels.get("region", ""),
         migrate=fleet.spec.disruption.on_drain == "migrate",
         managed=server.game is not None,
+    )
+
+
+def to_aim(fleet: FleetSpec) -> FleetAim:
+    """What the autoscaler must know of a fleet."""
+    warm, server = fleet.spec.warm, fleet.spec.server
+    return FleetAim(
+        rooms=server.rooms,
+        shelf=warm.shelf,
+        min=warm.min,
+        max=warm.max,
+        chance=warm.cold_start_chance,
+        recycle=server.recycle == "ready",
+        idle_to_zero_s=warm.idle_to_zero,
+        schedules=tuple(_schedule(schedule) for schedule in warm.schedules),
+    )
+
+
+def _schedule(body: ScheduleBody) -> Schedule:
+    return Schedule(
+        name=body.name,
+        ready=body.ready,
+        for_s=body.for_,
+        lead_s=body.lead,
+        at_s=None if body.at is None else body.at.timestamp(),
+        daily=time.fromisoformat(body.daily or "00:00"),
+        days=tuple(body.days or DAYS),
+        zone=body.timezone,
     )
 
 

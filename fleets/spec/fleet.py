@@ -1,8 +1,9 @@
 """`kind: Fleet`: game servers of one kind."""
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from fleets.spec.types import DnsName, Memory, Model, Name, Seconds, Share, Text, Word
 
@@ -69,6 +70,38 @@ class Server(Model):
         return self
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone: an IANA name is wanted, as Europe/Berlin") from None
+    return name
+
+
+class ScheduleBody(Model):
+    """Ready servers for a while: once, or on days at a time of the day."""
+
+    name: Name
+    ready: Annotated[int, Field(ge=0, description="Servers kept Ready at least.")]
+    for_: Annotated[Seconds, Field(alias="for", gt=0, description="How long.")]
+    lead: Seconds = 600.0
+    at: AwareDatetime | None = Field(default=None, strict=False, description="The one time, as 2026-12-01T18:00:00Z.")
+    daily: (
+        Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Or a time of the day, as 18:00.")]
+        | None
+    ) = None
+    days: Annotated[list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] | None = None
+    timezone: Annotated[str, AfterValidator(_zone), Field(description="IANA name, as Europe/Berlin.")] = "UTC"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "ScheduleBody":
+        if (self.at is None) == (self.daily is None):
+            raise ValueError("exactly one of at and daily is wanted")
+        if self.at is not None and self.days is not None:
+            raise ValueError("days: they go with daily, not with at")
+        return self
+
+
 class Warm(Model):
     """How much is kept warm."""
 
@@ -77,11 +110,20 @@ class Warm(Model):
     min: Annotated[int, Field(ge=0)] = 0
     max: Annotated[int, Field(ge=1)] = 10
     cold_start_chance: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    idle_to_zero: Annotated[Seconds, Field(gt=0)] | None = Field(
+        default=None, description="After so long without a match nothing beyond min is kept, not even the shelf."
+    )
+    schedules: list[ScheduleBody] = []
 
     @model_validator(mode="after")
     def _ordered(self) -> "Warm":
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
+        for schedule in self.schedules:
+            if schedule.ready > self.max:
+                raise ValueError(
+                    f"schedules: {schedule.name} wants {schedule.ready} servers Ready, but max is {self.max}"
+                )
         return self
 
 
