@@ -70,8 +70,9 @@ class Game(ABC):
     """
     One match's rules and state. Made anew for each session; `restore` follows when the session is resumed.
 
-    Calls come in this order: construction, then per tick `join`/`leave` of that tick, `input` for each accepted input in the order of
-    the players' sequence numbers, `step` once, `snapshot` once. An exception from any of them ends this match alone.
+    Calls come in this order: construction, then per tick `join`/`leave` of that tick, `input` for each accepted input (the first of each
+    player, then the second of each, in the order of their sequence numbers), `step` once, `snapshot` once. An exception from any of
+    them ends this match alone.
     """
 
     schema: ClassVar[Schema]
@@ -97,6 +98,16 @@ class Game(ABC):
     @abstractmethod
     def input(self, player: Player, data: Mapping[str, Any]) -> None:
         """One input of a player: a value per field of `inputs`, already decoded and within its declared range."""
+
+    def inputs_of(self, players: Sequence[Player], data: Mapping[str, NDArray[Any]]) -> None:
+        """
+        Inputs of several players, one of each: row k of every column is `players[k]`'s.
+
+        Calls `input` for each; a game with hundreds of players may override this instead and work on whole columns.
+        """
+        columns = {name: column.tolist() for name, column in data.items()}
+        for row, player in enumerate(players):
+            self.input(player, {name: column[row] for name, column in columns.items()})
 
     @abstractmethod
     def step(self, dt_s: float) -> None:

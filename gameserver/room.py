@@ -25,12 +25,12 @@ from gameserver.protocol.messages import (
     SPECTATOR_SEAT,
     CloseCode,
     Event,
-    Input,
     Migrate,
     Ping,
     Pong,
     Welcome,
     encode,
+    input_head,
 )
 from gameserver.protocol.snapshot import SnapshotHistory, World
 from gameserver.rewind import MAX_AGE_S, Seen, seen_at
@@ -193,18 +193,21 @@ class Room:
             self._send_snapshot(member)
         return member
 
-    def handle(self, member: Member, message: Input | Ping) -> None:
-        """Take a client's message. Raises MalformedMessage."""
-        if isinstance(message, Ping):
-            if member.connection is not None:
-                server_tick = int((self._tick + self._fraction()) * 256) & 0xFFFFFFFF
-                member.connection.send(encode(Pong(client_ms=message.client_ms, server_tick=server_tick)))
-            return
-        member.ack_tick = max(member.ack_tick, min(message.ack_tick, self.history.tick))
-        while member.events and member.events[0][0] <= message.ack_event:
-            member.events.popleft()
+    def answer(self, member: Member, ping: Ping) -> None:
+        """Answer a client's Ping with the time of this room."""
+        if member.connection is not None:
+            server_tick = int((self._tick + self._fraction()) * 256) & 0xFFFFFFFF
+            member.connection.send(encode(Pong(client_ms=ping.client_ms, server_tick=server_tick)))
+
+    def take_input(self, member: Member, message: bytes) -> None:
+        """Take the bytes of a client's Input. Raises MalformedMessage."""
+        ack_tick, ack_event, view, first_seq, count = input_head(message)
         if member.player is not None:
-            member.inputs.push(message)
+            member.inputs.push(first_seq, count, view, message)
+        if ack_tick > member.ack_tick:
+            member.ack_tick = min(ack_tick, self.history.tick)
+        while member.events and member.events[0][0] <= ack_event:
+            member.events.popleft()
 
     def lose(self, member: Member, connection: Connection) -> None:
         """Note that a connection is gone; a superseded one changes nothing."""
@@ -307,19 +310,28 @@ class Room:
     def _step(self) -> None:
         now = self._now()
         self._seat_changes(now)
-        for member in tuple(self.members.values()):
-            assert member.player is not None
-            if member.joined:
-                for taken in member.inputs.take(INPUTS_PER_TICK):
-                    member.view = taken.view
-                    self._game.input(member.player, taken.data)
+        self._apply_inputs()
         self._game.step(self._clock.interval_s)
         self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot()))
-        for member in self._audience(None):
-            self._send_snapshot(member)
-            if member.connection is not None and not member.connection.reliable:
-                for _, message in member.events:
-                    member.connection.send(message)
+        self._send_snapshots()
+
+    def _apply_inputs(self) -> None:
+        """Hand the game its inputs: the first of each player, decoded together, then the second of each, and so on."""
+        rounds: list[tuple[list[Player], list[bytes], list[tuple[Member, int]]]] = []
+        for member in self.members.values():
+            if not member.joined or member.player is None:
+                continue
+            for k, (_, view, record) in enumerate(member.inputs.take(INPUTS_PER_TICK)):
+                if k == len(rounds):
+                    rounds.append(([], [], []))
+                players, records, views = rounds[k]
+                players.append(member.player)
+                records.append(record)
+                views.append((member, view))
+        for players, records, views in rounds:
+            for member, view in views:
+                member.view = view
+            self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
 
     def _seat_changes(self, now: float) -> None:
         for member in tuple(self.members.values()):
@@ -340,6 +352,23 @@ class Room:
             baseline, body = self.history.body(member.ack_tick)
             head = SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, self.history.tick, baseline, 0)
             member.connection.send_snapshot(head, body)
+
+    def _send_snapshots(self) -> None:
+        """Send the newest world to everyone: one body per distinct acknowledgement, one short head per client."""
+        tick, pack, body_of = self.history.tick, SNAPSHOT_HEADER.pack, self.history.body
+        bodies: dict[int, tuple[int, bytes]] = {}
+        for member in self._audience(None):
+            connection = member.connection
+            if connection is None:
+                continue
+            made = bodies.get(member.ack_tick)
+            if made is None:
+                made = bodies[member.ack_tick] = body_of(member.ack_tick)
+            baseline, body = made
+            connection.send_snapshot(pack(0x82, member.inputs.applied, tick, baseline, 0), body)
+            if member.events:
+                for _, message in member.events:
+                    connection.send(message)
 
     def _send_event(self, member: Member, data: dict[str, Any]) -> None:
         if member.connection is None:

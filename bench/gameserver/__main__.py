@@ -18,7 +18,9 @@ from bench.report import Report, arguments
 COMMAND = "python -m bench.gameserver"
 
 
-async def run(side: sides.Side, players: int, *, warm_s: float, measure_s: float, still: float = 0.0) -> dict[str, float]:
+async def run(
+    side: sides.Side, players: int, *, warm_s: float, measure_s: float, still: float = 0.0
+) -> dict[str, float]:
     """One measurement: what `load` says."""
     async with side(players) as running:
         order = {

@@ -52,7 +52,12 @@ async def main(seats: int) -> None:
     from bench.gameserver.swarm import Swarm
 
     settings = Settings(
-        game="", fleet=FleetName("bench"), server=ServerName("bench-1"), agones_grpc_port=0, seats=seats, listen_ports={}
+        game="",
+        fleet=FleetName("bench"),
+        server=ServerName("bench-1"),
+        agones_grpc_port=0,
+        seats=seats,
+        listen_ports={},
     )
     process = GameServerProcess(settings, Swarm, None)
     gate = Gate(SeatVerifier([ISSUER.public_key], settings.server), process.find_room)
@@ -76,6 +81,7 @@ async def main(seats: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])), loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 12) else uvloop.run(
-        main(int(sys.argv[1]))
-    )
+    asyncio.run(main(int(sys.argv[1])), loop_factory=uvloop.new_event_loop) if sys.version_info >= (
+        3,
+        12,
+    ) else uvloop.run(main(int(sys.argv[1])))

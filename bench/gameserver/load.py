@@ -1,9 +1,9 @@
 """
 The load: hundreds of players in one process, as cheap as Python can have them.
 
-Run as its own process (`python -m bench.gameserver.load`, a JSON object on standard input), so that its CPU is counted apart and it has a core of its own. Players are
-plain sockets under one epoll; inputs are spread evenly over time. What comes is split into messages and counted, and only the newest one is looked
-into. After a warm-up it takes the server's CPU time from /proc over a window, and prints what it saw as JSON.
+Run as its own process (`python -m bench.gameserver.load`, a JSON object on standard input), so that its CPU is counted apart and it has a core of its own.
+Players are plain sockets under one epoll; inputs are spread evenly over time. What comes is split into messages and counted, and only the newest one is
+looked into. After a warm-up it takes the server's CPU time from /proc over a window, and prints what it saw as JSON.
 """
 
 import json
@@ -162,6 +162,7 @@ class Ours(WebSocketPlayer):
         self.socket.setblocking(False)
 
     def got(self, data: bytes, start: int, size: int) -> None:
+        """Look at a message."""
         if data[start] == 0x82:
             self._tick = int.from_bytes(data[start + _TICK_AT : start + _TICK_AT + 4], "little")
 
@@ -194,6 +195,7 @@ class Colyseus(WebSocketPlayer):
         self.take(self._rest)
 
     def got(self, data: bytes, start: int, size: int) -> None:
+        """Look at a message."""
         if data[start] == self._JOIN_ROOM:
             self.send(bytes((self._JOIN_ROOM,)))
             self.joined = True
@@ -222,7 +224,7 @@ class Udp:
         self.socket.connect(self._peer)
         self.socket.setblocking(False)
         self._seen = seen
-        self._newest = b""
+        self._unread: list[bytes] = []
         self._replay = ReplayProtection()
         self._sequence = 1 << 32  # far from the handshake's
         self._tick = self._seq = 0
@@ -240,7 +242,7 @@ class Udp:
         if self.joined:
             return
         if self._core.state is not ClientState.CONNECTED:
-            for data, _ in self._core.data_to_send(now_s):
+            for _, data in self._core.data_to_send(now_s):
                 self.socket.send(data)
         if self._core.state is ClientState.CONNECTED and now_s > self._hello_at_s + 0.2:
             self._hello_at_s = now_s
@@ -262,27 +264,28 @@ class Udp:
             elif data[0] & 15 == p.PAYLOAD:
                 seen.messages[0x82] += 1
                 seen.bytes += len(data) - 18 - (data[0] >> 4)
-                self._newest = data
-                if not self.joined:
-                    self._look()
+                self._unread.append(data)
+        if not self.joined:
+            self._look()
 
     def _look(self) -> None:
-        opened = p.unseal(self._newest, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
-        if opened is not None and opened.body[0] == 0x82:
-            self._tick = int.from_bytes(opened.body[_TICK_AT : _TICK_AT + 4], "little")
-        elif opened is not None and opened.body[0] == 0x87:
-            # The first piece of a snapshot holds its head.
-            if opened.body[3] == 0 and opened.body[5] == 0x82:
-                self._tick = int.from_bytes(opened.body[5 + _TICK_AT : 9 + _TICK_AT], "little")
+        """Find the newest tick; what came before it stays encrypted."""
+        unread, self._unread = self._unread, []
+        for data in reversed(unread):
+            opened = p.unseal(data, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
+            body = b"" if opened is None else opened.body
+            if body[:1] == b"\x87":
+                body = body[5:]  # a piece; the first one holds the snapshot's head
+            if body[:1] == b"\x82":
+                self._tick = int.from_bytes(body[_TICK_AT : _TICK_AT + 4], "little")
+                return
 
     def input(self, dx: int, dy: int) -> None:
         """Send one, and repeat the three before."""
-        if self._newest:
-            self._look()
-            self._newest = b""
+        self._look()
         self._seq += 1
         tick, view = self._tick, max(self._tick - 3, 0) << 8
-        self._turns = self._turns[2:] + (dx, dy)
+        self._turns = (*self._turns[2:], dx, dy)
         if self._seq < 4:
             self._seal(_INPUT.pack(2, tick, 0, view, self._seq, 1, dx, dy))
         else:
@@ -312,6 +315,7 @@ class Load:
         self._rng = random.Random(seed)
         self._kind, self._port, self._tokens, self._still = KINDS[kind], port, tokens, still
         self.players: list[Any] = []
+        self._joining: list[Any] = []
         self._by_fd: dict[int, Any] = {}
         self._epoll = select.epoll()
         self.inputs = 0
@@ -321,14 +325,15 @@ class Load:
         for token in self._tokens:
             player = self._kind(self._port, token, self.seen)
             self.players.append(player)
+            self._joining.append(player)
             self._by_fd[player.socket.fileno()] = player
             self._epoll.register(player.socket.fileno(), select.EPOLLIN)
             self.serve(0.004)
         give_up_s = time.monotonic() + 30
-        while not all(player.joined for player in self.players):
+        while self._joining:
             self.serve(0.1)
             if time.monotonic() > give_up_s:
-                raise TimeoutError(f"{sum(not player.joined for player in self.players)} players did not get in")
+                raise TimeoutError(f"{len(self._joining)} players did not get in")
 
     def serve(self, duration_s: float) -> None:
         """Play for so long."""
@@ -340,7 +345,7 @@ class Load:
             due = int((now_s - begun_s) * rate)
             while sent < due:
                 index = sent % count
-                if players[index].alive:
+                if players[index].alive and players[index].joined:
                     if self._rng.random() < 0.02:
                         ways[index] = self._way(index)
                     players[index].input(*ways[index])
@@ -351,8 +356,9 @@ class Load:
                 player.read()
                 if not player.alive:
                     self._epoll.unregister(fd)
-            if count and not players[-1].joined:
-                for player in players[-64:]:
+            if self._joining:
+                self._joining = [player for player in self._joining if not player.joined]
+                for player in self._joining:
                     player.poll(now_s)
             time.sleep(_SETTLE_S)
             now_s = time.monotonic()

@@ -58,7 +58,7 @@ async def ours(
     with tempfile.TemporaryDirectory() as logs:
         async with LocalAgones([fleet], logs=Path(logs)) as agones:
             async with asyncio.timeout(30):
-                while not (ready := [s for s in await agones.servers(FLEET) if s.state is ServerState.READY]):
+                while not (ready := [s for s in await agones.servers(FLEET) if s.state is ServerState.READY]):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             server = ready[0]
             port = server.ports[transport]

@@ -5,10 +5,11 @@ Fields, ranges and rules are the same on both sides: a position of two numbers i
 moving with it, and bounces off the walls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gameserver.game import Columns, Game, Player, RoomContext
 from gameserver.protocol.schema import Fields, Float, Int, Schema, Table, UInt
@@ -48,6 +49,11 @@ class Swarm(Game):
     def input(self, player: Player, data: Mapping[str, Any]) -> None:
         """Turn."""
         self._way[player.seat] = data["dx"], data["dy"]
+
+    def inputs_of(self, players: Sequence[Player], data: Mapping[str, NDArray[Any]]) -> None:
+        """Turn everyone at once."""
+        seats = [player.seat for player in players]
+        self._way[seats, 0], self._way[seats, 1] = data["dx"], data["dy"]
 
     def step(self, dt_s: float) -> None:
         """Move, and bounce."""

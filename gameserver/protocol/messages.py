@@ -200,6 +200,16 @@ def decode_client(data: bytes) -> ClientMessage:
     return _Reader(data).client()
 
 
+def input_head(data: bytes) -> tuple[int, int, int, int, int]:
+    """(ack_tick, ack_event, view, first_seq, count) of an Input's bytes, without making a message of it. Raises MalformedMessage."""
+    if len(data) < INPUT_HEADER.size:
+        raise MalformedMessage(f"type 0x02: {len(data)} bytes are too few")
+    _, ack_tick, ack_event, view, first_seq, count = INPUT_HEADER.unpack_from(data)
+    if not 1 <= count <= MAX_INPUTS or first_seq < 1:
+        raise MalformedMessage(f"type 0x02: {count} inputs from {first_seq}")
+    return ack_tick, ack_event, view, first_seq, count
+
+
 def decode_server(data: bytes) -> ServerMessage:
     """Read a message that a server sent. Raises MalformedMessage."""
     return _Reader(data).server()

@@ -1,9 +1,11 @@
 """
-WebSocket transport: the handshake and security of `websockets`, pre-built frames on the way out.
+WebSocket transport: the handshake and security of `websockets`, a short way in and out for what games send.
 
-Owns sockets, limits of size and number, keep-alive and slow clients. A server's frames are not masked, so the frame of a message is a short
-header before the same bytes for every client: it is written straight to the asyncio transport, without a copy per client in between. A client
-that does not read is skipped at first and closed when it stays behind; nobody waits for it.
+Owns sockets, limits of size and number, keep-alive and slow clients. The library shakes hands, answers pings, closes, and judges whatever is unusual;
+the usual, whole binary messages, pass it by. In: sockets are read by a `Pump`, and a masked frame of a few bytes is unmasked and handed on. Out: a server's
+frames are not masked, so that of a message is a short header before the same bytes for every client, and it is written to the socket at once; what the
+kernel does not take waits in the asyncio transport. With TLS both ways lead through the asyncio transport. A client that does not read is skipped at
+first and closed when it stays behind; nobody waits for it. docs/decisions/0010 has what was measured.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -26,26 +29,37 @@ from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
 from gameserver.protocol.messages import SUBPROTOCOL, Bye, CloseCode, encode
-from gameserver.transports.port import Accept
+from gameserver.transports.port import Accept, Handler
+from gameserver.transports.pump import Pump
+
+try:
+    from websockets.speedups import apply_mask  # in C
+except ImportError:  # pragma: no cover (no wheel for this machine)
+    from websockets.utils import apply_mask
 
 log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES = 4096
 """A client's longest message, Hello, is below 1 KiB."""
+_READ_BYTES = 8192
+"""Taken from one socket at a time: a client that sends more waits for the next look."""
 _SKIP_BYTES = 64 * 1024
-"""Unsent bytes from which a client misses snapshots."""
+"""Bytes unsent in the kernel, or with TLS in the transport, from which a client misses snapshots."""
 _CLOSE_AFTER_SKIPS = 90
 """Snapshots missed in a row (3 s at 30 Hz) after which a client is closed."""
 _LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+_BINARY, _CLOSE, _PING, _PONG = 0x82, 0x88, 0x89, 0x8A
+"""First bytes of whole frames. Source: RFC 6455, section 5.2."""
 
 
+@lru_cache(1024)
 def frame_header(size: int) -> bytes:
     """Header of an unmasked, unfragmented binary frame. Source: RFC 6455, section 5.2."""
     if size < 126:
-        return bytes((0x82, size))
+        return bytes((_BINARY, size))
     if size < 1 << 16:
-        return struct.pack(">BBH", 0x82, 126, size)
-    return struct.pack(">BBQ", 0x82, 127, size)
+        return struct.pack(">BBH", _BINARY, 126, size)
+    return struct.pack(">BBQ", _BINARY, 127, size)
 
 
 class WebSocketTransport:
@@ -79,8 +93,10 @@ class WebSocketTransport:
         self._tls = tls
         self._by_address: Counter[str] = Counter()
         self._server: Server | None = None
+        self._pump: Pump
 
     async def __aenter__(self) -> Self:
+        self._pump = Pump(asyncio.get_running_loop())
         self._server = await serve(
             self._serve,
             self._host,
@@ -97,6 +113,7 @@ class WebSocketTransport:
             server_header=None,
             ssl=self._tls,
             logger=_quiet(),
+            create_connection=_Socket,
         )
         return self
 
@@ -106,6 +123,7 @@ class WebSocketTransport:
         assert self._server is not None
         self._server.close(code=4000 + CloseCode.GOING_AWAY)
         await self._server.wait_closed()
+        self._pump.close()
 
     @property
     def port(self) -> int:
@@ -121,28 +139,78 @@ class WebSocketTransport:
         return None
 
     async def _serve(self, socket_: ServerConnection) -> None:
+        assert isinstance(socket_, _Socket)
         address = _address(socket_)
-        raw = socket_.transport.get_extra_info("socket")
-        if raw is not None and raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _WebSocketConnection(socket_, address)
         self._by_address[address] += 1
         handler = self._accept(connection)
         try:
-            while True:
+            connection.open(handler, self._pump)
+            while True:  # what did not pass the library by
                 message = await socket_.recv()
                 if isinstance(message, str):
                     connection.close(CloseCode.MALFORMED, "text frames are not spoken here")
                     break
-                handler.received(message)
+                connection.received(message)
         except ConnectionClosed:
             pass
         finally:
-            handler.lost()
+            connection.lost()
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
             await connection.closed()
+
+
+class _Socket(ServerConnection):
+    """A connection of the library that can be passed by once its handshake is done."""
+
+    owner: "_WebSocketConnection | None" = None
+    """Who has the other end of this socket."""
+    passed_by = False
+    """Whether what comes is given to the owner instead of the library."""
+    library_only = False
+    """Whether the library has to have everything: its parser may stand within a frame."""
+    early = b""
+    """What came between the handshake and the owner."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.passed_by and self.owner is not None:
+            self.owner.take(data)
+        elif self.request is None:
+            super().data_received(data)
+            if self.request is not None and not data.endswith(b"\r\n\r\n"):
+                # A client that does not wait for the answer to its handshake: its frame may be half in the library, which shall have the rest.
+                self.library_only = True
+        elif self.library_only:
+            super().data_received(data)
+        else:
+            self.early += data
+            if len(self.early) > _READ_BYTES:
+                self.transport.abort()
+
+    def library(self, data: bytes) -> None:
+        """Give the library what came."""
+        super().data_received(data)
+
+    def send_data(self) -> None:
+        """Write what the library has to say, in turn with what its owner writes past it."""
+        if self.owner is None or not self.owner.direct:
+            super().send_data()
+            return
+        for data in self.protocol.data_to_send():
+            if data:
+                self.owner.write(data)
+            else:
+                try:
+                    self.transport.write_eof()
+                except (OSError, RuntimeError):
+                    pass  # closed meanwhile
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.owner is not None:
+            self.owner.release()
 
 
 class _WebSocketConnection:
@@ -150,32 +218,166 @@ class _WebSocketConnection:
 
     reliable = True
 
-    def __init__(self, socket_: ServerConnection, address: str) -> None:
+    def __init__(self, socket_: _Socket, address: str) -> None:
         self._socket = socket_
         self._transport = socket_.transport
+        self._handler: Handler | None = None
+        self._pump: Pump | None = None
+        self._rest = b""
+        """The beginning of a frame."""
+        self._live = True
+        """Whether messages may be sent: a write after the close frame would break the closing handshake."""
+        self._delayed = False
+        """Whether the asyncio transport holds something that has to go out first."""
         self._skipped = 0
         self._closing: asyncio.Task[None] | None = None
+        self.direct: socket.socket | None = None
+        """The same TCP socket, to read and write without a way through the loop; None with TLS."""
         self.peer = address
+
+    def open(self, handler: Handler, pump: Pump) -> None:
+        """The handshake is done: what comes goes to `handler` from now on."""
+        self._handler = handler
+        raw = self._transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # What a client has not read yet waits here, not in megabytes of the kernel's: a slow client is seen soon, and shown fresh snapshots.
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SKIP_BYTES)
+        self._socket.owner = self
+        if self._socket.library_only or self._transport.is_closing():
+            return
+        self._socket.passed_by = True
+        if raw is not None and self._transport.get_extra_info("sslcontext") is None:
+            self._transport.pause_reading()
+            self.direct = raw.dup()
+            self.direct.setblocking(False)
+            self._pump = pump
+            pump.add(self.direct.fileno(), self)
+        if self._socket.early:
+            self.take(self._socket.early)
+
+    # In.
+
+    def readable(self) -> None:
+        """Read what has come (called by the pump)."""
+        if self.direct is None:
+            return
+        try:
+            data = self.direct.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._abort()
+            return
+        if not data:
+            # The library is told, as by its transport; that closes itself.
+            self._unwatch()
+            self._live = False
+            self._socket.eof_received()
+            self._transport.close()
+        elif not self._rest and len(data) > 6 and len(data) + 0x7A == data[1] < 0xFE and data[0] == _BINARY:
+            self.received(apply_mask(data[6:], data[2:6]))  # one short message, as nearly always
+        else:
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Split frames: whole binary messages are the handler's, the rest is the library's."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        at, end = 0, len(data)
+        while end - at >= 2:
+            kind, size, start = data[at], data[at + 1] - 0x80, at + 6
+            if size == 126:
+                start = at + 8
+                if end - at < 4:
+                    break
+                size = data[at + 2] << 8 | data[at + 3]
+            if (
+                not 0 <= size <= MAX_MESSAGE_BYTES
+                or data[at + 1] == 0xFF
+                or kind not in (_BINARY, _CLOSE, _PING, _PONG)
+            ):
+                # Not masked, too long, text, fragments or nonsense: the library knows what to do, from here on.
+                self._stand_aside(data[at:])
+                return
+            stop = start + size
+            if stop > end:
+                break
+            if kind == _BINARY:
+                self.received(apply_mask(data[start:stop], data[start - 4 : start]))
+            else:
+                self._library(data[at:stop])
+            at = stop
+        if at < end:
+            self._rest = data[at:]
+
+    def received(self, message: bytes) -> None:
+        """Hand a message on. A fault in handling it costs this client alone."""
+        if self._live and self._handler is not None:
+            try:
+                self._handler.received(message)
+            except Exception:
+                log.exception("handler_failed", peer=self.peer)
+                self.close(CloseCode.GAME_ERROR, "the server failed")
+
+    def _library(self, data: bytes) -> None:
+        self._socket.library(data)
+        if self._socket.state is not State.OPEN:
+            self._live = False
+
+    def _stand_aside(self, data: bytes) -> None:
+        self._unwatch()
+        self._socket.passed_by, self._socket.library_only = False, True
+        self._transport.resume_reading()
+        self._library(data)
+
+    # Out.
 
     def send(self, message: bytes) -> None:
         if self._open():
-            self._transport.write(frame_header(len(message)) + message)
+            self.write(frame_header(len(message)) + message)
 
     def send_snapshot(self, head: bytes, body: bytes) -> bool:
+        if self.direct is None or self._delayed or not self._live:
+            return self._send_late(head, body)
+        self._skipped = 0
+        self.write(b"%b%b%b" % (frame_header(len(head) + len(body)), head, body))
+        return True
+
+    def write(self, frame: bytes) -> None:
+        """Write to the socket, after what waits already."""
+        if self.direct is not None and not (self._delayed and self._transport.get_write_buffer_size()):
+            try:
+                sent = self.direct.send(frame)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._abort()  # gone; reading would have told soon
+                return
+            if sent == len(frame):
+                self._delayed = False
+                return
+            frame = frame[sent:]
+        self._delayed = True
+        self._transport.write(frame)
+
+    def _send_late(self, head: bytes, body: bytes) -> bool:
+        """Send a snapshot where more than a write is to be thought of."""
         if not self._open():
             return False
-        if self._transport.get_write_buffer_size() > _SKIP_BYTES:
+        if self._transport.get_write_buffer_size() > (0 if self.direct is not None else _SKIP_BYTES):
             self._skipped += 1
             if self._skipped > _CLOSE_AFTER_SKIPS:
                 self.close(CloseCode.TOO_SLOW, "snapshots were not read in time")
             return False
         self._skipped = 0
-        self._transport.write(b"".join((frame_header(len(head) + len(body)), head, body)))
+        self.write(b"%b%b%b" % (frame_header(len(head) + len(body)), head, body))
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         if self._closing is None:
             self.send(encode(Bye(code=code, reason=reason)))
+            self._live = False
             # A close handshake with a client that does not read would wait; the transport is dropped after close_timeout.
             closing = self._socket.close(4000 + code, reason.encode()[:120].decode(errors="ignore"))
             self._closing = asyncio.get_running_loop().create_task(closing, name=f"close-{self.peer}")
@@ -185,9 +387,33 @@ class _WebSocketConnection:
         if self._closing is not None:
             await asyncio.wait([self._closing])
 
+    def lost(self) -> None:
+        """The client is gone: tell the handler, once."""
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.lost()
+
+    def release(self) -> None:
+        """Let go of the socket: it is closed only when nobody has it."""
+        self._live = False
+        self._unwatch()
+        direct, self.direct = self.direct, None
+        if direct is not None:
+            direct.close()
+
+    def _unwatch(self) -> None:
+        if self._pump is not None and self.direct is not None:
+            self._pump.remove(self.direct.fileno())
+        self._pump = None
+
+    def _abort(self) -> None:
+        self._live = False
+        self._unwatch()
+        self._transport.abort()
+
     def _open(self) -> bool:
-        # A write after the close frame would break the closing handshake (and raises in uvloop).
-        return self._closing is None and self._socket.state is State.OPEN and not self._transport.is_closing()
+        # A write after write_eof() raises in uvloop.
+        return self._live and self._socket.state is State.OPEN and not self._transport.is_closing()
 
 
 def _address(connection: ServerConnection) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gameserver.protocol import messages as m
 from gameserver.protocol.inputs import InputBuffer, InputSender
-from gameserver.protocol.schema import Bool, Fields, Float, UInt
+from gameserver.protocol.schema import F32, Bool, Fields, Float, Int, UInt
 
 U16, U32 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)
 TEXT = st.text(max_size=40)
@@ -63,6 +63,7 @@ def test_any_bytes_are_read_or_refused(junk: bytes, message: Any, data: st.DataO
 
 
 FIELDS = Fields(move=Float(-1, 1, 1 / 127), fire=Bool(), slot=UInt(8))
+RECORD = Fields(move=Float(-1, 1, 1 / 127), fire=Bool(), slot=UInt(8), turn=Int(16), at=F32(), big=UInt(32))
 
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=4), max_size=20), st.integers(1, 4))
@@ -73,19 +74,53 @@ def test_each_input_is_applied_once_in_order(arrivals: list[list[int]], cap: int
         sent.append(sender.add({"slot": sender.seq + 1}, ack_tick=0, ack_event=0, view=0))
         for index in arrival:
             if index < len(sent):
-                buffer.push(sent[index])
+                push(buffer, sent[index])
         taken = buffer.take(cap)
         assert len(taken) <= cap
         applied += taken
-    numbers = [taken.seq for taken in applied]
+    numbers = [seq for seq, _, _ in applied]
     assert numbers == sorted(set(numbers))
-    assert all(taken.data["slot"] == min(taken.seq, 255) for taken in applied)
+    assert all(FIELDS.decode(record)["slot"] == min(seq, 255) for seq, _, record in applied)
 
 
-@given(st.binary(min_size=FIELDS.size_bytes, max_size=FIELDS.size_bytes))
-def test_decoded_inputs_are_in_range(record: bytes) -> None:
-    """Any record decodes to values within their declared ranges."""
-    values = FIELDS.decode(record)
+def push(buffer: InputBuffer, message: m.Input) -> None:
+    raw = m.encode(message)
+    _, _, view, first_seq, count = m.input_head(raw)
+    buffer.push(first_seq, count, view, raw)
+
+
+@given(st.integers(0, 40), st.lists(st.tuples(st.integers(1, 60), st.integers(1, 32)), max_size=8), st.integers(1, 40))
+def test_inputs_may_leave_gaps(already: int, batches: list[tuple[int, int]], cap: int) -> None:
+    """Numbers that never came are passed over; the newest are kept, and every one that is not handed over is counted."""
+    buffer = InputBuffer(FIELDS)
+    seen: set[int] = set(range(1, already + 1))
+    buffer._received = already
+    pushed = new = 0
+    for first, count in batches:
+        push(
+            buffer,
+            m.Input(
+                ack_tick=0, ack_event=0, view=0, first_seq=first, count=count, records=bytes(count * FIELDS.size_bytes)
+            ),
+        )
+        fresh = {seq for seq in range(first, first + count) if seq > max(seen, default=0)}
+        seen |= fresh
+        pushed, new = pushed + count, new + len(fresh)
+    waiting = [seq for seq, _, _ in buffer._waiting]
+    assert waiting == sorted(waiting)
+    assert len(waiting) == min(new, 32)
+    assert buffer.dropped == pushed - len(waiting)
+    assert [seq for seq, _, _ in buffer.take(cap)] == waiting[:cap]
+
+
+@given(st.lists(st.binary(min_size=RECORD.size_bytes, max_size=RECORD.size_bytes), min_size=1, max_size=5))
+def test_decoded_inputs_are_in_range(records: list[bytes]) -> None:
+    """Any records decode to values within their declared ranges; together as one by one."""
+    columns = RECORD.decode_many(b"".join(records))
+    assert [{name: column[k].item() for name, column in columns.items()} for k in range(len(records))] == [
+        RECORD.decode(record) for record in records
+    ]
+    values = FIELDS.decode(records[0])
     assert -1 <= values["move"] <= 1
     assert values["fire"] in (True, False)
     assert 0 <= values["slot"] <= 255
@@ -94,5 +129,5 @@ def test_decoded_inputs_are_in_range(record: bytes) -> None:
 def test_records_of_another_size_are_malformed() -> None:
     """Records that are not `count` of this game's are refused."""
     buffer = InputBuffer(FIELDS)
-    with pytest.raises(m.MalformedMessage, match="3 bytes"):
-        buffer.push(m.Input(ack_tick=0, ack_event=0, view=0, first_seq=1, count=2, records=b"12345"))
+    with pytest.raises(m.MalformedMessage, match="of 3 bytes"):
+        push(buffer, m.Input(ack_tick=0, ack_event=0, view=0, first_seq=1, count=2, records=b"12345"))

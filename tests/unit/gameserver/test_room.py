@@ -181,9 +181,7 @@ class Stage:
 
     def send(self, wire: Wire, member: Member, *slots: int) -> None:
         for slot in slots:
-            message = m.decode_client(wire.client.send_input({"slot": slot}))
-            assert isinstance(message, m.Input)
-            self.room.handle(member, message)
+            self.room.take_input(member, wire.client.send_input({"slot": slot}))
 
     async def over(self) -> None:
         async with asyncio.timeout(5):
@@ -215,9 +213,7 @@ async def test_a_game_looks_back_at_what_a_player_saw() -> None:
     wire, member = stage.join("ann")
     await stage.tick(20)
     for tick in (12, 15):
-        message = m.decode_client(wire.client.send_input({"slot": 1}, view=tick << 8))
-        assert isinstance(message, m.Input)
-        stage.room.handle(member, message)
+        stage.room.take_input(member, wire.client.send_input({"slot": 1}, view=tick << 8))
     assert member.player is not None
     assert stage.room.rewind(member.player, "count")["steps"].tolist() == [stage.game.steps]
     seen: list[list[int]] = []
