@@ -1,27 +1,47 @@
 """From the YAML's models to the words of the packages below."""
 
 import hashlib
+import math
 from datetime import time
-from typing import assert_never
+from typing import Any, assert_never
 
 from allocator.model import FleetPolicy, Strategy
 from fleets.autoscaler.policy import FleetAim
 from fleets.autoscaler.schedule import DAYS, Schedule
 from fleets.spec.fleet import FleetSpec, ScheduleBody
-from fleets.spec.queue import Difference, Equal, Intersection, Latency, QueueSpec, RuleBody, TeamBalance
+from fleets.spec.queue import (
+    BatchDistance,
+    Comparison,
+    Difference,
+    Equal,
+    InSet,
+    Intersection,
+    Latency,
+    QueueSpec,
+    RuleBody,
+    TeamBalance,
+    TeamBody,
+    TeamSize,
+    team_names,
+)
 from gameserver.sessions.model import FleetName
 from matchmaker.model import (
+    BatchDistanceRule,
+    ComparisonRule,
     DifferenceRule,
     EqualRule,
+    InSetRule,
     IntersectionRule,
     LatencyRule,
     Limit,
     QueueConfig,
     QueueName,
+    Role,
     Rule,
     Step,
     Team,
     TeamBalanceRule,
+    TeamSizeRule,
 )
 
 
@@ -80,17 +100,23 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
     return QueueConfig(
         name=QueueName(queue.metadata.name),
         fleets=tuple(FleetName(name) for name in spec.fleets),
-        teams=tuple(Team(name=team.name, players=team.players) for team in spec.teams),
+        teams=tuple(_team(team, name) for team in spec.teams for name in team_names(team)),
         rules=tuple(_rule(rule) for rule in spec.rules),
+        attributes=dict(spec.attributes),
         regions={fleet: region for fleet, region in regions.items() if fleet in spec.fleets},
         party_max=spec.party.max,
         aggregate=spec.party.aggregate,
         ticket_timeout_s=spec.ticket_timeout,
         max_tickets=spec.max_tickets,
         options=dict(spec.options),
-        acceptance_s=spec.acceptance.timeout if spec.acceptance else 0.0,
-        leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
-        leave_policy=spec.leaving.policy if spec.leaving else "",
+        role_attribute=spec.role_attribute,
+        wait_for_full_s=spec.wait_for_full,
+        max_wait_s=math.inf if spec.max_wait is None else spec.max_wait,
+        priorities=dict(spec.priorities),
+        avoid_for_s=spec.avoid_for,
+        match_function=spec.match.function if spec.match else "",
+        match_function_limit_s=spec.match.timeout if spec.match else 2.0,
+        match_function_checked=spec.match is None or spec.match.rules == "checked",
     )
 
 
@@ -99,21 +125,43 @@ def version_of(fleet: FleetSpec) -> str:
     return hashlib.sha256(fleet.spec.server.model_dump_json().encode()).hexdigest()[:8]
 
 
+def _team(team: TeamBody, name: str) -> Team:
+    roles = tuple(Role(name=role.name, players=role.players) for role in team.roles)
+    return Team(name=name, players=team.players, minimum=team.min or 0, roles=roles)
+
+
 def _rule(rule: RuleBody) -> Rule:
+    common: dict[str, Any] = {
+        "age": rule.age,
+        "optional_after_s": math.inf if rule.optional_after is None else rule.optional_after,
+        "weight": rule.weight or 0.0,
+    }
     match rule:
         case Difference():
-            return DifferenceRule(attribute=rule.attribute, limit=_limit(rule))
+            to, aggregate = rule.to, rule.aggregate
+            return DifferenceRule(attribute=rule.attribute, limit=_limit(rule), to=to, aggregate=aggregate, **common)
+        case BatchDistance():
+            return BatchDistanceRule(attribute=rule.attribute, limit=_limit(rule), **common)
         case Latency():
-            return LatencyRule(limit=_limit(rule))
+            return LatencyRule(limit=_limit(rule), minimise=rule.minimise, **common)
         case Equal():
-            return EqualRule(attribute=rule.attribute)
+            return EqualRule(attribute=rule.attribute, **common)
+        case InSet():
+            return InSetRule(attribute=rule.attribute, values=tuple(rule.values), **common)
         case Intersection():
-            return IntersectionRule(attribute=rule.attribute, minimum=rule.min)
+            steps = tuple(Step(after_s=step.after, limit=step.min) for step in rule.expand)
+            return IntersectionRule(attribute=rule.attribute, minimum=rule.min, expand=steps, **common)
         case TeamBalance():
-            return TeamBalanceRule(attribute=rule.attribute, limit=_limit(rule))
+            by_sum = rule.by == "sum"
+            return TeamBalanceRule(attribute=rule.attribute, limit=_limit(rule), by_sum=by_sum, **common)
+        case TeamSize():
+            return TeamSizeRule(limit=_limit(rule), **common)
+        case Comparison():
+            return ComparisonRule(attribute=rule.attribute, operation=rule.is_, value=rule.value, **common)
         case _:
             assert_never(rule)
 
 
-def _limit(rule: Difference | Latency | TeamBalance) -> Limit:
-    return Limit(value=rule.max, expand=tuple(Step(after_s=step.after, limit=step.max) for step in rule.expand))
+def _limit(rule: Difference | BatchDistance | Latency | TeamBalance | TeamSize) -> Limit:
+    steps = tuple(Step(after_s=step.after, limit=step.max) for step in rule.expand)
+    return Limit(value=rule.max, expand=steps, linear=rule.ramp)

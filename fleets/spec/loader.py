@@ -304,7 +304,7 @@ def _across(valid: Sequence[tuple[_Document, Spec]]) -> Iterator[SpecProblem]:
 
 
 def _check_queue(document: _Document, queue: QueueSpec, fleets: dict[str, FleetSpec]) -> Iterator[SpecProblem]:
-    players = sum(team.players for team in queue.spec.teams)
+    players = sum(team.players * team.count for team in queue.spec.teams)
     near_to_players = any(isinstance(rule, Latency) for rule in queue.spec.rules)
     for index, name in enumerate(queue.spec.fleets):
         path = ("spec", "fleets", index)

@@ -1,14 +1,22 @@
-"""`kind: Queue`: which players make a match, and where it runs."""
+"""`kind: Queue`: which players make a match, and where it runs. docs/rules.md says what each rule means."""
 
-from typing import Annotated, Any, Literal, cast
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from fleets.spec.fleet import Metadata
 from fleets.spec.types import Model, Name, Seconds, Word
-from matchmaker.model import Aggregate
+from matchmaker.model import Age, Aggregate, AttributeType, Operation, Reference
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Path = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\[\]]{1,64}(\[[^\[\]]{1,64}\])?$"),
+    Field(description="An attribute's name, or `name[key]` for one number of a map."),
+]
 
 
 def _milliseconds(value: Any) -> float:
@@ -20,11 +28,35 @@ def _milliseconds(value: Any) -> float:
 Milliseconds = Annotated[float, BeforeValidator(_milliseconds, json_schema_input_type=str)]
 
 
-class TeamBody(Model):
-    """A team, always full."""
+class RoleBody(Model):
+    """Places of a team for players who take a role."""
 
     name: Word
-    players: Annotated[int, Field(ge=1, le=1000)]
+    players: Annotated[int, Field(ge=1, le=100)]
+
+
+class TeamBody(Model):
+    """A team, or `count` teams alike."""
+
+    name: Word
+    players: Annotated[int, Field(ge=1, le=1000, description="When it is full.")]
+    min: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Players with which it may start, once waitForFull has passed; without it only a full team does.",
+    )
+    count: Annotated[int, Field(ge=1, le=100, description="So many teams, named by number from 1.")] = 1
+    roles: Annotated[list[RoleBody], Field(max_length=8)] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TeamBody":
+        if self.min is not None and self.min > self.players:
+            raise ValueError(f"min {self.min} is above players {self.players}: the team could never start")
+        wanted = sum(role.players for role in self.roles)
+        if wanted > (self.min or self.players):
+            raise ValueError(f"roles want {wanted} players, but the team may start with {self.min or self.players}")
+        if len({role.name for role in self.roles}) < len(self.roles):
+            raise ValueError("roles: two have the same name")
+        return self
 
 
 class Expansion(Model):
@@ -41,57 +73,137 @@ class LatencyExpansion(Model):
     max: Milliseconds
 
 
-class _Expanding(Model):
+class MinExpansion(Model):
+    """From an age on, another minimum."""
+
+    after: Seconds
+    min: Annotated[int, Field(ge=0, le=64)]
+
+
+class _Rule(Model):
+    age: Annotated[
+        Age, Field(strict=False, description="Whose age counts: each ticket's own, the newest's, the oldest's.")
+    ] = Age.OWN
+    optional_after: Seconds | None = Field(default=None, description="From this age on the rule is not asked any more.")
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Makes the rule soft: breaking it only costs a match so much of its quality."
+    )
+
     @model_validator(mode="after")
     def _ascending(self) -> Any:
-        ages = [step.after for step in cast("Any", self).expand]
+        ages = [step.after for step in getattr(self, "expand", [])]
         if ages != sorted(set(ages)):
             raise ValueError("expand: each step's after must be later than the one before")
+        if self.weight is not None and self.optional_after is not None:
+            raise ValueError(
+                "optionalAfter: a soft rule is optional from the start; drop one of weight and optionalAfter"
+            )
         return self
 
 
+class _Expanding(_Rule):
+    expand: list[Expansion] = []
+    ramp: Annotated[bool, Field(description="The limit moves evenly between the steps, instead of jumping.")] = False
+
+
 class Difference(_Expanding):
-    """Any two tickets differ by so much at most."""
+    """Any two tickets, or any ticket and the match's mean, differ by so much at most."""
 
     type: Literal["difference"]
-    attribute: Word
+    attribute: Path
     max: Amount
-    expand: list[Expansion] = []
+    to: Annotated[Reference, Field(strict=False)] = Reference.PAIR
+    aggregate: Annotated[Aggregate, Field(strict=False)] | None = None
 
 
-class Latency(_Expanding):
+class BatchDistance(_Expanding):
+    """Any two players, also of one party, differ by so much at most."""
+
+    type: Literal["batchDistance"]
+    attribute: Path
+    max: Amount
+
+
+class Latency(_Rule):
     """A region is near enough to everyone."""
 
     type: Literal["latency"]
     max: Milliseconds
     expand: list[LatencyExpansion] = []
+    ramp: bool = False
+    minimise: Annotated[bool, Field(description="Low round trips make a match better.")] = False
 
 
-class Equal(Model):
+class Equal(_Rule):
     """Everyone has the same value."""
 
     type: Literal["equal"]
-    attribute: Word
+    attribute: Path
 
 
-class Intersection(Model):
+class InSet(_Rule):
+    """Everyone's value, or one of everyone's list, is one of these."""
+
+    type: Literal["inSet"]
+    attribute: Path
+    values: Annotated[list[Word | Number], Field(min_length=1, max_length=1000)]
+
+
+class Intersection(_Rule):
     """Everyone's lists share so many values."""
 
     type: Literal["intersection"]
-    attribute: Word
+    attribute: Path
     min: Annotated[int, Field(ge=1, le=64)] = 1
+    expand: list[MinExpansion] = []
 
 
 class TeamBalance(_Expanding):
-    """The teams' means differ by so much at most."""
+    """The teams' means, or sums, differ by so much at most."""
 
     type: Literal["teamBalance"]
-    attribute: Word
+    attribute: Path
     max: Amount
-    expand: list[Expansion] = []
+    by: Literal["mean", "sum"] = "mean"
 
 
-RuleBody = Annotated[Difference | Latency | Equal | Intersection | TeamBalance, Field(discriminator="type")]
+class TeamSize(_Expanding):
+    """The teams' sizes differ by so much at most."""
+
+    type: Literal["teamSize"]
+    max: Amount
+
+
+class Comparison(_Rule):
+    """Everyone's value compares so with a constant; without one, `!=` wants all to be different and `=` all the same."""
+
+    type: Literal["comparison"]
+    attribute: Path
+    is_: Annotated[Operation, Field(strict=False, alias="is")]
+    value: Number | Word | None = None
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Comparison":
+        equality = self.is_ in (Operation.EQUAL, Operation.UNEQUAL)
+        if not equality and not isinstance(self.value, float | int):
+            raise ValueError(f"value: {self.is_.value} compares with a number")
+        return self
+
+
+RuleBody = Annotated[
+    Difference | BatchDistance | Latency | Equal | InSet | Intersection | TeamBalance | TeamSize | Comparison,
+    Field(discriminator="type"),
+]
+
+
+class MatchBody(Model):
+    """A match function of the studio's own."""
+
+    function: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)]
+    timeout: Seconds = 2.0
+    rules: Annotated[
+        Literal["checked", "unchecked"], Field(description="Whether its proposals must obey the queue's rules.")
+    ] = "checked"
 
 
 class PartyBody(Model):
@@ -133,20 +245,43 @@ class QueueBody(Model):
 
     fleets: Annotated[list[Name], Field(min_length=1)]
     teams: Annotated[list[TeamBody], Field(min_length=1, max_length=100)]
-    rules: list[RuleBody] = []
+    attributes: dict[Word, Annotated[AttributeType, Field(strict=False)]] = Field(
+        default={},
+        description="What players may bring, by name; without it anything, and the rules say what they must.",
+    )
+    rules: Annotated[list[RuleBody], Field(max_length=32)] = []
     party: PartyBody = PartyBody()
+    role_attribute: Word = "role"
+    wait_for_full: Seconds = 0.0
+    max_wait: Seconds | None = Field(
+        default=None, description="From this age on a ticket is matched before all others, and no team is waited for."
+    )
+    priorities: Annotated[dict[Word, Seconds], Field(max_length=32)] = Field(
+        default={}, description="A ticket of this priority takes its turn as if it had waited so much longer."
+    )
+    avoid_for: Seconds = 30.0
+    match: MatchBody | None = None
     acceptance: AcceptanceBody | None = None
-    leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
     ticket_timeout: Seconds = 120.0
     max_tickets: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     options: dict[Word, str] = Field(default={}, description="Handed to the game with every match.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_match(cls, value: Any) -> Any:
+        """`match: module:function` is short for `match: {function: module:function}`."""
+        if isinstance(value, dict) and isinstance(value.get("match"), str):
+            return {**value, "match": {"function": value["match"]}}
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> "QueueBody":
-        names = [team.name for team in self.teams]
+        names = [name for team in self.teams for name in team_names(team)]
         if len(set(names)) < len(names):
             raise ValueError("teams: two have the same name")
+        if len(names) > 100:
+            raise ValueError(f"teams: {len(names)} are too many, 100 may be")
         largest = max(team.players for team in self.teams)
         if self.party.max > largest:
             raise ValueError(
@@ -154,7 +289,91 @@ class QueueBody(Model):
             )
         if sum(isinstance(rule, Latency) for rule in self.rules) > 1:
             raise ValueError("rules: there is one latency rule at most")
+        if len({role.name for team in self.teams for role in team.roles}) > 8:
+            raise ValueError("teams: there are 8 kinds of roles at most")
+        for problem in never(self):
+            raise ValueError(problem)
         return self
+
+
+def team_names(team: TeamBody) -> list[str]:
+    """The names of a team, or of the teams alike."""
+    return [team.name] if team.count == 1 else [f"{team.name}-{number}" for number in range(1, team.count + 1)]
+
+
+def never(queue: QueueBody) -> Iterator[str]:
+    """Why no match can ever obey the rules."""
+    timeout_s = queue.ticket_timeout or math.inf
+    asked = [
+        (index, rule)
+        for index, rule in enumerate(queue.rules)
+        if rule.weight is None and (rule.optional_after is None or rule.optional_after >= timeout_s)
+    ]
+    sizes = [(team.min or team.players, team.players) for team in queue.teams for _ in range(team.count)]
+    for index, rule in asked:
+        for problem in _never_alone(queue, rule, sizes):
+            yield f"rules[{index}]: no match can ever obey it: {problem}"
+    values: dict[str, set[str | float]] = {}
+    bounds: dict[str, tuple[float, float]] = {}
+    same = {rule.attribute for _, rule in asked if isinstance(rule, Equal)}
+    for index, rule in asked:
+        if isinstance(rule, InSet):
+            values[rule.attribute] = values.get(rule.attribute, set(rule.values)) & set(rule.values)
+            if not values[rule.attribute]:
+                yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} is in every set"
+        elif isinstance(rule, Comparison):
+            low, high = _bounds(rule, *bounds.get(rule.attribute, (-math.inf, math.inf)))
+            bounds[rule.attribute] = (low, high)
+            if low > high:
+                yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} obeys them all"
+            if rule.value is None and rule.is_ is Operation.UNEQUAL and rule.attribute in same:
+                yield f"rules[{index}]: no match can ever obey it: an equal rule wants one {rule.attribute} of everyone"
+
+
+def _never_alone(queue: QueueBody, rule: RuleBody, sizes: list[tuple[int, int]]) -> Iterator[str]:
+    if isinstance(rule, TeamSize):
+        apart = max(low for low, _ in sizes) - min(high for _, high in sizes)
+        if apart > max([rule.max, *(step.max for step in rule.expand)]):
+            yield f"the teams' sizes differ by {apart} at least"
+    elif isinstance(rule, Latency):
+        if rule.max == 0 and not any(step.max for step in rule.expand):
+            yield "no round trip is 0 ms"
+    elif queue.attributes:
+        declared = queue.attributes.get(rule.attribute.partition("[")[0])
+        wanted = (AttributeType.NUMBER_MAP,) if "[" in rule.attribute else _TYPES.get(rule.type, tuple(AttributeType))
+        if declared is None:
+            yield f"attributes declares no {rule.attribute!r}, so no player brings it"
+        elif declared not in wanted:
+            kinds = " or ".join(kind.value for kind in wanted)
+            yield f"{rule.attribute} is declared a {declared.value}, and the rule wants a {kinds}"
+
+
+def _bounds(rule: Comparison, low: float, high: float) -> tuple[float, float]:
+    """What is left of a range of numbers."""
+    if not isinstance(rule.value, float | int):
+        return low, high
+    match rule.is_:
+        case Operation.MORE:
+            return max(low, math.nextafter(rule.value, math.inf)), high
+        case Operation.AT_LEAST:
+            return max(low, rule.value), high
+        case Operation.LESS:
+            return low, min(high, math.nextafter(rule.value, -math.inf))
+        case Operation.AT_MOST:
+            return low, min(high, rule.value)
+        case Operation.EQUAL:
+            return max(low, rule.value), min(high, rule.value)
+        case Operation.UNEQUAL:
+            return low, high
+
+
+_TYPES: dict[str, tuple[AttributeType, ...]] = {
+    "difference": (AttributeType.NUMBER,),
+    "batchDistance": (AttributeType.NUMBER,),
+    "teamBalance": (AttributeType.NUMBER,),
+    "intersection": (AttributeType.STRING_LIST,),
+    "inSet": (AttributeType.NUMBER, AttributeType.STRING, AttributeType.STRING_LIST),
+}
 
 
 class QueueSpec(Model):
