@@ -96,8 +96,8 @@ async def run(
         stack.push_async_callback(client.aclose)
         await _until_answers(client, valkey_url if settings.valkey_url else "the embedded Valkey", report, stop)
         laptop = _Laptop(settings, client, valkey_url, url)
-        stack.push_async_callback(laptop.agones.stop, grace_s=STOP_GRACE_S)
         await stack.enter_async_context(laptop.agones)
+        stack.push_async_callback(laptop.agones.stop, grace_s=STOP_GRACE_S)
         await laptop.serve(listener, report, on_ready, stop)
 
 
@@ -143,7 +143,7 @@ class _Laptop:
         self._operator_token = secrets.token_urlsafe(24)
         self._arena = any(fleet.spec.server.game == ARENA for fleet in specs.fleets)
         mount_pages(self._app, arena=self._arena)
-        mount_operator(self._app, token=self._operator_token, status=self.status)
+        mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
 
     async def serve(
         self, listener: socket.socket, report: Report, on_ready: Callable[[str], None], stop: asyncio.Event

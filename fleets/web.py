@@ -57,8 +57,16 @@ def mount_pages(app: FastAPI, *, arena: bool) -> None:
         return FileResponse(_PAGE / "index.html" if arena else _SDK / "playground.html", headers=headers)
 
 
-def mount_operator(app: FastAPI, *, token: str, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
-    """Serve `GET /v1/fleets`: what `warmfleet status` shows."""
+def mount_operator(
+    app: FastAPI, *, token: str, status: Callable[[], Awaitable[dict[str, Any]]], drain: Callable[[str], bool]
+) -> None:
+    """
+    Serve what an operator's commands ask for.
+
+    Args:
+        status: what `warmfleet status` shows.
+        drain: told to have a server drained; False when there is none of that name.
+    """
 
     async def operator(authorization: Annotated[str, Header()] = "") -> None:
         if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
@@ -67,3 +75,15 @@ def mount_operator(app: FastAPI, *, token: str, status: Callable[[], Awaitable[d
     @app.get("/v1/fleets", dependencies=[Depends(operator)], tags=["operator"], summary="Fleets, servers and shelves")
     async def fleets() -> dict[str, Any]:
         return await status()
+
+    @app.post(
+        "/v1/servers/{server}/drain",
+        status_code=202,
+        dependencies=[Depends(operator)],
+        tags=["operator"],
+        summary="Have a server's matches handed over or finished, then replace it",
+    )
+    async def drain_server(server: str) -> dict[str, str]:
+        if not drain(server):
+            raise HTTPException(404, f"no server {server!r}: `warmfleet status` lists them")
+        return {"server": server, "state": "draining"}

@@ -5,6 +5,7 @@ import typer
 from fleets.cli.admission import admission
 from fleets.cli.apply import apply_command
 from fleets.cli.bots import bots
+from fleets.cli.drain import drain
 from fleets.cli.logs import logs
 from fleets.cli.plan import diff_command, plan_command
 from fleets.cli.render import render_command
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, bots, validate, schema, simulate, serve, admission):
+for command in (up, status, logs, drain, bots, validate, schema, simulate, serve, admission):
     app.command()(command)
 app.command("render")(render_command)
 app.command("plan")(plan_command)

@@ -204,6 +204,11 @@ class LocalAgones:
             held.spec = replace(held.spec, buffer=buffer)
             self._wake.set()
 
+    def drain(self, server: str) -> bool:
+        """Tell a server to go, as a node drain would: it has its fleet's drain timeout. False when there is none of that name."""
+        found = self._find(ServerName(server))
+        return found is not None and found[1].record.happen(ServerEvent.DELETED, self._now())
+
     def zygotes(self) -> list[int]:
         """Process ids of the warm parents that servers are forked from."""
         return self._zygotes.pids()
