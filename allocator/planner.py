@@ -190,7 +190,7 @@ def _gone(policy: FleetPolicy, entry: ShelfEntry, server: GameServer | None) -> 
         return True
     if server.state is ServerState.SHUTDOWN:
         return not policy.managed or entry.mode is None
-    return server.state is not ServerState.ALLOCATED and entry.age_s > SETTLE_S
+    return server.state is not ServerState.ALLOCATED and not 0 <= entry.age_s <= SETTLE_S  # the store's clock may jump
 
 
 def _overdue(policy: FleetPolicy, entry: ShelfEntry) -> list[Action]:

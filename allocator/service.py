@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 _ASK_AGAIN_S = 0.5
 """A waiter asks about so often even if no call reaches it; below the store's 2 s after which a silent one has left."""
 _STORE_RETRY_S = 0.1
+_SILENT_S = 0.5
+"""A store that has not answered for so long is away."""
 _STANDING_TTL_S = 1.0
 """How old the look may be by which fleets are ranked."""
 
@@ -46,12 +48,22 @@ class _Wait:
         self.begun_s = time.monotonic()
         self.store_away: StoreUnavailable | None = None
         """Why the store has not answered the newest question; None once it has."""
+        self.asked_at_s: float | None = None
+        """When the question was asked that is not answered yet."""
         self.ahead: dict[FleetName, int] = {}
         self.supply: dict[FleetName, Supply | None] = {}
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.begun_s
+
+    def away(self, deadline_s: float) -> StoreUnavailable | None:
+        """Whether it was the store that used the time up."""
+        if self.store_away is None and self.asked_at_s is not None:
+            silent_s = time.monotonic() - self.asked_at_s
+            if silent_s > min(_SILENT_S, max(0.1, deadline_s / 2)):
+                return StoreUnavailable(f"no answer in {silent_s:.2f} s")
+        return self.store_away
 
     def temperature(self, policy: FleetPolicy) -> Temperature:
         """How warm a server is that must be brought: one of those that were Ready when the wait began, or a new one."""
@@ -116,8 +128,8 @@ class Allocator:
                     found = await self._wait(request, met)
         except TimeoutError:
             await self._give_up(request)
-            if met.store_away is not None:
-                raise met.store_away from None
+            if (away := met.away(deadline_s)) is not None:
+                raise away from None
             return Unavailable(reason=f"no server within {deadline_s:g} s{met.why(self._fleets)}")
         except asyncio.CancelledError:
             # The caller is gone: nobody would ever use what was claimed.
@@ -243,6 +255,7 @@ class Allocator:
     ) -> _T:
         """Ask until the store answers: a lost reply may hide a claim, so no other fleet may be tried before."""
         while True:
+            wait.asked_at_s = time.monotonic()
             try:
                 answer = await ask(*args, **kwargs)
             except StoreUnavailable as error:
@@ -250,7 +263,7 @@ class Allocator:
                 wait.store_away = error
                 await asyncio.sleep(_STORE_RETRY_S)
             else:
-                wait.store_away = None
+                wait.store_away = wait.asked_at_s = None
                 return answer
 
     async def _leave_queues(self, request: AllocationRequest, wait: _Wait, *, but: FleetName) -> None:

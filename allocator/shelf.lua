@@ -29,7 +29,8 @@ local function expire_waiters(p, now)
     local first = redis.call('ZRANGE', p .. 'waiters', 0, 0)[1]
     if not first then return end
     local alive = tonumber(redis.call('HGET', p .. 'waiting', first) or '0')
-    if alive >= now then return end
+    -- Later than can be: this store's clock is behind that of the one before it. It need only ask again.
+    if alive >= now and alive <= now + WAITER_ALIVE_MS then return end
     redis.call('ZREM', p .. 'waiters', first)
     redis.call('HDEL', p .. 'waiting', first)
   end
@@ -138,6 +139,8 @@ end
 local function shelf_hold(keys, args)
   local key = keys[1] .. 'keeper'
   local holder = redis.call('GET', key)
+  -- Longer than a lease lasts: this store's clock is behind that of the one before it, and the holder may be gone.
+  if holder and holder ~= args[1] and redis.call('PTTL', key) > 2 * tonumber(args[2]) then redis.call('PEXPIRE', key, args[2]) end
   if holder ~= args[1] and (holder or args[3] ~= '1') then return 0 end
   redis.call('SET', key, args[1], 'PX', args[2])
   return 1
@@ -379,7 +382,7 @@ local function silent_ms(p, server, since, now)
     return 0
   end
   if not since then return 0 end
-  if since == '0' then
+  if since == '0' or tonumber(since) > now then
     redis.call('HSET', p .. 'server:' .. server, 'silent_since_ms', now)
     return 0
   end
@@ -452,8 +455,6 @@ local function shelf_pulse(keys, args)
   return {lost, leaving, draining}
 end
 
-redis.register_function('shelf_pulse', shelf_pulse)
-redis.register_function('shelf_reserve', shelf_reserve)
 -- No arguments. Returns {1 when a keeper holds the lease, rooms that can be claimed}.
 local function shelf_standing(keys)
   return {redis.call('EXISTS', keys[1] .. 'keeper'), free_rooms(keys[1], CALLED)}
@@ -481,18 +482,24 @@ local function shelf_page(keys, args)
   return {found, false}
 end
 
-redis.register_function('shelf_standing', shelf_standing)
-redis.register_function('shelf_page', shelf_page)
-redis.register_function('shelf_hold', shelf_hold)
-redis.register_function('shelf_yield', shelf_yield)
-redis.register_function('shelf_target', shelf_target)
-redis.register_function('shelf_register', shelf_register)
+-- What frees, moves or looks goes on in a store that is full; what adds is refused there, whole.
+local function register(name, callback)
+  redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
+end
+register('shelf_pulse', shelf_pulse)
+register('shelf_reserve', shelf_reserve)
+register('shelf_standing', shelf_standing)
+register('shelf_page', shelf_page)
+register('shelf_hold', shelf_hold)
+register('shelf_register', shelf_register)
+register('shelf_yield', shelf_yield)
+register('shelf_abandon', shelf_abandon)
+register('shelf_release', shelf_release)
+register('shelf_end', shelf_end)
+register('shelf_move', shelf_move)
+register('shelf_unshelve', shelf_unshelve)
+register('shelf_drain', shelf_drain)
+register('shelf_drop', shelf_drop)
+register('shelf_observe', shelf_observe)
 redis.register_function('shelf_claim', shelf_claim)
-redis.register_function('shelf_abandon', shelf_abandon)
-redis.register_function('shelf_release', shelf_release)
-redis.register_function('shelf_end', shelf_end)
-redis.register_function('shelf_move', shelf_move)
-redis.register_function('shelf_unshelve', shelf_unshelve)
-redis.register_function('shelf_drain', shelf_drain)
-redis.register_function('shelf_drop', shelf_drop)
-redis.register_function('shelf_observe', shelf_observe)
+redis.register_function('shelf_target', shelf_target)

@@ -145,15 +145,22 @@ class ShelfState:
 class Shelf:
     """The shelves of all fleets in one Valkey. Every method may raise StoreUnavailable, and may be called again then."""
 
-    def __init__(self, client: StoreClient, *, lease: str = "") -> None:
-        """`lease`: token that a keeper's writes carry; without one they are an operator's, and unfenced."""
+    def __init__(self, client: StoreClient, *, lease: str = "", replicas: int = 0) -> None:
+        """
+        Make it.
+
+        Args:
+            lease: token that a keeper's writes carry; without one they are an operator's, and unfenced.
+            replicas: of Valkey that must have a claim before it counts; with 0 a claim may be lost in a failover (docs/decisions/0034).
+        """
+        self._replicas = replicas
         self._client = client
         self._lease = lease
         self._functions = FunctionLibrary(client, Path(__file__).with_name("shelf.lua"))
 
     def under(self, lease: str) -> "Shelf":
         """The same shelves, for the keeper whose lease has this token."""
-        return Shelf(self._client, lease=lease)
+        return Shelf(self._client, lease=lease, replicas=self._replicas)
 
     async def hold(self, fleet: FleetName, *, lease_s: float, take: bool = True) -> bool:
         """Hold on to the fleet's lease, or `take` it when it is nobody's; False when it is not ours."""
@@ -203,7 +210,9 @@ class Shelf:
             strategy.value,
             free_seats,
         )
-        reply = await self._functions.call("shelf_claim", [prefix(fleet), session_key(session)], *arguments)
+        reply = await self._functions.call(
+            "shelf_claim", [prefix(fleet), session_key(session)], *arguments, replicas=self._replicas
+        )
         if reply[0] == b"NEW":  # the rest of the record is what was just sent
             _, server, room, host, ports, warm = reply
             warmth = Temperature(warm.decode())

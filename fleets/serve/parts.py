@@ -61,7 +61,7 @@ async def make(
         case PartName.MATCHMAKER:
             return _matchmaker(settings, specs, client, await _backend(settings, BackendName.NONE, stack))
         case PartName.DIRECTOR:
-            return _director(specs, client, await _backend(settings, BackendName.NONE, stack))
+            return _director(settings, specs, client, await _backend(settings, BackendName.NONE, stack))
         case PartName.ALLOCATOR:
             return _allocator(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
         case PartName.AUTOSCALER:
@@ -74,7 +74,7 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
     app, watch = create_app(
         client=client,
         queues=[to_queue_config(queue, specs.fleets) for queue in specs.queues],
-        allocator=Allocator(Shelf(client), client, policies, backend),
+        allocator=Allocator(Shelf(client, replicas=settings.valkey_replicas), client, policies, backend),
         seats=SeatIssuer(settings.seat_key()),
         players=settings.players(),
         keys=settings.keys(),
@@ -85,9 +85,10 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
     return Part(name=PartName.MATCHMAKER, app=app, services={"watch": watch.run})
 
 
-def _director(specs: Specs, client: StoreClient, backend: Backend) -> Part:
+def _director(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
     store = TicketStore(client)
-    allocator = Allocator(Shelf(client), client, [to_policy(fleet) for fleet in specs.fleets], backend)
+    shelf = Shelf(client, replicas=settings.valkey_replicas)
+    allocator = Allocator(shelf, client, [to_policy(fleet) for fleet in specs.fleets], backend)
     replicas = Replicas(store)
     directors = [
         Director(to_queue_config(queue, specs.fleets), store, allocator, supply=allocator, replicas=replicas)
@@ -104,7 +105,7 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
         raise SettingsError("WARMFLEET_BACKEND: an allocator needs the servers of a cluster: kubernetes or agones")
     if not specs.fleets:
         raise SettingsError("no Fleet is described in these files: an allocator would have nothing to keep")
-    shelf = Shelf(client)
+    shelf = Shelf(client, replicas=settings.valkey_replicas)
     keepers = [ShelfKeeper(to_policy(fleet), shelf, client, backend) for fleet in specs.fleets]
     served = interfaces(settings, Allocator(shelf, client, [k.policy for k in keepers], backend), shelf, backend)
     services: dict[str, Service] = {f"keeper-{keeper.policy.name}": keeper.run for keeper in keepers}

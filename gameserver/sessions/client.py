@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gameserver.sessions.pipe import Pipe
+from gameserver.sessions.pipe import Durable, Pipe
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ class StoreClient(redis.asyncio.Redis):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._pipe: Pipe | None = None
+        self._durable: Durable | None = None
+        """A connection of its own: waiting for replicas holds up what is behind it."""
 
     async def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
         """Call a Valkey function; like a command, but many at once on one connection."""
@@ -40,6 +42,18 @@ class StoreClient(redis.asyncio.Redis):
                 return await self.fcall(function, len(keys), *keys, *args)
             pipe = self._pipe = _pipe(self.connection_pool.connection_kwargs)
         return await pipe.call("FCALL", function, len(keys), *keys, *args)
+
+    async def call_durably(
+        self, function: str, keys: Sequence[str], *args: str | int | float | bytes, replicas: int
+    ) -> Any:
+        """
+        Call a Valkey function, and wait until so many replicas have what it wrote.
+
+        Raises: besides `call_function`'s, RedisTimeoutError when they have not in time: it may take effect or be lost, so call it again.
+        """
+        if self._durable is None:
+            self._durable = Durable(_pipe(self.connection_pool.connection_kwargs), timeout_s=COMMAND_TIMEOUT_S / 2)
+        return await self._durable.call(replicas, "FCALL", function, len(keys), *keys, *args)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command under the deadline."""
@@ -57,6 +71,8 @@ class StoreClient(redis.asyncio.Redis):
         """Close all connections."""
         if self._pipe is not None:
             self._pipe.close()
+        if self._durable is not None:
+            self._durable.close()
         await super().aclose(close_connection_pool)
 
 

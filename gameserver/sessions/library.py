@@ -21,25 +21,33 @@ class FunctionLibrary:
         self._code = source.read_text(encoding="utf-8")
         self._loaded = False
 
-    async def call(self, function: str, keys: list[str], *args: str | int | float | bytes) -> Any:
+    async def call(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int = 0) -> Any:
         """
-        Call a function: `keys` of one hash tag, then its arguments.
+        Call a function: `keys` of one hash tag, then its arguments; with `replicas` wait until so many have what it wrote.
 
         Returns: what the function returns. Raises: StoreUnavailable when the store does not answer or refuses (then nothing is
         known about the effect: functions are written to be called again).
         """
         try:
             if not self._loaded:
-                await self._load()
+                try:
+                    await self._load()
+                except (OutOfMemoryError, ReadOnlyError):
+                    pass  # another process may have loaded it, and what frees and looks goes on there
             try:
-                return await self._client.call_function(function, keys, *args)
+                return await self._send(function, keys, *args, replicas=replicas)
             except ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
                 await self._load()  # the store was restarted without it
-                return await self._client.call_function(function, keys, *args)
+                return await self._send(function, keys, *args, replicas=replicas)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{function}: {error}", why=_why(error)) from error
+
+    async def _send(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int) -> Any:
+        if replicas:
+            return await self._client.call_durably(function, keys, *args, replicas=replicas)
+        return await self._client.call_function(function, keys, *args)
 
     async def prepare(self) -> None:
         """Load the library ahead of its first call; a store that is away is met again then."""
@@ -59,6 +67,8 @@ def _why(error: Exception) -> str:
             return "the session store is read-only (a replica that has not taken over)"
         case OutOfMemoryError():
             return "the session store is full (maxmemory)"
+        case ResponseError() if str(error).startswith("NOREPLICAS"):
+            return "the session store has too few replicas"
         case BusyLoadingError():
             return "the session store loads its data"
         case _:

@@ -54,6 +54,8 @@ class Pipe:
         self._timeout_s = timeout_s
         self._wire: _Wire | None = None
         self._connecting = asyncio.Lock()
+        self.connections = 0
+        """How many there have been: tells one from the next."""
 
     async def call(self, *words: Word) -> Any:
         """
@@ -75,6 +77,14 @@ class Pipe:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    async def call_once(self, *words: Word) -> tuple[int, Any]:
+        """Like `call`, but never sent a second time; returns also by which connection it went."""
+        wire = self._wire
+        if wire is None or wire.lost:
+            wire = await self._connect()
+        connection = self.connections
+        return connection, await wire.send(hiredis.pack_command(words))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Give the connection up; calls under way fail."""
@@ -102,7 +112,45 @@ class Pipe:
                 wire.give_up(RedisConnectionError("not logged in"))
                 raise
             self._wire = wire
+            self.connections += 1
             return wire
+
+
+class Durable:
+    """
+    Calls that count once replicas have what they wrote, over a pipe of their own: while Valkey waits for replicas, a connection does nothing else.
+
+    One wait serves all calls that were answered before it, so that many of them cost few waits.
+    """
+
+    def __init__(self, pipe: Pipe, *, timeout_s: float) -> None:
+        """`timeout_s`: how long replicas may take."""
+        self._pipe = pipe
+        self._timeout_ms = round(timeout_s * 1000)
+        self._waiting = asyncio.Lock()
+        self._next: asyncio.Task[tuple[int, int]] | None = None
+
+    async def call(self, replicas: int, *words: Word) -> Any:
+        """Send a command and wait until so many replicas have it. Raises as `Pipe.call`; TimeoutError when they have not in time."""
+        reply = await self._pipe.call(*words)
+        connection = self._pipe.connections
+        if self._next is None:
+            self._next = asyncio.create_task(self._wait(replicas), name="wait-for-replicas")
+        waited, reached = await asyncio.shield(self._next)
+        if waited != connection:  # Valkey knows what a connection wrote, and this was another
+            raise RedisConnectionError("the connection was lost before replicas had it")
+        if reached < replicas:
+            raise RedisTimeoutError(f"{reached} of {replicas} replicas have it")
+        return reply
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._pipe.close()
+
+    async def _wait(self, replicas: int) -> tuple[int, int]:
+        async with self._waiting:
+            self._next = None  # who comes from now on is not covered
+            return await self._pipe.call_once("WAIT", replicas, self._timeout_ms)
 
 
 class _Wire(asyncio.Protocol):

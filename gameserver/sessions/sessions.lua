@@ -103,9 +103,13 @@ local function session_goodbye(keys, args)
   return 'OK'
 end
 
-redis.register_function('session_beat', session_beat)
-redis.register_function('session_goodbye', session_goodbye)
-redis.register_function('session_hand_over', session_hand_over)
-redis.register_function('session_open', session_open)
+-- A store that is full takes no new checkpoints, and everything else: matches go on and end, and servers stay known to live.
+local function register(name, callback)
+  redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
+end
+register('session_beat', session_beat)
+register('session_goodbye', session_goodbye)
+register('session_hand_over', session_hand_over)
+register('session_open', session_open)
+register('session_end', session_end)
 redis.register_function('session_checkpoint', session_checkpoint)
-redis.register_function('session_end', session_end)

