@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,8 @@ _PAGE = 500
 _WATCH_SLACK_S = 3.0
 """A watch that has not ended so long after it should have is dead."""
 _MAX_LINE_BYTES = 8 << 20
+_CLOSING = "Cannot write to closing transport"
+"""aiohttp's words for a kept connection that the server had closed meanwhile: not a byte was sent."""
 _UPDATE_CONFLICT = "could not update the selected GameServer"
 """Agones' words when every server it tried had changed meanwhile: nothing was allocated."""
 
@@ -59,6 +62,8 @@ class ClusterApi:
         self._settings = settings
         self._timeout_s = timeout_s
         self._client: Any = None
+        self._retired: list[tuple[float, Any]] = []
+        """Clients with old credentials, and when they were replaced: calls under way end on them."""
         self._objects: Any = None
         self._core: Any = None
         self._rng = random.Random()  # noqa: S311 (jitter)
@@ -71,8 +76,9 @@ class ClusterApi:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._client, *(old for _, old in self._retired)):
+            if client is not None:
+                await client.close()
 
     async def list(self, resource: str, selector: str) -> tuple[list[Object], int]:
         """Every object with these labels, from the source and not from a cache, and the version of that view."""
@@ -105,6 +111,7 @@ class ClusterApi:
 
         Raises: Gone, BackendUnavailable.
         """
+        used = self._client
         try:
             async with asyncio.timeout(self._timeout_s):
                 response: aiohttp.ClientResponse = (
@@ -127,7 +134,9 @@ class ClusterApi:
             if response.status == 410:
                 raise Gone
             if response.status != 200:
-                raise BackendUnavailable(f"watch of {resource}: {await self._refusal(response.status, response)}")
+                if response.status == 401:
+                    await self._reconnect(used)
+                raise BackendUnavailable(f"watch of {resource}: {await _refusal(response)}")
             yield OPENED, {}
             async with asyncio.timeout(for_s + _WATCH_SLACK_S):
                 async for line in _lines(response):
@@ -194,13 +203,13 @@ class ClusterApi:
         """The address of a pod; "" when it is gone or has none yet."""
 
         async def once() -> str:
-            try:
-                found = await self._core.read_namespaced_pod(pod, self.namespace)
-            except ApiException as error:
-                if error.status == 404:
+            response = await self._core.read_namespaced_pod_without_preload_content(pod, self.namespace)
+            async with response:
+                if response.status == 404:
                     return ""
-                raise
-            return str(found.status.pod_ip or "")
+                if response.status != 200:
+                    raise ApiException(status=response.status, reason=await response.text())
+                return str((await response.json())["status"].get("podIP") or "")
 
         return await self._repeat("pod", once)
 
@@ -211,6 +220,7 @@ class ClusterApi:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     for left in reversed(range(_TRIES)):
+                        used = self._client
                         try:
                             result = await once()
                             metrics.CALLS.labels("kubernetes", call, "none" if result is None else "ok").inc()
@@ -218,7 +228,7 @@ class ClusterApi:
                         except (ApiException, aiohttp.ClientError, OSError, _Again) as error:
                             if isinstance(error, ApiException) and error.status == 401 and not renewed:
                                 renewed = True
-                                await self._reconnect()
+                                await self._reconnect(used)
                                 continue
                             if not left or not _repeatable(error, idempotent=idempotent):
                                 raise
@@ -236,21 +246,17 @@ class ClusterApi:
                 raise BackendUnavailable(f"{call}: {_words(error)}") from error
         raise AssertionError
 
-    async def _refusal(self, status: int, response: aiohttp.ClientResponse) -> str:
-        if status == 401:
-            await self._reconnect()
-        try:
-            message = str(json.loads(await response.content.read(65536)).get("message", ""))
-        except (ValueError, aiohttp.ClientError, AttributeError):
-            message = response.reason or ""
-        return _explain(status, message)
-
-    async def _reconnect(self) -> None:
-        """With credentials read anew: tokens and certificates are rotated in their files."""
+    async def _reconnect(self, used: Any) -> None:
+        """With credentials read anew, unless another call has just done so: tokens and certificates are rotated in their files."""
+        if self._client is not used:
+            return
         log.info("cluster_credentials_read_anew")
-        old = self._client
+        now_s = time.monotonic()
         await self._connect()
-        await old.close()
+        over = [old for at_s, old in self._retired if now_s - at_s > self._timeout_s]
+        self._retired = [(at_s, old) for at_s, old in self._retired if old not in over] + [(now_s, used)]
+        for old in over:
+            await old.close()
 
     async def _connect(self) -> None:
         settings, configuration = self._settings, kube.Configuration()
@@ -275,6 +281,14 @@ class ClusterApi:
 
 class _Again(Exception):
     """Nothing was changed, and asking again may help."""
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> str:
+    try:
+        message = str(json.loads(await response.content.read(65536)).get("message", ""))
+    except (ValueError, aiohttp.ClientError, AttributeError):
+        message = response.reason or ""
+    return _explain(response.status, message)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -308,7 +322,7 @@ def _repeatable(error: Exception, *, idempotent: bool) -> bool:
 
     What is not idempotent is repeated only if it surely was not done: not sent (no connection), turned away (429, 409), or given up by Agones.
     """
-    if isinstance(error, _Again | aiohttp.ClientConnectorError):
+    if isinstance(error, _Again | aiohttp.ClientConnectorError) or _CLOSING in str(error.__cause__):
         return not isinstance(error, aiohttp.ClientSSLError)
     if isinstance(error, ApiException):
         if error.status in (409, 429) or _UPDATE_CONFLICT in _message(error):

@@ -408,7 +408,7 @@ class FakeCluster:
         number = self._pods
         status = {"phase": "Running", "podIP": f"10.0.{number // 250}.{number % 250 + 1}", "hostIP": "127.0.0.1"}
         meta = {"name": name, "labels": {"agones.dev/role": "gameserver", "agones.dev/gameserver": name}}
-        self.create("pods", {"metadata": meta, "spec": {"nodeName": node}, "status": status})
+        self.create("pods", {"metadata": meta, "spec": {"nodeName": node, "containers": []}, "status": status})
 
     def _schedule(self, item: Object, node: str) -> None:
         addresses = [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": node}]

@@ -223,9 +223,13 @@ class KubeApi:
             cutting = asyncio.create_task(cut.wait(), name="watch-cut")
             while True:
                 upcoming = asyncio.create_task(anext(events), name="watch-next")  # type: ignore[arg-type]
-                await asyncio.wait([cutting, upcoming], return_when=asyncio.FIRST_COMPLETED)
-                if not upcoming.done():
-                    upcoming.cancel()
+                try:
+                    await asyncio.wait([cutting, upcoming], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not upcoming.done():
+                        upcoming.cancel()
+                        await asyncio.wait([upcoming])
+                if upcoming.cancelled():
                     _drop(request)
                 event = upcoming.result()
                 while self.stalled:
