@@ -1,0 +1,1 @@
+"""What managing fleets costs: deciding, simulating, rendering."""
