@@ -8,7 +8,6 @@ take no new sessions, hand the matches over or let them finish within the drain 
 
 import asyncio
 import functools
-import gc
 import importlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +18,7 @@ import structlog
 from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
 from gameserver.game import Game
 from gameserver.gate import Gate, NoRoom
+from gameserver.metronome import Metronome
 from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.schema import Fields, Schema
 from gameserver.room import Room
@@ -68,8 +68,17 @@ def load_game(name: str) -> type[Game]:
 class GameServerProcess:
     """The rooms of this process, and the way to them."""
 
-    def __init__(self, settings: Settings, game: type[Game], store: SessionStore | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        game: type[Game],
+        store: SessionStore | None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`sleep`: between the ticks of its rooms."""
         self._settings = settings
+        self._sleep = sleep
         self._game = game
         self._store = store
         self._rooms: dict[SessionId, Room] = {}
@@ -124,6 +133,7 @@ class GameServerProcess:
                 store=self._store,
                 checkpoint_interval_s=self._settings.checkpoint_interval_s,
                 stalled=self.confirm if self._store is not None else None,
+                sleep=self._sleep,
             )
             if state is not None:
                 room.restore(state)
@@ -319,7 +329,8 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
             sessions = ValkeySessions(client, settings.fleet)
             await sessions.prepare()
             store = sessions
-        process = GameServerProcess(settings, game, store)
+        metronome = Metronome()
+        process = GameServerProcess(settings, game, store, sleep=metronome.sleep)
         gate = Gate(verifier, process.find_room)
         if "websocket" in settings.transports:
             transport = WebSocketTransport(
@@ -331,8 +342,7 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
             await stack.enter_async_context(transport)
         if "udp" in settings.transports:
             await stack.enter_async_context(_udp(settings, me, gate))
-        gc.collect()
-        gc.freeze()  # what was imported is never garbage: collections have less to look at
+        stack.enter_context(metronome)  # last: what was imported and made so far is never looked through again
         await sdk.ready()
         log.info("ready", server=settings.server, game=settings.game, ports=dict(me.ports))
         async with asyncio.TaskGroup() as tasks:

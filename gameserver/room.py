@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from gameserver import metrics
 from gameserver.game import Game, Player
 from gameserver.protocol.inputs import InputBuffer
 from gameserver.protocol.messages import (
@@ -54,6 +55,9 @@ STALL_S = 1.0
 FAREWELL_S = 5.0
 """How long a room whose match goes on elsewhere is shown to clients that have not left it yet."""
 MAX_SPECTATORS = 64
+SLOW_TICK_S = 0.25
+"""A tick that takes longer is told in the log: a game that sleeps, waits or computes holds up every room of its process."""
+_COMPLAINT_INTERVAL_S = 10.0
 _RESULTS_TOLD_BYTES = 32 * 1024
 """Larger results are stored, and not told."""
 _STORE_RETRY_S = 0.5
@@ -93,8 +97,15 @@ class Room:
         checkpoint_interval_s: float = 0.0,
         stalled: Callable[[], Awaitable[None]] | None = None,
         now: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`stalled`: waited for after the process stood still, before anything of this room is shown: it may have to stop."""
+        """
+        Open a room.
+
+        Args:
+            stalled: waited for after the process stood still, before anything of this room is shown: it may have to stop.
+            sleep: between ticks; `Metronome.sleep` ends it on time.
+        """
         self.record = session
         self.session = session.id
         self.seats = seats
@@ -109,12 +120,14 @@ class Room:
         self._tick = session.checkpoint_tick
         self._store = store
         self._now = now
+        self._sleep = sleep
         self._stalled = stalled
         self._farewell_s = float("inf")
         """When a room that was handed over is closed, whoever is still there."""
         self._results: bytes | None = None
         self._stopped: tuple[CloseCode, str] | None = None
         self._empty_since_s = now()
+        self._complain_at_s = float("-inf")
         self._clock = TickClock(tick_rate_hz, now())
         self._game = game(self)
         self._checkpoints = Checkpoints(
@@ -270,20 +283,28 @@ class Room:
         """Tick until the match is over; returns when the session store knows of its end."""
         try:
             while not self._over():
-                await asyncio.sleep(self._clock.wait_s(self._now()))
-                if self._clock.ticked(self._now()) > STALL_S and self._stalled is not None:
+                await self._sleep(self._clock.wait_s(self._now()))
+                begun_s, dropped = self._now(), self._clock.dropped
+                late_s = self._clock.ticked(begun_s)
+                metrics.TICK_LATENESS_SECONDS.observe(max(late_s, 0.0))
+                if late_s > STALL_S and self._stalled is not None:
                     await self._stalled()
                     self._clock.due_s = self._now()
                     continue
+                if self._clock.dropped > dropped:
+                    metrics.TICKS_DROPPED.inc(self._clock.dropped - dropped)
                 self._tick += 1
                 self._step()
                 self._checkpoints.in_turn(self._tick)
+                self._note_duration(self._now() - begun_s)
             await self._tell_results()
         except Exception:
+            metrics.GAMES_FAILED.inc()
             log.exception("game_raised", session=self.session, tick=self._tick)
             self._stopped = (CloseCode.GAME_ERROR, "the game failed")
             self._results = json.dumps({"error": "the game failed"}).encode()
         finally:
+            metrics.INPUTS_DROPPED.inc(sum(member.inputs.dropped for member in self.members.values()))
             self._checkpoints.close()
             over = (CloseCode.NORMAL, "the match is over")
             # Cancelled in the middle of a match: it may go on elsewhere.
@@ -303,6 +324,13 @@ class Room:
         if self.handed_over and (not self._watched() or self._now() > self._farewell_s):
             return True
         return self._results is not None or self._stopped is not None
+
+    def _note_duration(self, took_s: float) -> None:
+        metrics.TICK_DURATION_SECONDS.observe(took_s)
+        if took_s > SLOW_TICK_S and self._now() >= self._complain_at_s:
+            # Nobody can take the time back from a game that sleeps or waits; all rooms of this process are late by it.
+            self._complain_at_s = self._now() + _COMPLAINT_INTERVAL_S
+            log.warning("slow_tick", session=self.session, tick=self._tick, took_ms=round(took_s * 1000))
 
     def _watched(self) -> bool:
         return any(member.connection is not None for member in self._audience(None))
@@ -357,6 +385,7 @@ class Room:
         """Send the newest world to everyone: one body per distinct acknowledgement, one short head per client."""
         tick, pack, body_of = self.history.tick, SNAPSHOT_HEADER.pack, self.history.body
         bodies: dict[int, tuple[int, bytes]] = {}
+        skipped = 0
         for member in self._audience(None):
             connection = member.connection
             if connection is None:
@@ -365,10 +394,13 @@ class Room:
             if made is None:
                 made = bodies[member.ack_tick] = body_of(member.ack_tick)
             baseline, body = made
-            connection.send_snapshot(pack(0x82, member.inputs.applied, tick, baseline, 0), body)
+            if not connection.send_snapshot(pack(0x82, member.inputs.applied, tick, baseline, 0), body):
+                skipped += 1
             if member.events:
                 for _, message in member.events:
                     connection.send(message)
+        if skipped:
+            metrics.SNAPSHOTS_SKIPPED.inc(skipped)
 
     def _send_event(self, member: Member, data: dict[str, Any]) -> None:
         if member.connection is None:
