@@ -22,9 +22,13 @@ class Pool:
         """Take tickets out (unknown ones are none), then in (known ones are replaced)."""
         self.columns.change(added, removed)
         if self.columns.crowded:
-            kept = [ticket for ticket in self.columns.tickets if ticket is not None]
+            kept = self.waiting()
             self.columns = Columns(self.queue)
             self.columns.change(kept, ())
+
+    def waiting(self) -> list[Ticket]:
+        """All tickets, in no order."""
+        return [ticket for ticket in self.columns.tickets if ticket is not None]
 
     def cycle(self, now_s: float) -> list[Proposal]:
         """The matches that can be made now, without overlap, those of the oldest tickets first."""

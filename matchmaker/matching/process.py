@@ -3,16 +3,20 @@ The matching process: one queue's pool, cycle after cycle, until standard input 
 
 Started by `matching.worker` as `python -m matchmaker.matching.process`. Frames (`matching.wire`) on standard input: first {"queue"}, then one
 {"now_s", "added", "removed"} for each cycle; each is answered on standard output. What else is printed goes to standard error, so that a match
-function's `print` spoils no frame.
+function's `print` spoils no frame. A match function has `_MEMORY_BYTES` for itself and the pool.
 """
 
 import os
+import resource
 import sys
 from typing import Any
 
+from matchmaker.evaluator import MatchFunctionError, PoolView, call, evaluate, load
 from matchmaker.matching.pool import Pool
 from matchmaker.matching.wire import decode_queue, decode_tickets, frame, read_frame
 from matchmaker.model import TicketId
+
+_MEMORY_BYTES = 8 << 30
 
 
 def main() -> None:
@@ -24,6 +28,8 @@ def main() -> None:
     if first is None:
         return
     pool = Pool(decode_queue(first["queue"]))
+    if pool.queue.match_function:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     while (request := read_frame(requests.read)) is not None:
         replies.write(frame(_answer(pool, request)))
         replies.flush()
@@ -31,7 +37,18 @@ def main() -> None:
 
 def _answer(pool: Pool, request: dict[str, Any]) -> dict[str, Any]:
     pool.change(decode_tickets(request["added"]), map(TicketId, request["removed"]))
+    refused: list[str] = []
+    try:
+        if pool.queue.match_function:
+            view = PoolView(pool.waiting(), request["now_s"])
+            proposed = call(load(pool.queue.match_function), view, pool.queue.match_function_limit_s)
+            proposals, refused = evaluate(pool.queue, view, proposed)
+        else:
+            proposals = pool.cycle(request["now_s"])
+    except MatchFunctionError as error:
+        return {"error": str(error)}
     return {
+        "refused": refused,
         "proposals": [
             [
                 [[ticket.id for ticket in team] for team in proposal.teams],
@@ -39,8 +56,8 @@ def _answer(pool: Pool, request: dict[str, Any]) -> dict[str, Any]:
                 proposal.quality,
                 dict(proposal.roles),
             ]
-            for proposal in pool.cycle(request["now_s"])
-        ]
+            for proposal in proposals
+        ],
     }
 
 

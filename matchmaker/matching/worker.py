@@ -127,7 +127,17 @@ class MatchWorker:
             added, removed = list(self.tickets.values()), []
         request = {"now_s": now_s, "added": encode_tickets(added), "removed": removed}
         reply = await self._exchange(request)
-        return [] if reply is None else [self._proposal(row) for row in reply["proposals"]]
+        if reply is None:
+            return []
+        if "error" in reply:
+            self.failures += 1
+            MATCHING_FAILURES.labels(queue=self.queue.name).inc()
+            log.error("match_function_failed", queue=self.queue.name, why=reply["error"])
+            return []
+        self.failures = 0
+        for reason in reply["refused"]:
+            log.warning("match_refused", queue=self.queue.name, why=reason)
+        return [self._proposal(row) for row in reply["proposals"]]
 
     def _proposal(self, row: Any) -> Proposal:
         teams, fleets, quality, roles = row
@@ -144,9 +154,7 @@ class MatchWorker:
             async with asyncio.timeout(self._limit_s):
                 if self._process is None:
                     self._process = await self._start()
-                reply = await _ask(self._process, request)
-            self.failures = 0
-            return reply
+                return await _ask(self._process, request)
         except (OSError, EOFError, TimeoutError) as error:
             self.failures += 1
             MATCHING_FAILURES.labels(queue=self.queue.name).inc()

@@ -118,3 +118,50 @@ async def test_closing_ends_the_process(worker: Callable[..., MatchWorker]) -> N
     assert process is not None
     await matching.close()
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+def clan(name: str, of: str, rating: float = 1500) -> Ticket:
+    return Ticket(id=TicketId(f"duel.{name}"), players=solo(name, clan=of, rating=rating), created_at_s=NOW_S)
+
+
+def with_function(name: str, **options: float | bool) -> QueueConfig:
+    return replace(QUEUE, match_function=f"match_functions:{name}", **options)
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+@pytest.mark.usefixtures("importable")
+async def test_a_studios_function_makes_the_matches_and_may_print(worker: Callable[..., MatchWorker]) -> None:
+    matching = worker(with_function("by_clan"), inline_below=1000)
+    pool = [clan("a", "x"), clan("b", "x"), clan("c", "y"), clan("d", "y", rating=9000)]
+    (match,) = await matching.cycle(pool, [], NOW_S)
+    assert {each.id for each in match.tickets} == {"duel.a", "duel.c"}, "b and d obey no difference rule"
+    unchecked = worker(with_function("by_clan", match_function_checked=False))
+    assert names(await unchecked.cycle(pool, [], NOW_S)) == [{"duel.a", "duel.c"}, {"duel.b", "duel.d"}]
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("name", ["raises", "hangs", "endless", "spoils", "is_not_there"])
+async def test_a_function_that_fails_makes_no_match_and_the_queue_lives_on(
+    worker: Callable[..., MatchWorker], name: str
+) -> None:
+    matching = worker(with_function(name, match_function_limit_s=0.2))
+    for failures in (1, 2):
+        assert await matching.cycle([clan("a", "x"), clan("b", "y")], [], NOW_S) == []
+        assert matching.failures == failures
+    assert matching._process is not None
+    assert matching._process.returncode is None, "raising is no reason to start anew"
+
+
+@pytest.mark.usefixtures("importable")
+async def test_no_ticket_is_in_two_matches_whatever_a_function_returns(worker: Callable[..., MatchWorker]) -> None:
+    matching = worker(with_function("twice"))
+    pool = [
+        replace(clan(name, "x", rating), created_at_s=NOW_S - 9 + i)
+        for i, (name, rating) in enumerate(zip("abcdefghij", (0, 90, 10, 0, 0, 0, 0, 0, 0, 0), strict=True))
+    ]
+    matches = names(await matching.cycle(pool, [], NOW_S))
+    assert matches == [{"duel.a", "duel.c"}, {"duel.e", "duel.f"}], "of two that share a ticket the better one"
