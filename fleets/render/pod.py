@@ -66,6 +66,9 @@ def pod_template(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
     spec: dict[str, Any] = {}
     if in_host_network(fleet):
         spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    spec["enableServiceLinks"] = (
+        False  # a Service's variables would look like settings of ours, and there may be thousands
+    )
     spec["terminationGracePeriodSeconds"] = termination_s(fleet)
     if levers.priority is not None:
         spec["priorityClassName"] = priority_class(levers.priority, levers.preemption)
@@ -92,9 +95,10 @@ def priority_class(value: int, preemption: Literal["lower", "never"] = "lower") 
     return f"warmfleet-{value}" if preemption == "lower" else f"warmfleet-{value}-waits"
 
 
-def secret_env(name: str, source: SecretKey) -> dict[str, Any]:
-    """A variable by reference."""
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": source.secret, "key": source.key}}}
+def secret_env(name: str, source: SecretKey, *, optional: bool = False) -> dict[str, Any]:
+    """A variable by reference; an optional one may have no Secret."""
+    reference: dict[str, Any] = {"name": source.secret, "key": source.key}
+    return {"name": name, "valueFrom": {"secretKeyRef": reference | ({"optional": True} if optional else {})}}
 
 
 def _labels(fleet: FleetSpec, platform: PlatformBody) -> dict[str, str]:

@@ -62,6 +62,7 @@ def _parts(platform: PlatformBody) -> dict[str, Part]:
             rules=(
                 {"apiGroups": ["allocation.agones.dev"], "resources": ["gameserverallocations"], "verbs": ["create"]},
                 {**_GAME_SERVERS, "verbs": ["get", "list", "watch", "patch", "delete"]},
+                {"apiGroups": ["agones.dev"], "resources": ["fleets"], "verbs": ["get", "list", "watch"]},
                 {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
             ),
             out=[*store, *_HTTPS],
@@ -217,6 +218,7 @@ def _deployment(
     spec: dict[str, Any] = {
         "serviceAccountName": name_of(part),
         "automountServiceAccountToken": bool(what.rules),
+        "enableServiceLinks": False,  # a Service's variables would look like settings of ours
         "terminationGracePeriodSeconds": _GRACE_S,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [
@@ -251,8 +253,10 @@ def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody)
     def probe(path: str, **timing: int) -> dict[str, Any]:
         return {"httpGet": {"path": path, "port": "http"}, **timing}
 
-    secrets = {"WARMFLEET_VALKEY_URL": valkey_url(platform)}
-    secrets |= {variable: getattr(platform, field) for variable, field in what.secrets} | body.secret_env
+    # A part says itself which setting it lacks; not every studio has all of these.
+    secrets = [secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform))]
+    secrets += [secret_env(variable, getattr(platform, field), optional=True) for variable, field in what.secrets]
+    secrets += [secret_env(variable, source) for variable, source in body.secret_env.items()]
     values = {"WARMFLEET_NAMESPACE": platform.namespace, **body.env}
     mounts: list[dict[str, Any]] = [{"name": "specs", "mountPath": SPECS, "readOnly": True}]
     if platform.valkey.ca is not None:
@@ -262,9 +266,8 @@ def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody)
         "image": platform.image_of(part, body.image),
         **({"imagePullPolicy": platform.images.pull_policy} if platform.images is not None else {}),
         "command": ["warmfleet", "serve", part],
-        "args": ["--host=0.0.0.0", f"--port={HTTP_PORT}", SPECS],
-        "env": [secret_env(name, source) for name, source in secrets.items()]
-        + [{"name": name, "value": value} for name, value in values.items()],
+        "args": [SPECS, "--host=0.0.0.0", f"--port={HTTP_PORT}"],
+        "env": secrets + [{"name": name, "value": value} for name, value in values.items()],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "startupProbe": probe("/healthz", periodSeconds=1, failureThreshold=60),
         "readinessProbe": probe("/readyz", periodSeconds=2, failureThreshold=2),

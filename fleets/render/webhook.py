@@ -122,6 +122,7 @@ def _deployment(admission: Admission, platform: PlatformBody) -> Manifest:
     spec = {
         "serviceAccountName": NAME,
         "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
         "priorityClassName": priority_class(PRIORITY),
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [

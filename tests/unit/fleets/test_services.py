@@ -235,3 +235,23 @@ def test_the_small_valkey_starts_with_the_arguments_that_are_rendered(tmp_path: 
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.mark.parametrize("part", ["matchmaker", "director", "allocator"])
+def test_a_part_takes_the_settings_that_are_rendered(part: str, tmp_path: Path) -> None:
+    """Every variable is one that it knows, and its arguments are those of the command."""
+    from fleets.serve.settings import PartName, ServeSettings
+
+    container = pod(rendered(_QUEUES)["Deployment", f"warmfleet-{part}"])["containers"][0]
+    known = {f"WARMFLEET_{name.upper()}" for name in ServeSettings.model_fields}
+    assert {entry["name"] for entry in container["env"]} <= known
+    assert PartName(container["command"][2])
+    assert container["args"] == ["/etc/warmfleet/specs", "--host=0.0.0.0", "--port=8080"]
+    missing = {**{e["name"]: "x" * 40 for e in container["env"]}, "WARMFLEET_VALKEY_URL": "redis://v:6379/0"}
+    assert ServeSettings.read(missing).namespace
+
+
+def test_no_service_speaks_into_our_settings() -> None:
+    """Kubernetes would give every pod variables for every Service, as WARMFLEET_VALKEY_PORT."""
+    made = rendered(_QUEUES, admission={"issuer": {"name": "x"}})
+    assert all(pod(item)["enableServiceLinks"] is False for (kind, _), item in made.items() if kind == "Deployment")
