@@ -5,6 +5,7 @@ import typer
 from fleets.cli.admission import admission
 from fleets.cli.apply import apply_command
 from fleets.cli.bots import bots
+from fleets.cli.doctor import app as doctor
 from fleets.cli.drain import drain
 from fleets.cli.logs import logs
 from fleets.cli.plan import diff_command, plan_command
@@ -30,6 +31,7 @@ app.command("plan")(plan_command)
 app.command("diff")(diff_command)
 app.command("apply")(apply_command)
 app.add_typer(rollout, name="rollout")
+app.add_typer(doctor, name="doctor")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ class SecretKey(Model):
 class Health(Model):
     """How Agones watches a server's pings."""
 
-    disabled: bool = False
+    disabled: bool = Field(default=False, description="No checks at all: a server that hangs stays.")
     initial_delay: Annotated[Seconds, Field(ge=0, le=3600, description="Before the first check.")] = 5.0
     period: Annotated[Seconds, Field(ge=1, le=3600, description="Between two checks, in whole seconds.")] = 5.0
     failures: Annotated[int, Field(ge=1, le=100, description="Checks missed in a row.")] = 5
@@ -44,7 +44,7 @@ class Server(Model):
     tick_rate: Annotated[int, Field(ge=1, le=240, description="Hz.")] = 30
     rooms: Annotated[int, Field(ge=1, le=1000, description="Matches per process.")] = 1
     seats: Annotated[int, Field(ge=1, le=10_000, description="Players per match.")] = 16
-    transports: Annotated[list[Transport], Field(min_length=1)] = ["websocket"]
+    transports: Annotated[list[Transport], Field(min_length=1, description="Of a `game`.")] = ["websocket"]
     ports: Annotated[list[Name], Field(min_length=1, description="Port names of a `command`'s server.")] | None = None
     strategy: Literal["Packed", "Distributed"] = Field(
         default="Packed", description="Which server with a free room gets the next match: the fullest, or the emptiest."
@@ -52,12 +52,14 @@ class Server(Model):
     recycle: Literal["ready", "replace"] = Field(
         default="ready", description="After its match a room is used again, or its server is replaced."
     )
-    env: dict[Word, str] = {}
+    env: dict[Word, str] = Field(default={}, description="Variables of the server's process.")
     secret_env: dict[Word, SecretKey] = Field(
         default={}, description="Variables whose values come from Secrets of the namespace."
     )
     health: Health = Field(default=Health(), description="When Agones takes a server for dead.")
-    checkpoint_interval: Seconds = 1.0
+    checkpoint_interval: Annotated[
+        Seconds, Field(description="Between two saves of a room, which a move starts from.")
+    ] = 1.0
 
     @model_validator(mode="after")
     def _one_of(self) -> "Server":
@@ -107,9 +109,11 @@ class Warm(Model):
 
     shelf: Annotated[int, Field(ge=0, description="Rooms kept claimable.")] = 2
     buffer: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(default="auto", description="Ready servers kept.")
-    min: Annotated[int, Field(ge=0)] = 0
-    max: Annotated[int, Field(ge=1)] = 10
-    cold_start_chance: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    min: Annotated[int, Field(ge=0, description="Servers kept, whatever is forecast.")] = 0
+    max: Annotated[int, Field(ge=1, description="Servers at most.")] = 10
+    cold_start_chance: Annotated[
+        float, Field(gt=0, lt=1, description="How often a match may wait for a new server.")
+    ] = 0.001
     idle_to_zero: Annotated[Seconds, Field(gt=0)] | None = Field(
         default=None, description="After so long without a match nothing beyond min is kept, not even the shelf."
     )
@@ -249,8 +253,12 @@ class LowLatency(Model):
 class Disruption(Model):
     """What happens when a server must go."""
 
-    drain_timeout: Seconds = 30.0
-    on_drain: Literal["migrate", "finish"] = "finish"
+    drain_timeout: Annotated[
+        Seconds, Field(description="For matches to end or move once a server must go; the pod's grace follows from it.")
+    ] = 30.0
+    on_drain: Literal["migrate", "finish"] = Field(
+        default="finish", description="Matches are moved to another server, or played to their end."
+    )
 
 
 class AbortOn(Model):

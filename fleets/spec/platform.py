@@ -39,7 +39,9 @@ class Admission(Model):
     ca_bundle: Text | None = Field(
         default=None, max_length=65536, description="Or: base64 of the CA of Secret warmfleet-admission-tls."
     )
-    rate_limit: Annotated[str, Field(pattern=r"^\d+(ms|s)$")] = "20ms"
+    rate_limit: Annotated[
+        str, Field(pattern=r"^\d+(ms|s)$", description="The sidecar's pause between two writes; Agones' own is 500ms.")
+    ] = "20ms"
     sidecar_cpu: Cpu = "50m"
     sidecar_memory: Memory = "64Mi"
 
@@ -166,7 +168,7 @@ class ServiceBody(Model):
 
     enabled: bool = True
     image: Text | None = Field(default=None, description="Absent: that of `images`.")
-    replicas: Annotated[int, Field(ge=1, le=100)] = 2
+    replicas: Annotated[int, Field(ge=1, le=100, description="Where nothing scales it.")] = 2
     cpu: Cpu = "500m"
     memory: Memory = "512Mi"
     autoscale: Autoscale | None = None
@@ -218,7 +220,7 @@ class ProxySize(Model):
 class PlatformBody(Model):
     """A platform's `spec`."""
 
-    namespace: Namespace = "default"
+    namespace: Namespace = Field(default="default", description="Of everything that is rendered.")
     images: Images | None = Field(default=None, description="Of our own parts.")
     services: Services | None = Field(default=None, description="Set: they are rendered too, `{}` with the defaults.")
     entry: Entry | None = None
@@ -231,23 +233,27 @@ class PlatformBody(Model):
         description="What players' JWTs are signed with.",
     )
     operator_token: SecretKey = SecretKey(secret="warmfleet-operator", key="token")  # noqa: S106
-    allowed_origins: list[Text] = Field(default=[])
+    allowed_origins: list[Text] = Field(default=[], description="Pages whose scripts may connect to game servers.")
     admission: Admission | None = None
     game_ports: GamePorts = GamePorts()
     sidecar_ports: Offsets = Offsets()
-    mesh: Literal["none", "istio", "istioAmbient", "linkerd"] = "none"
+    mesh: Literal["none", "istio", "istioAmbient", "linkerd"] = Field(
+        default="none", description="What game servers are to be kept out of."
+    )
     mesh_proxy: ProxySize = ProxySize()
-    network_policy: Literal["none", "kubernetes", "cilium", "calico"] = "kubernetes"
+    network_policy: Literal["none", "kubernetes", "cilium", "calico"] = Field(
+        default="kubernetes", description="In whose words."
+    )
     calico_qos: bool = Field(default=False, description="Calico marks packets by annotation (lowLatency.dscp).")
     prometheus_operator: bool = Field(default=False, description="ServiceMonitor and PodMonitor objects.")
     prometheus: Text | None = Field(default=None, description="URL of Prometheus, for a rollout's automatic abort.")
     vertical_recommendations: bool = Field(
         default=False, description="VerticalPodAutoscaler objects that only recommend."
     )
-    pre_pull: bool = True
+    pre_pull: bool = Field(default=True, description="Game servers' images on every node that may need them.")
     pause_image: Text = "registry.k8s.io/pause:3.10"
     autoscaler: Autoscaler = Autoscaler()
-    node_pools: dict[Name, NodePool] = Field(default={})
+    node_pools: dict[Name, NodePool] = Field(default={}, description="What fleets' `nodePool` means.")
 
     @field_validator("allowed_origins")
     @classmethod

@@ -38,10 +38,14 @@ def _share(value: Any) -> float:
     raise ValueError("a percentage is wanted, as 5%")
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str)]
+Seconds = Annotated[
+    float, BeforeValidator(_seconds, json_schema_input_type=str), Field(json_schema_extra={"format": "duration"})
+]
 """`30s` in the YAML, seconds in the model."""
 Memory = Annotated[str, AfterValidator(_memory)]
-Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=str)]
+Share = Annotated[
+    float, BeforeValidator(_share, json_schema_input_type=str), Field(json_schema_extra={"format": "percentage"})
+]
 """`5%` in the YAML, 0.05 in the model."""
 Name = Annotated[
     str,
