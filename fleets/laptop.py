@@ -8,6 +8,7 @@ other, each is reported, and they go down in reverse.
 
 import asyncio
 import base64
+import importlib.util
 import os
 import secrets
 import socket
@@ -46,7 +47,19 @@ from matchmaker.director import Director
 from matchmaker.store import TicketStore
 
 ARENA = "gameserver.games.arena:Arena"
-"""The game that has a page and bots of its own; others have the playground, and bots that fumble."""
+"""The game that has a page of its own; others have the playground."""
+
+
+def bot_of(game: str) -> str:
+    """The policy that a game brings for bots, `bot.policy` beside it, as module:function; empty for one whose bots fumble."""
+    module = f"{game.partition(':')[0]}.bot"
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    return f"{module}:policy" if found is not None else ""
+
+
 STOP_GRACE_S = 3.0
 """On a laptop Ctrl-C does not wait for matches to finish: after half of this they checkpoint, say goodbye and go."""
 REQUESTS_PER_S = 50.0
@@ -141,8 +154,9 @@ class _Laptop:
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
         self._operator_token = secrets.token_urlsafe(24)
-        self._arena = any(fleet.spec.server.game == ARENA for fleet in specs.fleets)
-        mount_pages(self._app, arena=self._arena)
+        games = [fleet.spec.server.game for fleet in specs.fleets if fleet.spec.server.game]
+        self._bot = next(filter(None, map(bot_of, games)), "")
+        mount_pages(self._app, arena=ARENA in games)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
 
     async def serve(
@@ -242,8 +256,8 @@ class _Laptop:
         """Bots to play against, in a process of their own."""
         queue = self._settings.specs.queues[0].metadata.name
         command = [sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue]
-        if self._arena:
-            command += ["--policy", "gameserver.games.arena.bot:policy"]
+        if self._bot:
+            command += ["--policy", self._bot]
         while True:
             process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--", *command, "--players", str(count), "--duration", "86400"),

@@ -11,26 +11,36 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from up import EXAMPLE, Up, server_pid
 
+QUICK = EXAMPLE.read_text().replace("drainTimeout: 30s", "drainTimeout: 1s")
+"""The arena, without patience at its end."""
+HERD = EXAMPLE.with_name("herd.yaml").read_text().replace("drainTimeout: 30s", "drainTimeout: 1s")
+
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-renderer-backgrounding", "--disable-background-timer-throttling",
 ]  # fmt: skip
+
+WENT_WRONG: list[str] = []
+"""Errors of pages and what their consoles complain of: none is borne."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
+    WENT_WRONG.clear()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         yield browser
         browser.close()
+    assert WENT_WRONG == []
 
 
-def open_page(browser: Browser, up: Up, name: str) -> Page:
+def open_page(browser: Browser, up: Up, name: str, more: str = "") -> Page:
     page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
-    page.on("pageerror", lambda error: pytest.fail(f"page error: {error}"))
-    page.goto(f"{up.url}/?play=1&name={name}")
+    page.on("pageerror", lambda error: WENT_WRONG.append(f"page error: {error}"))
+    page.on("console", lambda said: WENT_WRONG.append(said.text) if said.type in ("error", "warning") else None)
+    page.goto(f"{up.url}/?play=1&name={name}{more}")
     return page
 
 
@@ -50,7 +60,7 @@ def until(page: Page, condition: str, timeout_s: float = 20) -> dict[str, Any]:
 
 
 def with_duration(seconds: int) -> str:
-    return re.sub(r'duration_s: "120"', f'duration_s: "{seconds}"', EXAMPLE.read_text())
+    return re.sub(r'duration_s: "120"', f'duration_s: "{seconds}"', QUICK)
 
 
 def test_two_pages_are_matched_and_play(start: Callable[..., Up], browser: Browser) -> None:
@@ -82,7 +92,7 @@ def test_two_pages_are_matched_and_play(start: Callable[..., Up], browser: Brows
 
 def test_a_match_survives_its_server(start: Callable[..., Up], browser: Browser) -> None:
     """After kill -9 of the server both pages are back in the same match on another one, with their state."""
-    up = start().until_ready()
+    up = start(QUICK).until_ready()
     ann, bob = open_page(browser, up, "ann"), open_page(browser, up, "bob")
     before = until(ann, "s.phase === 'playing' && s.tick > 60")
     until(bob, "s.phase === 'playing'")
@@ -91,6 +101,27 @@ def test_a_match_survives_its_server(start: Callable[..., Up], browser: Browser)
         after = until(page, f"s.phase === 'playing' && s.epoch === 2 && s.tick > {before['tick']}")
         assert after["session"] == before["session"]
         assert after["server"] != before["server"]
+
+
+def test_a_game_without_a_page_is_played_on_the_playground(start: Callable[..., Up], browser: Browser) -> None:
+    """Two tabs herd the flock: each drives its own dog, sees the other's, and hears how it ended; one of them over a bad network."""
+    yaml = HERD.replace("players: 3", "players: 2").replace('duration_s: "180"', 'duration_s: "20"')
+    up = start(yaml).until_ready()
+    ann = open_page(browser, up, "ann")
+    bob = open_page(browser, up, "bob", "&loss=2&delay=40&jitter=20&dup=1&seed=7")
+    for page in (ann, bob):
+        now = until(page, "s.phase === 'playing' && s.snapshots > 10")
+        assert now["rows"] == {"sheep": 120, "dogs": 2, "match": 1}
+    place = "() => window.warmfleetClient.rows('dogs').get(window.warmfleetState.seat).x"
+    before = ann.evaluate(place)
+    ann.keyboard.down("a")
+    ann.wait_for_function(f"() => ({place})() < {before} - 1", timeout=10_000)
+    ann.keyboard.up("a")
+    for page in (ann, bob):
+        ended = until(page, "s.phase === 'over'", 30)
+        assert ended["results"]["of"] == 120
+        assert page.locator("#curtain").is_visible()
+        assert "over" in page.locator("#what").inner_text()
 
 
 def test_the_page_fetches_nothing_from_elsewhere(start: Callable[..., Up], browser: Browser, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ _LARGEST = 255.0
 _PATH = np.linspace(0, 1, 9)[1:]
 """Where along the way that it makes up for a bullet looks for walls; half a unit apart at most."""
 _SCORES_TOLD = 32
+_TOLD_AT_ONCE = 200
+"""Players in one event, whose names may be long."""
 _CELL = 6.0
 """Side of the squares in which bullets look for players: no way of a bullet in one tick is longer."""
 
@@ -84,6 +86,8 @@ class Arena(Game):
         self._cooldown_s = np.zeros(seats)
         self._respawn_s = np.zeros(seats)
         self._steps = np.full(seats, STEPS_SAVED)
+        self._newcomers: list[Player] = []
+        """Of a crowd: who has not been told of yet."""
         self._known: set[int] = set()
         """Seats that have a state: taken now, or left by a player who may come back."""
         self._moves: list[dict[int, tuple[float, float]]] = []
@@ -103,7 +107,17 @@ class Arena(Game):
             "speed": SPEED,
             "radius": PLAYER_RADIUS,
             "health": HEALTH,
-            "players": [{"seat": p.seat, "player": p.id, "team": p.team} for p in self._players.values()],
+            "players": [_who(player) for player in self._players.values()],
+            "playground": {
+                "width": self.map.width,
+                "height": self.map.height,
+                "shapes": [{"box": list(wall), "fill": "#4a5a8a"} for wall in self.map.walls],
+                "tables": {
+                    "players": {"radius": PLAYER_RADIUS, "label": True},
+                    "bullets": {"radius": 0.15, "label": False},
+                },
+                "totals": {"left_s": "seconds left"},
+            },
         }
 
     def join(self, player: Player) -> None:
@@ -112,8 +126,10 @@ class Arena(Game):
         if player.seat not in self._known:
             self._known.add(player.seat)
             self._spawn(player.seat)
-        if not self.map.crowd:
-            self.room.event("joined", seat=player.seat, player=player.id, team=player.team)
+        if self.map.crowd:
+            self._newcomers.append(player)
+        else:
+            self.room.event("joined", **_who(player))
 
     def leave(self, player: Player) -> None:
         """Leave the field; the score stays."""
@@ -145,6 +161,10 @@ class Arena(Game):
         for seat in np.flatnonzero(dead & (self._respawn_s <= 0)):
             if int(seat) in self._players:
                 self._spawn(int(seat))
+        if self._newcomers and self.room.tick % self.room.tick_rate_hz == 0:
+            # A crowd comes in crowds: told once a second, not once for each.
+            self.room.event("players", players=[_who(player) for player in self._newcomers[:_TOLD_AT_ONCE]])
+            del self._newcomers[:_TOLD_AT_ONCE]
         self._ticks_left -= 1
         if self._ticks_left <= 0:
             self._finish()
@@ -340,6 +360,10 @@ class Arena(Game):
         told = dict(sorted(scores.items(), key=lambda entry: -entry[1])[:_SCORES_TOLD])
         self.room.event("over", scores=told, winners=winners[:_SCORES_TOLD])
         self.room.end(scores=scores, winners=winners)
+
+
+def _who(player: Player) -> dict[str, Any]:
+    return {"seat": player.seat, "player": player.id, "team": player.team}
 
 
 def _near(points: _Points, others: _Points) -> tuple[_Seats, _Seats]:

@@ -79,8 +79,13 @@ class Herd(Game):
                 "ground": "#5f8f4e",
                 "shapes": [{"circle": list(PEN), "fill": "#86a95f", "stroke": "#f1e3c4"}],
                 "tables": {
-                    "sheep": {"radius": 0.45, "colour": "#f7f3ea", "when": {"afraid": "#ffd1c4", "home": "#fffbe0"}},
-                    "dogs": {"radius": 0.75, "label": True, "ring": "barking"},
+                    "sheep": {
+                        "radius": 0.45,
+                        "label": False,
+                        "colour": "#f7f3ea",
+                        "when": {"afraid": "#ffd1c4", "home": "#fffbe0"},
+                    },
+                    "dogs": {"radius": 0.75, "label": True, "seats": True, "ring": "barking"},
                 },
                 "totals": {"left_s": "seconds left", "home": f"of {len(self._at)} home"},
             },

@@ -73,11 +73,12 @@ def match(*teams: str, **options: str) -> tuple[Arena, FakeRoom, list[Player]]:
     return game, room, players
 
 
-def step(game: Arena, room: FakeRoom, inputs: dict[Player, dict[str, Any]] | None = None) -> None:
-    room.tick += 1
-    for player, data in (inputs or {}).items():
-        game.input(player, STILL | data)
-    game.step(1 / RATE)
+def step(game: Arena, room: FakeRoom, inputs: dict[Player, dict[str, Any]] | None = None, times: int = 1) -> None:
+    for _ in range(times):
+        room.tick += 1
+        for player, data in (inputs or {}).items():
+            game.input(player, STILL | data)
+        game.step(1 / RATE)
 
 
 def see(game: Arena) -> World:
@@ -342,7 +343,13 @@ def test_in_a_crowd_only_those_whom_it_concerns_are_told() -> None:
     aim = face(game, one, two)
     while game._health[two.seat] > 0:
         step(game, room, {one: {"aim": aim, "fire": True}})
-    assert [(event["name"], event["to"]) for event in room.events] == [("kill", two.seat), ("kill", one.seat)]
+    told = [(event["name"], event.get("to")) for event in room.events if event["name"] != "players"]
+    assert told == [("kill", two.seat), ("kill", one.seat)]
+    while not room.named("players"):
+        step(game, room)
+    assert [player["player"] for player in room.named("players")[0]["players"]] == ["p0", "p1", "p2"]
+    step(game, room, times=2 * RATE)
+    assert len(room.named("players")) == 1, "each newcomer is told of once"
     assert game.map.width > 200
 
 

@@ -1,7 +1,7 @@
 /**
  * The arena's page: from the menu through the queue into the match and to the results.
  *
- * Query: `queue` (default duel), `play=1` (begin at once), `name`, and `loss`, `delay`, `jitter` for a worse network. `window.warmfleetState` says
+ * Query: `queue` (default: duel, else the first there is), `play=1` (begin at once), `name`, and `loss`, `delay`, `jitter`, `dup`, `seed` for a worse network. `window.warmfleetState` says
  * what goes on, for tests and the curious.
  */
 
@@ -13,7 +13,7 @@ import { walk } from "./slide.js";
 import { View } from "./view.js";
 
 const query = new URLSearchParams(location.search);
-const QUEUE = query.get("queue") || "duel";
+let queueName = query.get("queue") || "";
 /** The wait after which the matchmaker is asked how the queue does, and how often. */
 const EXPLAIN_AFTER_MS = 1500;
 const TOAST_MS = 2500;
@@ -62,7 +62,10 @@ async function signIn() {
 async function play() {
   if (busy) return;
   showProblem("");
-  await journey((made) => made.play(QUEUE, options()));
+  await journey(async (made) => {
+    queueName ||= firstQueue(await made.matchmaking.queues());
+    return made.play(queueName, options());
+  });
 }
 
 /** @param {(client: Warmfleet) => Promise<import("/sdk/index.js").End>} begin */
@@ -80,6 +83,11 @@ async function journey(begin) {
     client = null;
     busy = false;
   }
+}
+
+/** The queue to play in where the page's address names none. */
+function firstQueue(queues) {
+  return (queues.find(({ name }) => name === "duel") ?? queues[0])?.name ?? "duel";
 }
 
 function options() {
@@ -244,7 +252,8 @@ function happened({ name, ...data }) {
     const known = seated.get(data.seat)?.player === data.player;
     seated.set(data.seat, data);
     if (data.seat !== mine && !known) hud.tell([[who(data.seat).name, who(data.seat).colour], ["joined", ""]]);
-  } else if (name === "left") hud.tell([[who(data.seat).name, who(data.seat).colour], ["left", ""]]);
+  } else if (name === "players") for (const player of data.players) seated.set(player.seat, player); // a crowd's, many at once
+  else if (name === "left") hud.tell([[who(data.seat).name, who(data.seat).colour], ["left", ""]]);
   else if (name === "hit") effects.hit(data.of, data.x, data.y, who(data.of).colour, data.of === mine);
   else if (name === "kill") {
     effects.kill(data.x, data.y, who(data.of).colour, data.of === mine);
@@ -306,7 +315,7 @@ function waiting(now) {
   if (client === null || client.ticket === null || now - explainedAt < EXPLAIN_AFTER_MS) return;
   explainedAt = now;
   client.matchmaking.queues().then(
-    (queues) => explain(queues.find(({ name }) => name === QUEUE)),
+    (queues) => explain(queues.find(({ name }) => name === queueName)),
     () => {}, // the wait goes on without reasons
   );
 }
