@@ -14,6 +14,7 @@ from typing import assert_never
 
 import structlog
 
+from allocator import metrics
 from allocator.model import Allocation, FleetPolicy
 from allocator.planner import (
     Action,
@@ -30,6 +31,7 @@ from allocator.planner import (
     plan,
     plan_blind,
     shortage,
+    wanted_rooms,
 )
 from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavailable
 from allocator.recovery import Recovery
@@ -128,6 +130,7 @@ class ShelfKeeper:
             await self._apply_all(plan_blind(self.policy, self.seen))
             raise
         self.foreign = foreign(self.seen, observed)
+        self._measure(self.seen)
         self._on_shortage(shortage(self.policy, self.seen, observed))
         return await self._apply_all(actions)
 
@@ -138,6 +141,15 @@ class ShelfKeeper:
                 done = True
                 self._recovery.wake()  # a server has come, or one has gone
         return done
+
+    def _measure(self, seen: ShelfState) -> None:
+        name = self.policy.name
+        in_use = sum(len(entry.sessions) for entry in seen.entries)
+        for what, rooms in (("claimable", seen.free), ("wanted", wanted_rooms(self.policy, seen)), ("in-use", in_use)):
+            metrics.SHELF_ROOMS.labels(name, what).set(rooms)
+        metrics.SHELF_SERVERS.labels(name).set(len(seen.entries))
+        metrics.SHELF_WAITERS.labels(name).set(seen.waiters)
+        metrics.FOREIGN_SERVERS.labels(name).set(self.foreign)
 
     def _woken(self) -> None:
         self._wake.set()
@@ -225,6 +237,7 @@ class ShelfKeeper:
 
     async def _hold(self) -> bool:
         self.leading = await self._shelf.hold(self.policy.name, lease_s=LEASE_S)
+        metrics.KEEPER_LEADS.labels(self.policy.name).set(self.leading)
         return self.leading
 
     async def _hold_on(self) -> None:

@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
+from allocator import metrics
 from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, SeatRequest, Temperature, Unavailable
 from allocator.ports import Backend
 from allocator.seats import Seats
@@ -61,7 +62,7 @@ class _Wait:
         """Whether it was the store that used the time up."""
         if self.store_away is None and self.asked_at_s is not None:
             silent_s = time.monotonic() - self.asked_at_s
-            if silent_s > min(_SILENT_S, max(0.1, deadline_s / 2)):
+            if silent_s > _SILENT_S < deadline_s:  # a shorter deadline cannot tell
                 return StoreUnavailable(f"no answer in {silent_s:.2f} s")
         return self.store_away
 
@@ -115,10 +116,18 @@ class Allocator:
         Returns: the allocation, or Unavailable once the deadline has passed (then nothing is held).
         Raises: StoreUnavailable when the store stays away until the deadline; ask again with `retried`.
         """
-        refused = self._refuse(request)
-        if refused is not None:
-            return refused
         met = _Wait()
+        found = self._refuse(request) or await self._allocate(request, met, deadline_s, wait)
+        if isinstance(found, Unavailable):
+            metrics.UNALLOCATED.labels(found.cause.value).inc()
+            return found
+        metrics.ALLOCATIONS.labels(found.session.fleet, found.temperature.value).inc()
+        metrics.ALLOCATION_SECONDS.labels(found.temperature.value).observe(met.elapsed_s)
+        return found
+
+    async def _allocate(
+        self, request: AllocationRequest, met: _Wait, deadline_s: float, wait: bool
+    ) -> Allocation | Unavailable:
         try:
             async with asyncio.timeout(deadline_s):
                 if len(request.fleets) > 1:
@@ -167,6 +176,8 @@ class Allocator:
             found = await self._seats.find(
                 fleet, request.id, request.party, queue=request.queue, strategy=policy.strategy
             )
+            outcome = "seated" if isinstance(found, Allocation) else "no-seats"
+            metrics.SEATED.labels(fleet, outcome).inc()
             if isinstance(found, Allocation):
                 return found
         return Unavailable(
@@ -212,23 +223,25 @@ class Allocator:
     async def _wait(self, request: AllocationRequest, wait: _Wait) -> Allocation:
         """Wait in the queue of every fleet; the first that has a room is taken, the other places are given up."""
         fleets = [fleet for fleet in request.fleets if self._fleets[fleet].max]
-        async with self._calls.waiting([session_id(fleet, request.match) for fleet in fleets]) as called:
-            for fleet in fleets:
-                wait.supply[fleet] = await self._supplies.of(fleet)
-            while True:
-                called.clear()
+        sessions = [session_id(fleet, request.match) for fleet in fleets]
+        with metrics.WAITING.track_inprogress():
+            async with self._calls.waiting(sessions) as called:
                 for fleet in fleets:
-                    reply = await self._until_answered(wait, self._claim, request, fleet, wait)
-                    if isinstance(reply, Allocation):
-                        await self._leave_queues(request, wait, but=fleet)
-                        return reply
-                    if isinstance(reply, Waiting):
-                        wait.ahead.setdefault(fleet, reply.ahead)
-                try:
-                    async with asyncio.timeout(_ASK_AGAIN_S * random.uniform(0.8, 1.2)):  # noqa: S311 (so that waiters do not march in step)
-                        await called.wait()
-                except TimeoutError:
-                    pass
+                    wait.supply[fleet] = await self._supplies.of(fleet)
+                while True:
+                    called.clear()
+                    for fleet in fleets:
+                        reply = await self._until_answered(wait, self._claim, request, fleet, wait)
+                        if isinstance(reply, Allocation):
+                            await self._leave_queues(request, wait, but=fleet)
+                            return reply
+                        if isinstance(reply, Waiting):
+                            wait.ahead.setdefault(fleet, reply.ahead)
+                    try:
+                        async with asyncio.timeout(_ASK_AGAIN_S * random.uniform(0.8, 1.2)):  # noqa: S311 (so that waiters do not march in step)
+                            await called.wait()
+                    except TimeoutError:
+                        pass
 
     async def _find_in(self, request: AllocationRequest, fleet: FleetName) -> Allocation | None:
         found = await self._shelf.find(session_id(fleet, request.match))
