@@ -98,12 +98,13 @@ async def test_the_keeper_refills_and_hands_back(stage: Stage) -> None:
 
 async def test_a_match_that_finds_nothing_waits_for_a_ready_server(stage: Stage) -> None:
     """With the shelf empty a request is served from the buffer as soon as the keeper has filled, and says so."""
+    asking = [asyncio.create_task(stage.allocate(f"m{i}", deadline_s=20)) for i in range(6)]
+    while (await stage.shelf.observe(FLEET)).waiters < 4:
+        await asyncio.sleep(0.01)
     keeping = asyncio.create_task(stage.keeper.run())
-    try:
-        found = await asyncio.gather(*(stage.allocate(f"m{i}", deadline_s=5) for i in range(6)))
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
+    found = await asyncio.gather(*asking)
+    keeping.cancel()
+    await asyncio.wait([keeping])
     assert len({(a.session.server, a.session.room) for a in found}) == 6
     assert {a.temperature for a in found} <= {Temperature.SHELF, Temperature.BUFFER, Temperature.COLD}
     assert any(a.temperature is not Temperature.SHELF for a in found)
