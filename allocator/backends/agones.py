@@ -25,7 +25,7 @@ import structlog
 from allocator.backends import certificates, metrics
 from allocator.backends.certificates import Certificate, CertificateError, CertificateFiles
 from allocator.backends.endpoints import Endpoint, Endpoints
-from allocator.backends.kubernetes import KubernetesBackend
+from allocator.backends.kubernetes import FleetCounts, KubernetesBackend
 from allocator.backends.pb import allocation_pb2 as pb
 from allocator.backends.pb import allocation_pb2_grpc
 from allocator.backends.request import FleetRule, ServerRequest
@@ -147,7 +147,11 @@ class AgonesBackend:
         """Remove a server in any state."""
         await self._paired("delete a server").delete(server)
 
-    # What only this backend can do.
+    # What only a cluster's backend can do.
+
+    async def fleet_counts(self) -> tuple[FleetCounts, ...]:
+        """The Fleets of the namespace. Raises BackendUnavailable."""
+        return await self._paired("count fleets").fleet_counts()
 
     async def take(self, request: ServerRequest) -> Given | None:
         """Any allocation that Agones knows; None when no server matches. Raises BackendUnavailable."""

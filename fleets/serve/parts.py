@@ -7,6 +7,7 @@ A part is an ASGI application (none: the operations' endpoints alone), services 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Never
 
 from allocator.backends.agones import AgonesBackend
@@ -18,6 +19,7 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.autoscaler.app import make_app as make_autoscaler_app
 from fleets.autoscaler.service import Autoscaler
+from fleets.serve.counts import watch_counts
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
 from fleets.spec.convert import to_aim, to_policy, to_queue_config
@@ -109,6 +111,8 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
     keepers = [ShelfKeeper(to_policy(fleet), shelf, client, backend) for fleet in specs.fleets]
     served = interfaces(settings, Allocator(shelf, client, [k.policy for k in keepers], backend), shelf, backend)
     services: dict[str, Service] = {f"keeper-{keeper.policy.name}": keeper.run for keeper in keepers}
+    if isinstance(backend, KubernetesBackend | AgonesBackend):
+        services["fleets"] = partial(watch_counts, backend, [keeper.policy.name for keeper in keepers])
     synced: set[FleetName] = set()
 
     async def ready() -> str:

@@ -202,6 +202,7 @@ async def test_a_match_is_played_through_the_parts(folder: Path, valkey_url: str
         await sits_down(moved)
         metrics = (await parts["allocator"].get("/metrics")).text
         assert re.search(r'warmfleet_backend_calls_total{backend="agones",call="allocate",outcome="ok"} [1-9]', metrics)
+        assert 'warmfleet_fleet_servers{fleet="arena",state="Allocated"}' in metrics
         for program in parts.values():
             assert (await program.get("/healthz")).text == "ok\n"
             assert await program.stop() == 0, program.log.read_text()
