@@ -8,6 +8,7 @@ from fleets.cli.bots import bots
 from fleets.cli.doctor import app as doctor
 from fleets.cli.drain import drain
 from fleets.cli.logs import logs
+from fleets.cli.new import new
 from fleets.cli.plan import diff_command, plan_command
 from fleets.cli.render import render_command
 from fleets.cli.rollout import app as rollout
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, drain, bots, validate, schema, simulate, serve, admission):
+for command in (up, status, logs, drain, bots, new, validate, schema, simulate, serve, admission):
     app.command()(command)
 app.command("render")(render_command)
 app.command("plan")(plan_command)
