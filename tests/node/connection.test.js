@@ -258,6 +258,14 @@ test("a path that is broken for both is left for a new connection to the same pl
   assert.ok(sockets.length > 1);
 });
 
+test("a spectator's way is a player's, and says that it only watches", () => {
+  const { sockets, FakeWebSocket } = fakeWebSockets();
+  const handler = { connected() {}, snapshot() {}, event() {}, moving() {}, lost() {}, over() {} };
+  new Link({ assignment: place(7001), seat: async () => place(7001), handler, clock: new FakeClock(), spectator: true, WebSocket: FakeWebSocket });
+  sockets[0].open();
+  assert.equal(sockets[0].sent[0].slice(0, 6), "010101");
+});
+
 test("results come before the end, and are kept", async () => {
   const { clock, sockets, told, asked, link: made, play } = link();
   play(0);

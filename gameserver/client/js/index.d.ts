@@ -261,6 +261,7 @@ export class Link {
     secure?: boolean;
     clock?: Clock;
     random?: () => number;
+    spectator?: boolean;
     network?: NetSim | null;
     WebSocket?: typeof globalThis.WebSocket;
   });

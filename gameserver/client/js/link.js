@@ -38,15 +38,16 @@ export class Link {
    * @param {import("./index.js").Clock} [options.clock]
    * @param {() => number} [options.random] 0 to 1, spreads reconnects
    * @param {import("./netsim.js").NetSim | null} [options.network]
+   * @param {boolean} [options.spectator]
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    */
-  constructor({ assignment, seat, handler, secure = false, clock = browserClock(), random = Math.random, network = null, WebSocket }) {
+  constructor({ assignment, seat, handler, secure = false, clock = browserClock(), random = Math.random, network = null, spectator = false, WebSocket }) {
     this._seat = seat;
     this._handler = handler;
     this._secure = secure;
     this._clock = clock;
     this._random = random;
-    this._connecting = { clock, network, ...(WebSocket === undefined ? {} : { WebSocket }) };
+    this._connecting = { clock, network, spectator, ...(WebSocket === undefined ? {} : { WebSocket }) };
     this._session = assignment.session;
     /** @type {Connection | null} the one whose snapshots count */
     this.connection = null;
