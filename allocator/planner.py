@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from allocator.model import FleetPolicy, GameServer, ServerState
-from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
+from allocator.ports import RECYCLE_LABEL, RETIRE_LABEL, SHELF_LABEL, TRACK_LABEL
 from allocator.shelf import LostSession, ShelfEntry, ShelfState
 from gameserver.sessions.model import ServerMode, ServerName, SessionId, SessionState
 
@@ -126,7 +126,8 @@ def plan(policy: FleetPolicy, observed: Sequence[GameServer], shelf: ShelfState)
     actions += [Remove(server=server.name) for server in leaked if server.name in shelf.dead]
     adopted = [server for server in leaked if server.name not in shelf.dead]
     actions += [Adopt(server=server) for server in adopted]
-    return (*actions, *_size(policy, shelf, kept, len(adopted), version))
+    stale = frozenset(entry.server for entry in kept if _stale(entry, servers.get(entry.server), version))
+    return (*actions, *_size(policy, shelf, kept, len(adopted), stale))
 
 
 def plan_blind(policy: FleetPolicy, shelf: ShelfState) -> tuple[Action, ...]:
@@ -205,7 +206,7 @@ def _overdue(policy: FleetPolicy, entry: ShelfEntry) -> list[Action]:
 
 
 def _size(
-    policy: FleetPolicy, shelf: ShelfState, kept: Sequence[ShelfEntry], adopted: int, version: str
+    policy: FleetPolicy, shelf: ShelfState, kept: Sequence[ShelfEntry], adopted: int, outdated: frozenset[ServerName]
 ) -> list[Action]:
     """
     Fill the shelf up, or hand empty servers back: spent, draining and stale ones always, others while enough rooms are left.
@@ -218,7 +219,7 @@ def _size(
     free = sum(entry.free for entry in kept if not entry.draining) + adopted * policy.rooms
     for entry in sorted(kept, key=lambda entry: entry.age_s, reverse=True):
         claimable = 0 if entry.draining else entry.free
-        worn, stale = entry.spent > 0 or entry.draining, bool(version) and entry.version != version
+        worn, stale = entry.spent > 0 or entry.draining, entry.server in outdated
         if entry.empty and (worn or stale or free - claimable >= wanted):
             away.append(HandBack(server=entry.server, replace=worn or stale or not policy.managed))
             servers -= 1
@@ -231,7 +232,16 @@ def _size(
     return [*([Allocate(count=lacking)] if lacking else []), *away]
 
 
+def _stale(entry: ShelfEntry, server: GameServer | None, version: str) -> bool:
+    """Whether a server is to get no new sessions: told so, or of another version than the Ready ones of its own kind."""
+    labels = server.labels if server is not None else {}
+    if labels.get(RETIRE_LABEL) == "true":
+        return True
+    return labels.get(TRACK_LABEL) != "canary" and bool(version) and entry.version != version
+
+
 def _newest_version(observed: Sequence[GameServer]) -> str:
-    """The version that Ready servers have; "" when they differ or there is none (a rollout is under way)."""
-    versions = {server.version for server in observed if server.state is ServerState.READY}
+    """The version that Ready servers have, canaries aside; "" when they differ or there is none (an update is under way)."""
+    ready = [server for server in observed if server.state is ServerState.READY]
+    versions = {server.version for server in ready if server.labels.get(TRACK_LABEL) != "canary"}
     return versions.pop() if len(versions) == 1 else ""

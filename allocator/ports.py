@@ -14,6 +14,12 @@ class BackendUnavailable(Exception):
 SHELF_LABEL = "warmfleet.dev/shelf"
 """Label put on a server in the same backend call that allocates it for the shelf; reconciliation finds leaked servers by it."""
 
+TRACK_LABEL = "warmfleet.dev/track"
+"""`canary` on servers of a new version that runs beside the old one: neither makes the other's servers stale."""
+
+RETIRE_LABEL = "warmfleet.dev/retire"
+"""Set to `true` on a server that is to get no new sessions; it goes once the ones on it are over."""
+
 RECYCLE_LABEL = "warmfleet.dev/recycle"
 """Set to `ready` to ask a server of ours to call Ready() on its own SDK: only it can go from Allocated back to Ready."""
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from allocator.backends.cluster import ClusterApi, Object
 from allocator.backends.informer import Informer
-from allocator.backends.request import FLEET_LABEL, SET_LABEL, FleetRule, ServerRequest
+from allocator.backends.request import FLEET_LABEL, SET_LABEL, FleetRule, ServerRequest, fleet_of
 from allocator.backends.settings import ClusterSettings
 from allocator.backends.wire import LOCAL, Given, given_by_object, to_object
 from allocator.model import GameServer, ServerState
@@ -150,7 +150,9 @@ class KubernetesBackend:
     def _informer(self, fleet: FleetName) -> Informer[GameServer]:
         informer = self._informers.get(fleet)
         if informer is None:
-            informer = Informer(self._api, "gameservers", f"{FLEET_LABEL}={fleet}", decode=self._decode, ended=_ended)
+            members = self.rule(fleet).members(fleet)
+            chosen = f"{FLEET_LABEL}={fleet}" if len(members) == 1 else f"{FLEET_LABEL} in ({','.join(members)})"
+            informer = Informer(self._api, "gameservers", chosen, decode=self._decode, ended=_ended)
             self._informers[fleet] = informer
             self._spawn(informer, f"informer-{fleet}")
         return informer
@@ -167,7 +169,7 @@ class KubernetesBackend:
     def _wrote(self, item: Object | None) -> None:
         if item is None:
             return
-        informer = self._informers.get(FleetName((item["metadata"].get("labels") or {}).get(FLEET_LABEL, "")))
+        informer = self._informers.get(fleet_of(item["metadata"].get("labels") or {}))
         if informer is not None:
             informer.wrote(item)
 
@@ -192,7 +194,7 @@ def game_server(item: Object, address_type: str = "") -> GameServer:
     addresses = {address["type"]: address["address"] for address in status.get("addresses") or ()}
     return GameServer(
         name=ServerName(meta["name"]),
-        fleet=FleetName(labels.get(FLEET_LABEL, "")),
+        fleet=fleet_of(labels),
         state=ServerState.SHUTDOWN if meta.get("deletionTimestamp") else _state(status.get("state", "")),
         host=addresses.get(address_type, "" if address_type == POD_IP else status.get("address") or ""),
         ports={port["name"]: port["port"] for port in status.get("ports") or ()},

@@ -7,13 +7,15 @@ before it is sent, with the field and the mend. Source: the validation in pkg/ap
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from allocator.model import ServerState
 from gameserver.sessions.model import FleetName
 
 FLEET_LABEL = "agones.dev/fleet"
+OURS_LABEL = "warmfleet.dev/fleet"
+"""The fleet as the studio calls it, where it is rendered by us: a canary's servers carry their fleet's name here."""
 SET_LABEL = "agones.dev/gameserverset"
 """The GameServerSet a server is of; there is one for each version of a fleet."""
 
@@ -141,6 +143,16 @@ class ServerRequest:
             raise InvalidRequest(problem)
 
 
+def canary_of(fleet: FleetName) -> FleetName:
+    """The Agones Fleet that runs a new version of `fleet` beside the old one."""
+    return FleetName(f"{fleet}-canary")
+
+
+def fleet_of(labels: Mapping[str, str]) -> FleetName:
+    """Whose server it is, by its labels."""
+    return FleetName(labels.get(OURS_LABEL) or labels.get(FLEET_LABEL, ""))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetRule:
     """How servers of one fleet are chosen, beyond that they are Ready and of that fleet. Raises InvalidRequest."""
@@ -151,25 +163,25 @@ class FleetRule:
     priorities: tuple[Priority, ...] = ()
     counters: Mapping[str, CounterAction] = field(default_factory=dict)
     lists: Mapping[str, ListAction] = field(default_factory=dict)
+    canary: bool = False
+    """Whether a new version may run beside the fleet: its servers are taken first, as many as it was given."""
+
+    def members(self, fleet: FleetName) -> tuple[FleetName, ...]:
+        """The Agones Fleets that have its servers, in order of preference."""
+        return (canary_of(fleet), fleet) if self.canary else (fleet,)
 
     def request(self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]) -> ServerRequest:
         """The request for a server of `fleet`."""
-        wanted = []
+        wanted: list[Selector] = []
         for index, selector in enumerate(self.selectors):
             if selector.labels.get(FLEET_LABEL, fleet) != fleet:
                 raise InvalidRequest(
                     f"selectors[{index}].labels[{FLEET_LABEL}]: {selector.labels[FLEET_LABEL]!r} contradicts the fleet "
                     f"{fleet!r}; leave it out"
                 )
-            wanted.append(
-                Selector(
-                    labels={**selector.labels, FLEET_LABEL: fleet},
-                    state=selector.state,
-                    players=selector.players,
-                    counters=selector.counters,
-                    lists=selector.lists,
-                )
-            )
+            wanted += [
+                replace(selector, labels={**selector.labels, FLEET_LABEL: member}) for member in self.members(fleet)
+            ]
         return ServerRequest(
             selectors=tuple(wanted),
             scheduling=self.scheduling,

@@ -10,7 +10,6 @@ from typing import Any
 
 from allocator.backends.pb import allocation_pb2 as pb
 from allocator.backends.request import (
-    FLEET_LABEL,
     SET_LABEL,
     CounterAction,
     CounterChange,
@@ -25,9 +24,10 @@ from allocator.backends.request import (
     Scheduling,
     Selector,
     ServerRequest,
+    fleet_of,
 )
 from allocator.model import GameServer, ServerState
-from gameserver.sessions.model import FleetName, ServerName
+from gameserver.sessions.model import ServerName
 
 LOCAL = "local"
 """The source of a server of the cluster that was asked."""
@@ -221,7 +221,7 @@ def _server(
 ) -> GameServer:
     return GameServer(
         name=ServerName(name),
-        fleet=FleetName(labels.get(FLEET_LABEL, "")),
+        fleet=fleet_of(labels),
         state=ServerState.ALLOCATED,
         host=host,
         ports=ports,

@@ -133,7 +133,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetCanary:
-    """Make the canary fleet of the new version have so many servers."""
+    """Make the canary fleet of the new version have so many servers; with 0, those with sessions get no new ones."""
 
     replicas: int
 

@@ -124,9 +124,9 @@ def _end_canary(seen: Observed) -> tuple[Action, ...]:
     """Nothing new on it, and away with it once nobody is there: scaled first, so that nobody comes between the look and the removal."""
     if seen.canary is None:
         return ()
-    if seen.canary.wanted > 0:
+    if seen.canary.wanted > 0 or seen.canary.alive > 0:
         return (SetCanary(replicas=0),)
-    return (RemoveCanary(),) if seen.canary.alive == 0 else ()
+    return (RemoveCanary(),)
 
 
 def _step_is_ready(limits: Limits, state: State, seen: Observed) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+from allocator.ports import RETIRE_LABEL, TRACK_LABEL
 from fleets.cluster.ports import Cluster, ClusterError, Ref, Refused
 from fleets.render.agones import VERSION_LABEL
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
@@ -31,7 +32,6 @@ from fleets.rollout.model import (
 from fleets.rollout.ports import HealthSource, StateChanged
 from fleets.spec.fleet import canary_of
 
-TRACK_LABEL = "warmfleet.dev/track"
 _AGONES_FLEET = "agones.dev/fleet"
 _READY = {"Ready"}
 _BUSY = {"Allocated", "Reserved"}
@@ -147,8 +147,23 @@ class ClusterTracks:
                 assert_never(action)
 
     def _scale_to_nothing(self) -> None:
-        if self._cluster.fetch(self._ref(canary_of(self.fleet))) is not None:
-            self._cluster.patch(self._ref(canary_of(self.fleet)), {"spec": {"replicas": 0}})
+        """Agones keeps Allocated servers; the allocator is told by a label to give them no new sessions, and to let empty ones go."""
+        name = canary_of(self.fleet)
+        live = self._cluster.fetch(self._ref(name))
+        if live is not None and live["spec"].get("replicas"):
+            self._cluster.patch(self._ref(name), {"spec": {"replicas": 0}})
+        servers = self._cluster.listed("agones.dev/v1", "GameServer", self._namespace, {_AGONES_FLEET: name})
+        for server in servers:
+            if server["metadata"]["labels"].get(RETIRE_LABEL) != "true":
+                self._retire(server["metadata"]["name"])
+
+    def _retire(self, server: str) -> None:
+        ref = Ref(api_version="agones.dev/v1", kind="GameServer", namespace=self._namespace, name=server)
+        try:
+            self._cluster.patch(ref, {"metadata": {"labels": {RETIRE_LABEL: "true"}}})
+        except Refused as error:
+            if "not found" not in str(error):  # gone meanwhile, as it should be
+                raise
 
     def _ref(self, name: str) -> Ref:
         return Ref(api_version="agones.dev/v1", kind="Fleet", namespace=self._namespace, name=name)

@@ -12,6 +12,7 @@ from typing import Any, Never
 
 from allocator.backends.agones import AgonesBackend
 from allocator.backends.kubernetes import KubernetesBackend
+from allocator.backends.request import FleetRule
 from allocator.keeper import ShelfKeeper
 from allocator.model import GameServer
 from allocator.ports import Backend, BackendUnavailable
@@ -61,13 +62,13 @@ async def make(
     """
     match name:
         case PartName.MATCHMAKER:
-            return _matchmaker(settings, specs, client, await _backend(settings, BackendName.NONE, stack))
+            return _matchmaker(settings, specs, client, await _backend(settings, specs, BackendName.NONE, stack))
         case PartName.DIRECTOR:
-            return _director(settings, specs, client, await _backend(settings, BackendName.NONE, stack))
+            return _director(settings, specs, client, await _backend(settings, specs, BackendName.NONE, stack))
         case PartName.ALLOCATOR:
-            return _allocator(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
+            return _allocator(settings, specs, client, await _backend(settings, specs, BackendName.KUBERNETES, stack))
         case PartName.AUTOSCALER:
-            return _autoscaler(settings, specs, client, await _backend(settings, BackendName.KUBERNETES, stack))
+            return _autoscaler(settings, specs, client, await _backend(settings, specs, BackendName.KUBERNETES, stack))
 
 
 def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
@@ -138,17 +139,20 @@ def _autoscaler(settings: ServeSettings, specs: Specs, client: StoreClient, back
     return Part(name=PartName.AUTOSCALER, app=app, services={"autoscaler": autoscaler.run})
 
 
-async def _backend(settings: ServeSettings, default: BackendName, stack: AsyncExitStack) -> Backend:
+async def _backend(settings: ServeSettings, specs: Specs, default: BackendName, stack: AsyncExitStack) -> Backend:
+    canaries = [fleet for fleet in specs.fleets if fleet.spec.rollout.strategy == "canary"]
+    rules = {FleetName(fleet.metadata.name): FleetRule(canary=True) for fleet in canaries}
     match settings.backend or default:
         case BackendName.NONE:
             return Unlisted()
         case BackendName.KUBERNETES:
-            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type)
+            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type, rules=rules)
             return await _enter(stack, cluster)
         case BackendName.AGONES:
-            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type)
+            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type, rules=rules)
             backend = AgonesBackend(
                 settings.allocation_endpoints,
+                rules=rules,
                 files=settings.certificates(),
                 cluster=cluster,
                 namespace=settings.namespace,

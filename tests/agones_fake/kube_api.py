@@ -321,12 +321,16 @@ def _seen(change: Change, chosen: Any) -> Object | None:
 
 
 def _chooser(request: web.Request) -> Any:
-    labels = [part for part in request.query.get("labelSelector", "").split(",") if part]
+    text = request.query.get("labelSelector", "")
+    sets = {key.strip(): values.split(",") for key, values in re.findall(r"([^,()]+) in \(([^)]*)\)", text)}
+    labels = [part for part in re.sub(r"[^,()]+ in \([^)]*\)", "", text).split(",") if part]
     fields = dict(part.split("=", 1) for part in request.query.get("fieldSelector", "").split(",") if part)
 
     def chosen(item: Object) -> bool:
         held = item["metadata"].get("labels") or {}
         if "metadata.name" in fields and item["metadata"]["name"] != fields["metadata.name"]:
+            return False
+        if any(held.get(key) not in values for key, values in sets.items()):
             return False
         for part in labels:
             if "!=" in part:

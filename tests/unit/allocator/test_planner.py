@@ -27,7 +27,7 @@ from allocator.planner import (
     plan,
     shortage,
 )
-from allocator.ports import RECYCLE_LABEL, SHELF_LABEL
+from allocator.ports import RECYCLE_LABEL, RETIRE_LABEL, SHELF_LABEL, TRACK_LABEL
 from allocator.shelf import LostSession, RoomInUse, ShelfEntry, ShelfState
 from gameserver.sessions.model import FleetName, ServerMode, ServerName, SessionId, SessionState
 
@@ -394,3 +394,22 @@ def test_foreign_allocations_are_only_counted() -> None:
     servers = (server("a"), theirs, ours, server("z", READY, label=""))
     assert plan(POLICY, servers, shelf(entry("a"))) == ()
     assert foreign(shelf(entry("a")), servers) == 1
+
+
+def test_a_canary_makes_nobody_stale_and_is_not_stale_itself() -> None:
+    """Two versions stand side by side until one is told to retire; then its empty servers go and its busy ones get nothing new."""
+    canary = replace(server("b", version="v2"), labels={SHELF_LABEL: "yes", TRACK_LABEL: "canary"})
+    seen = [
+        server("a"),
+        canary,
+        server("r", READY, label=""),
+        replace(server("c", READY, version="v2"), labels={TRACK_LABEL: "canary"}),
+    ]
+    policy = replace(POLICY, shelf=4)
+    held = shelf(entry("a"), entry("b", version="v2"))
+    assert plan(policy, seen, held) == ()
+    seen[1] = replace(canary, labels={**canary.labels, RETIRE_LABEL: "true"})
+    assert HandBack(server=ServerName("b"), replace=True) in plan(policy, seen, held)
+    busy = shelf(entry("a"), entry("b", room("x"), version="v2"))
+    seen[1] = replace(seen[1], labels=seen[1].labels)
+    assert Retire(server=ServerName("b")) in plan(policy, seen, busy)
