@@ -7,11 +7,11 @@ What managing fleets costs, and what the autoscaler is worth.
 
 from collections.abc import Callable, Mapping
 
-from bench.fleets import demand
+from bench.fleets import demand, render
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.fleets"
-PARTS: Mapping[str, Callable[[Report, bool], None]] = {"demand": demand.measure}
+PARTS: Mapping[str, Callable[[Report, bool], None]] = {"demand": demand.measure, "render": render.measure}
 
 
 def main() -> None:
