@@ -13,9 +13,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import ParamSpec, TypeVar
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from allocator import metrics
 from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, SeatRequest, Temperature, Unavailable
@@ -40,6 +42,15 @@ _SILENT_S = 0.5
 """A store that has not answered for so long is away."""
 _STANDING_TTL_S = 1.0
 """How old the look may be by which fleets are ranked."""
+
+
+@lru_cache(maxsize=1024)
+def _measures(fleet: FleetName, temperature: Temperature) -> tuple[Counter, Histogram]:
+    """Looking a metric's child up by its labels costs more than counting."""
+    return (
+        metrics.ALLOCATIONS.labels(fleet, temperature.value),
+        metrics.ALLOCATION_SECONDS.labels(temperature.value),
+    )
 
 
 class _Wait:
@@ -121,8 +132,9 @@ class Allocator:
         if isinstance(found, Unavailable):
             metrics.UNALLOCATED.labels(found.cause.value).inc()
             return found
-        metrics.ALLOCATIONS.labels(found.session.fleet, found.temperature.value).inc()
-        metrics.ALLOCATION_SECONDS.labels(found.temperature.value).observe(met.elapsed_s)
+        count, took = _measures(found.session.fleet, found.temperature)
+        count.inc()
+        took.observe(met.elapsed_s)
         return found
 
     async def _allocate(

@@ -1,5 +1,5 @@
 """
-What an allocation costs: claims against raw round trips at the same Valkey.
+What an allocation costs, how full servers are, and what the same costs without a shelf.
 
 `python -m bench.allocator [PART…] [--quick] [--json FILE]`; without a part all of them. Each part is a module of this package with
 `measure(report, quick)`, whose docstring says what is measured and how.
@@ -7,11 +7,16 @@ What an allocation costs: claims against raw round trips at the same Valkey.
 
 from collections.abc import Callable, Mapping
 
-from bench.allocator import claims
+from bench.allocator import agones, claims, packing, processes
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.allocator"
-PARTS: Mapping[str, Callable[[Report, bool], None]] = {"claims": claims.measure}
+PARTS: Mapping[str, Callable[[Report, bool], None]] = {
+    "claims": claims.measure,
+    "processes": processes.measure,
+    "packing": packing.measure,
+    "agones": agones.measure,
+}
 
 
 def main() -> None:

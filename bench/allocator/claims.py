@@ -1,9 +1,10 @@
 """
-What a claim costs: against a PING at the same Valkey, from one process and from three.
+What a claim costs: against a raw round trip at the same Valkey.
 
-In each round, and for each number of concurrent callers, raw PING round trips and claims (`Allocator.allocate` on a filled shelf) alternate in small
-batches within one process, so that noise from the machine meets both. Sessions are ended between batches, outside the timed part, so that the shelf
-never empties and no claim waits. Quoted are medians over the rounds; a ratio is the median of the rounds' ratios.
+In each round, and for each number of concurrent callers, raw round trips (a PING over the same kind of connection, with nothing around it) and claims
+(`Allocator.allocate` on a filled shelf) alternate in small batches within one process, so that noise from the machine meets both. Sessions are ended
+between batches, outside the timed part, so that the shelf never empties and no claim waits. Quoted are medians over the rounds; a ratio is the median
+of the rounds' ratios.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from allocator.shelf import Shelf
 from bench.report import Report
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionId
+from gameserver.sessions.pipe import Pipe
 
 FLEET = FleetName("bench")
 POLICY = FleetPolicy(name=FLEET, rooms=4, shelf=400)
@@ -99,6 +101,7 @@ class Round:
     """Times of one round with one number of callers."""
 
     ping_s: list[float] = field(default_factory=list)
+    redis_py_s: list[float] = field(default_factory=list)
     claim_s: list[float] = field(default_factory=list)
     claiming_s: float = 0.0
     """How long the claims took altogether."""
@@ -111,6 +114,8 @@ class Bench:
         self.client = client
         self.shelf = Shelf(client)
         self.allocator = Allocator(self.shelf, client, [POLICY], NoBackend())
+        options = client.connection_pool.connection_kwargs
+        self.raw = Pipe(options["host"], options["port"], db=0, username=None, password=None, timeout_s=2)
         self.matches = (MatchId(f"m{i}") for i in itertools.count())
         self.claimed: list[SessionId] = []
 
@@ -136,6 +141,10 @@ class Bench:
 
     async def ping(self) -> None:
         """Make one raw round trip."""
+        await self.raw.call("PING")
+
+    async def redis_py(self) -> None:
+        """The same through redis-py, as most programs make it."""
         await self.client.ping()
 
     async def release(self) -> None:
@@ -150,6 +159,7 @@ class Bench:
         result = Round()
         for _ in range(batches):
             result.ping_s += (await timed(self.ping, callers))[0]
+            result.redis_py_s += (await timed(self.redis_py, callers))[0]
             times_s, took_s = await timed(self.claim, callers)
             result.claim_s += times_s
             result.claiming_s += took_s
@@ -181,16 +191,21 @@ def percentile(values: list[float], percent: int) -> float:
 
 def tell(report: Report, callers: int, rounds: list[Round]) -> None:
     """Add the rows of one number of callers."""
-    for name in ("PING", "claim"):
-        times = [r.ping_s if name == "PING" else r.claim_s for r in rounds]
+    for name, times in (
+        ("PING", [r.ping_s for r in rounds]),
+        ("PING through redis-py", [r.redis_py_s for r in rounds]),
+        ("claim", [r.claim_s for r in rounds]),
+    ):
         for percent in (50, 99):
             value = statistics.median(percentile(t, percent) for t in times)
             report.add(f"{name}, {callers} callers, p{percent}", value * 1e6, "µs")
     ratios = [percentile(r.claim_s, 99) / percentile(r.ping_s, 99) for r in rounds]
     goal = 3.0 if callers == 1 else None
     report.add(f"p99(claim) ÷ p99(PING), {callers} callers", statistics.median(ratios), "×", goal=goal)
+    ratio = statistics.median(percentile(r.claim_s, 99) / percentile(r.redis_py_s, 99) for r in rounds)
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     report.add(f"  of {len(rounds)} rounds", spread, "×")
+    report.add(f"p99(claim) ÷ p99(PING through redis-py), {callers} callers", ratio, "×")
     report.add(
         f"claims per second, {callers} callers",
         statistics.median(len(r.claim_s) / r.claiming_s for r in rounds),
