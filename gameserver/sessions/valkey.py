@@ -77,7 +77,7 @@ def wake_channel(fleet: FleetName) -> str:
 def encode_seats(seats: tuple[Seat, ...]) -> str:
     """Seats as the record holds them."""
     rows = [f"[{seat.index},{_quoted(seat.player)},{_quoted(seat.team)}]" for seat in seats]
-    return f"[{','.join(rows)}]"  # json.dumps makes a new encoder for each call: 10 µs more, of a claim's 80
+    return f"[{','.join(rows)}]"  # json.dumps makes a new encoder for each call: 10 µs more
 
 
 def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session:
