@@ -344,6 +344,7 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
         name=FleetName(fleet.metadata.name),
         command=command,
         game=server.game or "",
+        counters={"rooms": server.rooms, "players": server.rooms * server.seats} if server.game is not None else {},
         env=env,
         ports=ports,
         min=spec.warm.min,

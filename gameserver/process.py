@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
+from gameserver.agones.mirror import Mirror, Occupancy
 from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
 from gameserver.game import Game
 from gameserver.gate import Gate, NoRoom
@@ -93,6 +94,14 @@ class GameServerProcess:
     def idle(self) -> bool:
         """Whether no room is open or about to be."""
         return not self._rooms and not self._opening
+
+    def occupancy(self) -> Occupancy:
+        """Which sessions are here, and which players are connected."""
+        rooms = [room for room in self._rooms.values() if not room.handed_over]
+        players = [player for room in rooms for player, member in room.members.items() if member.connection is not None]
+        metrics.ROOMS.set(len(rooms))
+        metrics.PLAYERS.set(len(players))
+        return Occupancy(rooms=tuple(room.session for room in rooms), players=tuple(players))
 
     async def find_room(self, grant: SeatGrant) -> Room:
         """Find the room of a session, or open it: a `gate.FindRoom`. Raises NoRoom."""
@@ -350,6 +359,7 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
                 "health": lambda: sdk.keep_healthy(HEALTH_PERIOD_S),
                 "recycle": lambda: process.recycle(sdk),
                 "gate": gate.watch,
+                "mirror": lambda: Mirror(sdk, me).run(process.occupancy),
             }
             if store is not None:
                 services |= {"beat": process.beat, "listen": process.listen}

@@ -1,13 +1,15 @@
 """
-The Agones SDK over grpc.aio: what a game server says to its sidecar, and hears from it.
+The Agones SDK over grpc.aio: what a game server says to its sidecar, and hears from it; the stable part, and counters and lists of the beta part.
 
 Owns one channel, made in the running loop (never before a fork), and the translation of its errors. `ready`, `shutdown` and the others are
-single calls with a deadline; `keep_healthy` and `watch` go on through a sidecar's restart. Agones' own words are used for states.
+single calls with a deadline; `keep_healthy` and `watch` go on through a sidecar's restart. Agones' own words are used for states. What is left in
+alpha (player tracking, behind a gate that is off) is not here: lists do the same, see docs/decisions/0005.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +36,10 @@ class SDKRefused(Exception):
     """The sidecar refused the call: a bad label, a counter out of range."""
 
 
+class SDKNotFound(SDKRefused):
+    """The GameServer does not declare this counter or list, or the value is not in the list."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
     """A counter of the GameServer."""
@@ -51,15 +57,35 @@ class List:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """When Agones takes the GameServer for unhealthy."""
+
+    disabled: bool
+    period_s: int
+    failure_threshold: int
+    initial_delay_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SDKGameServer:
     """The GameServer that this process is, as its sidecar knows it."""
 
     name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    generation: int
+    created_at: datetime
+    deleted_at: datetime | None
+    """When its deletion was asked for."""
     state: str
     address: str
+    addresses: tuple[tuple[str, str], ...]
+    """(type, address): `InternalIP`, `ExternalIP`, `Hostname`, `PodIP`, as far as Agones knows them."""
     ports: Mapping[str, int]
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    health: Health
     counters: Mapping[str, Counter]
     lists: Mapping[str, List]
 
@@ -113,17 +139,20 @@ class AgonesSDK:
     async def watch(self) -> AsyncIterator[SDKGameServer]:
         """Yield the GameServer now and at each change; takes up again after a sidecar's restart, so a change may come twice."""
         while True:
+            stream = self._stable.WatchGameServer(sdk_pb2.Empty(), wait_for_ready=True)
             try:
-                async for message in self._stable.WatchGameServer(sdk_pb2.Empty()):
+                async for message in stream:
                     yield _game_server(message)
             except grpc.aio.AioRpcError:
                 pass  # the sidecar restarts: the next stream begins with the present state
+            finally:
+                stream.cancel()
             await asyncio.sleep(_RETRY_S)
 
     async def keep_healthy(self, period_s: float) -> None:
         """Send a health ping every `period_s` until cancelled, through a sidecar's restarts."""
         while True:
-            stream = self._stable.Health()
+            stream = self._stable.Health(wait_for_ready=True)
             try:
                 while True:
                     await stream.write(sdk_pb2.Empty())
@@ -156,7 +185,7 @@ class AgonesSDK:
     async def update_list(
         self, name: str, *, values: tuple[str, ...] | None = None, capacity: int | None = None
     ) -> None:
-        """Set a list's values or capacity (at most 1,000)."""
+        """Set a list's values or capacity (at most 1,000). Agones' sidecar answers with an empty list, so nothing is returned."""
         request = beta_pb2.UpdateListRequest(list=beta_pb2.List(name=name, values=values or (), capacity=capacity or 0))
         request.update_mask.paths.extend(
             path for path, given in (("values", values), ("capacity", capacity)) if given is not None
@@ -179,15 +208,32 @@ class AgonesSDK:
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise SDKUnavailable(f"the Agones SDK at {self._target} does not answer: {error.details()}") from error
-            raise SDKRefused(error.details()) from error
+            # Agones' sidecar answers UNKNOWN for what its own definition calls NOT_FOUND; only the words tell.
+            missing = error.code() is grpc.StatusCode.NOT_FOUND or "not found" in (error.details() or "").lower()
+            raise (SDKNotFound if missing else SDKRefused)(error.details()) from error
 
 
 def _game_server(message: sdk_pb2.GameServer) -> SDKGameServer:
     status, meta = message.status, message.object_meta
+    health = message.spec.health
+    deleted_s = meta.deletion_timestamp
     return SDKGameServer(
         name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        created_at=datetime.fromtimestamp(meta.creation_timestamp, UTC),
+        deleted_at=datetime.fromtimestamp(deleted_s, UTC) if deleted_s else None,
         state=status.state,
         address=status.address,
+        addresses=tuple((it.type, it.address) for it in status.addresses),
+        health=Health(
+            disabled=health.disabled,
+            period_s=health.period_seconds,
+            failure_threshold=health.failure_threshold,
+            initial_delay_s=health.initial_delay_seconds,
+        ),
         ports={port.name: port.port for port in status.ports},
         labels=dict(meta.labels),
         annotations=dict(meta.annotations),
