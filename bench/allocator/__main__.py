@@ -7,7 +7,7 @@ What an allocation costs, how full servers are, and what the same costs without 
 
 from collections.abc import Callable, Mapping
 
-from bench.allocator import agones, claims, packing, processes
+from bench.allocator import agones, claims, packing, processes, recovery
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.allocator"
@@ -16,6 +16,7 @@ PARTS: Mapping[str, Callable[[Report, bool], None]] = {
     "processes": processes.measure,
     "packing": packing.measure,
     "agones": agones.measure,
+    "recovery": recovery.measure,
 }
 
 
