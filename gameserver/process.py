@@ -128,7 +128,7 @@ class GameServerProcess:
             log.warning("room_not_opened", session=session, error=str(error))
 
     async def _open(self, session_id: SessionId, epoch: int, seats: tuple[Seat, ...]) -> Room:
-        if self._mode is not ServerMode.SERVE:
+        if self._mode is not ServerMode.SERVE and epoch == 1:  # one that was moved here has nowhere else to be
             raise NoRoom(CloseCode.GOING_AWAY, "this server drains")
         if len(self._rooms) >= self._settings.rooms:
             raise NoRoom(CloseCode.FULL, f"all {self._settings.rooms} rooms are taken")
@@ -253,8 +253,7 @@ class GameServerProcess:
         for placed in orders.placed:
             room = self._rooms.get(placed.session)
             if room is None:
-                if self._mode is ServerMode.SERVE:
-                    self._begin(placed.session, placed.epoch)
+                self._begin(placed.session, placed.epoch)
             elif placed.reserved and not room.handed_over and placed.session not in self._handing:
                 task = asyncio.create_task(self._hand_over(room), name=f"hand-over-{placed.session}")
                 self._handing[placed.session] = task
@@ -289,7 +288,9 @@ class GameServerProcess:
         self.news()
         if self._running:
             log.info("draining", rooms=len(self._rooms), timeout_s=timeout_s, mode=self._mode.value)
-            await asyncio.wait(self._running, timeout=timeout_s)
+        give_up_s = time.monotonic() + timeout_s
+        while self._running and (left_s := give_up_s - time.monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left_s)
         for room in tuple(self._rooms.values()):
             try:
                 async with asyncio.timeout(LAST_WORD_S):
