@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from bench.gameserver import colyseus, sides
+from bench.gameserver import colyseus, sides, start
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.gameserver"
@@ -80,6 +80,7 @@ def main() -> None:
     options = arguments(__doc__)
     report = Report(COMMAND + (" --quick" if options.quick else ""))
     asyncio.run(measure(report, quick=options.quick))
+    start.measure(report, options.quick)
     report.finish(options.json)
 
 
