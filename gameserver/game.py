@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from gameserver.protocol.interest import Interest
 from gameserver.protocol.schema import Fields, Schema
 from gameserver.sessions.model import PlayerId, SessionId
 
@@ -79,6 +80,8 @@ class Game(ABC):
     """The tables of a snapshot."""
     inputs: ClassVar[Fields]
     """The fields of one input."""
+    interest: ClassVar[Mapping[str, Interest]] = {}
+    """For tables of a large world: how far players see. Other tables are shown whole to everyone."""
 
     def __init__(self, room: RoomContext) -> None:
         self.room = room
@@ -116,6 +119,10 @@ class Game(ABC):
     @abstractmethod
     def snapshot(self) -> Mapping[str, Columns]:
         """The state that clients see: for each table its columns. The arrays may be the game's own; they are read at once."""
+
+    def viewpoint(self, player: Player) -> tuple[float, float] | None:
+        """Where this player looks from, for the tables with an `interest`; None to show it everything. Asked after each step."""
+        return None
 
     @abstractmethod
     def save(self) -> bytes:

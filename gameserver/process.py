@@ -20,8 +20,9 @@ from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnava
 from gameserver.game import Game
 from gameserver.gate import Gate, NoRoom
 from gameserver.metronome import Metronome
+from gameserver.protocol.interest import Areas
 from gameserver.protocol.messages import CloseCode
-from gameserver.protocol.schema import Fields, Schema
+from gameserver.protocol.schema import Fields, Schema, SchemaError
 from gameserver.room import Room
 from gameserver.seats import SeatGrant, SeatVerifier
 from gameserver.sessions import metrics
@@ -63,6 +64,10 @@ def load_game(name: str) -> type[Game]:
     for attribute, kind in (("schema", Schema), ("inputs", Fields)):
         if not isinstance(getattr(game, attribute, None), kind):
             raise SettingsError(f"game {name!r}: its class attribute {attribute} must be a {kind.__name__}")
+    try:
+        Areas(game.schema, game.interest)
+    except SchemaError as error:
+        raise SettingsError(f"game {name!r}: {error}") from None
     return game
 
 

@@ -20,6 +20,7 @@ import structlog
 from gameserver import metrics
 from gameserver.game import Game, Player
 from gameserver.protocol.inputs import InputBuffer
+from gameserver.protocol.interest import Area, Areas, Views
 from gameserver.protocol.messages import (
     RESULTS,
     SNAPSHOT_HEADER,
@@ -81,6 +82,8 @@ class Member:
     joined: bool = False
     view: int = 0
     """Of the newest applied input: what its player saw when it acted (tick × 256)."""
+    areas: dict[int, Area | None] = field(default_factory=dict)
+    """In games with an interest: the area that each snapshot showed, by its tick."""
 
 
 class Room:
@@ -129,6 +132,7 @@ class Room:
         self._empty_since_s = now()
         self._complain_at_s = float("-inf")
         self._clock = TickClock(tick_rate_hz, now())
+        self._views = Views(Areas(game.schema, game.interest), self.history) if game.interest else None
         self._game = game(self)
         self._checkpoints = Checkpoints(
             store,
@@ -200,6 +204,7 @@ class Room:
             member.connection = connection
             member.inputs.reset()
             member.events.clear()
+            member.areas.clear()
             member.ack_tick = member.event_seq = member.view = 0
         connection.send(encode(self._welcome(grant, spectator=spectator)))
         if self.history.tick:
@@ -376,31 +381,50 @@ class Room:
             self.end(abandoned=True)
 
     def _send_snapshot(self, member: Member) -> None:
-        if member.connection is not None:
-            baseline, body = self.history.body(member.ack_tick)
-            head = SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, self.history.tick, baseline, 0)
-            member.connection.send_snapshot(head, body)
+        self._send_newest(member, {})
 
     def _send_snapshots(self) -> None:
-        """Send the newest world to everyone: one body per distinct acknowledgement, one short head per client."""
-        tick, pack, body_of = self.history.tick, SNAPSHOT_HEADER.pack, self.history.body
+        """Send the newest world to everyone: one body per distinct acknowledgement (and area), one short head per client."""
         bodies: dict[int, tuple[int, bytes]] = {}
         skipped = 0
         for member in self._audience(None):
             connection = member.connection
             if connection is None:
                 continue
-            made = bodies.get(member.ack_tick)
-            if made is None:
-                made = bodies[member.ack_tick] = body_of(member.ack_tick)
-            baseline, body = made
-            if not connection.send_snapshot(pack(0x82, member.inputs.applied, tick, baseline, 0), body):
+            if not self._send_newest(member, bodies):
                 skipped += 1
             if member.events:
                 for _, message in member.events:
                     connection.send(message)
         if skipped:
             metrics.SNAPSHOTS_SKIPPED.inc(skipped)
+
+    def _send_newest(self, member: Member, bodies: dict[int, tuple[int, bytes]]) -> bool:
+        """Send one client its snapshot; `bodies` are those of this tick so far, by acknowledged tick."""
+        connection = member.connection
+        if connection is None:
+            return False
+        if self._views is not None:
+            return self._send_view(self._views, member, connection)
+        made = bodies.get(member.ack_tick)
+        if made is None:
+            made = bodies[member.ack_tick] = self.history.body(member.ack_tick)
+        head = SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, self.history.tick, made[0], 0)
+        return connection.send_snapshot(head, made[1])
+
+    def _send_view(self, views: Views, member: Member, connection: Connection) -> bool:
+        if member.player is not None and not member.joined:
+            return False  # the game does not know yet where it is
+        point = self._game.viewpoint(member.player) if member.player is not None else None
+        area = None if point is None else views.areas.at(*point)
+        known, tick = member.ack_tick in member.areas, self.history.tick
+        baseline, body = views.body(member.ack_tick if known else 0, member.areas.get(member.ack_tick), area)
+        sent = connection.send_snapshot(SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, tick, baseline, 0), body)
+        if sent:
+            member.areas[tick] = area
+            if len(member.areas) > 2 * self.history.size:
+                member.areas = {at: shown for at, shown in member.areas.items() if at >= self.history.oldest}
+        return sent
 
     def _send_event(self, member: Member, data: dict[str, Any]) -> None:
         if member.connection is None:

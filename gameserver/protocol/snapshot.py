@@ -133,7 +133,7 @@ class SnapshotHistory:
 
     def __init__(self, size: int = 64) -> None:
         """Keep `size` ticks: clients whose last acknowledgement is older get a full snapshot."""
-        self._size = size
+        self.size = size
         self._worlds: OrderedDict[int, World] = OrderedDict()
         self._bodies: dict[int, bytes] = {}
         self._values: dict[tuple[int, str], dict[str, Column]] = {}
@@ -146,13 +146,17 @@ class SnapshotHistory:
         self._bodies.clear()
         self._values.clear()
         self.tick = tick
-        if len(self._worlds) > self._size:
+        if len(self._worlds) > self.size:
             self._worlds.popitem(last=False)
 
     @property
     def oldest(self) -> int:
         """The first tick that is still kept; 0 before the first push."""
         return next(iter(self._worlds), 0)
+
+    def world(self, tick: int) -> World | None:
+        """The world at a tick that is still kept."""
+        return self._worlds.get(tick)
 
     def values(self, tick: int, table: str) -> dict[str, Column] | None:
         """One table at a tick that is still kept, as clients see it (`World.values`); not to be changed. None for a tick that is not kept."""
