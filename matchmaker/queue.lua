@@ -32,10 +32,15 @@ local function change(p, id, ...)
   return '"' .. id .. '":' .. redis.call('HINCRBY', key, 'event', 1)
 end
 
--- Tell the watchers of some tickets (parts from `change`) what they are now; `rest` is more JSON, begun with a comma.
-local function tell(p, state, parts, rest)
+-- Note for the watchers of some tickets (parts from `change`) what they are now; `rest` is more JSON, begun with a comma.
+local function tell(news, state, parts, rest)
   if #parts == 0 then return end
-  redis.call('PUBLISH', p .. 'changed', '{"state":"' .. state .. '"' .. (rest or '') .. ',"tickets":{' .. table.concat(parts, ',') .. '}}')
+  news[#news + 1] = '{"state":"' .. state .. '"' .. (rest or '') .. ',"tickets":{' .. table.concat(parts, ',') .. '}}'
+end
+
+-- Say all that was noted, in one message.
+local function publish(p, news)
+  if #news > 0 then redis.call('PUBLISH', p .. 'changed', '[' .. table.concat(news, ',') .. ']') end
 end
 
 local function because(reason) return ',"reason":' .. cjson.encode(reason) end
@@ -72,15 +77,15 @@ local function wait_again(p, id, parts, reason)
   parts[#parts + 1] = change(p, id, 'state', 'searching', 'reason', reason)
 end
 
-local function again(p, tickets, reason)
+local function again(p, news, tickets, reason)
   local parts = {}
   for _, id in ipairs(tickets) do wait_again(p, id, parts, reason) end
-  tell(p, 'searching', parts, because(reason))
+  tell(news, 'searching', parts, because(reason))
   wake(p)
 end
 
 -- ARGV: most tickets; then of each ticket: id, players (JSON), player ids (a line each), idempotency key or ''.
--- Returns for each {'OK', id}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'BARRED', player, ms, why}, {'CLOSED', how}, {'FULL'}.
+-- Returns for each {'OK', id, created in ms}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'BARRED', player, ms, why}, {'CLOSED', how}, {'FULL'}.
 local function ticket_create(keys, args)
   local p, most, now, made, replies = keys[1], tonumber(args[1]), now_ms(), false, {}
   local closed = redis.call('GET', p .. 'closed')
@@ -104,7 +109,7 @@ local function ticket_create(keys, args)
     redis.call('EXPIRE', p .. 'ticket:' .. id, TICKET_TTL_S)
     log(p, '+', id, now, players)
     waiting, made = waiting + 1, true
-    return { 'OK', id }
+    return { 'OK', id, now }
   end
 
   for i = 2, #args, 4 do replies[#replies + 1] = create(args[i], args[i + 1], args[i + 2], args[i + 3]) end
@@ -124,14 +129,15 @@ end
 
 -- ARGV: lease token, ticket id…. Tickets that were looked at and are still queued are searching now.
 local function ticket_search(keys, args)
-  local p, parts = keys[1], {}
+  local p, parts, news = keys[1], {}, {}
   if fenced(p, args[1]) then return 'FENCED' end
   for i = 2, #args do
     if redis.call('HGET', p .. 'ticket:' .. args[i], 'state') == 'queued' then
       parts[#parts + 1] = change(p, args[i], 'state', 'searching')
     end
   end
-  tell(p, 'searching', parts)
+  tell(news, 'searching', parts)
+  publish(p, news)
   return 'OK'
 end
 
@@ -143,7 +149,7 @@ local function offend(p, player, kind)
 end
 
 -- Break a proposed match up: tickets with a guilty player (player → kind of offence) are cancelled, the others wait again.
-local function dissolve(p, match, guilty)
+local function dissolve(p, news, match, guilty)
   local raw = redis.call('HGET', p .. 'proposed', match)
   redis.call('HDEL', p .. 'proposed', match)
   redis.call('ZREM', p .. 'deadlines', match)
@@ -164,26 +170,28 @@ local function dissolve(p, match, guilty)
       innocent[#innocent + 1] = id
     end
   end
-  for kind, parts in pairs(cancelled) do tell(p, 'cancelled', parts, because(kind)) end
-  again(p, innocent, 'a match was not accepted by everybody')
+  for kind, parts in pairs(cancelled) do tell(news, 'cancelled', parts, because(kind)) end
+  again(p, news, innocent, 'a match was not accepted by everybody')
 end
 
 -- ARGV: ticket id. Returns the state that the ticket is in now ('cancelled' if it could be), or false. Of a proposed match it is a refusal.
 local function ticket_cancel(keys, args)
-  local p, id = keys[1], args[1]
+  local p, id, news = keys[1], args[1], {}
   local was = redis.call('HMGET', p .. 'ticket:' .. id, 'state', 'match')
   if not was[1] then return false end
   if redis.call('ZSCORE', p .. 'pool', id) then
     leave_pool(p, id)
     local parts = {}
     finish(p, id, parts, 'state', 'cancelled')
-    tell(p, 'cancelled', parts)
+    tell(news, 'cancelled', parts)
+    publish(p, news)
     return 'cancelled'
   end
   if was[1] == 'proposed' then
     local guilty = {}
     for _, player in ipairs(names_of(p, id)) do guilty[player] = 'declined' end
-    dissolve(p, was[2], guilty)
+    dissolve(p, news, was[2], guilty)
+    publish(p, news)
     return 'cancelled'
   end
   return was[1]
@@ -191,13 +199,14 @@ end
 
 -- ARGV: ticket id, player, '1' to accept or '0' to decline. Returns the state that the ticket is in now, or false.
 local function match_accept(keys, args)
-  local p, id, player = keys[1], args[1], args[2]
+  local p, id, player, news = keys[1], args[1], args[2], {}
   local was = redis.call('HMGET', p .. 'ticket:' .. id, 'state', 'match')
   if not was[1] then return false end
   if was[1] ~= 'proposed' then return was[1] end
   local match, accepting = was[2], p .. 'accepting:' .. was[2]
   if args[3] ~= '1' then
-    dissolve(p, match, { [player] = 'declined' })
+    dissolve(p, news, match, { [player] = 'declined' })
+    publish(p, news)
     return 'cancelled'
   end
   if redis.call('HSET', accepting, player, 1) == 0 then return 'proposed' end -- said before
@@ -205,7 +214,8 @@ local function match_accept(keys, args)
   local tickets = cjson.decode(raw).tickets
   if accepted < tonumber(redis.call('HGET', accepting, '')) then
     for _, ticket in ipairs(tickets) do parts[#parts + 1] = change(p, ticket, 'accepted', accepted) end
-    tell(p, 'proposed', parts, ',"match":"' .. match .. '","accepted":' .. accepted)
+    tell(news, 'proposed', parts, ',"match":"' .. match .. '","accepted":' .. accepted)
+    publish(p, news)
     return 'proposed'
   end
   redis.call('HDEL', p .. 'proposed', match)
@@ -216,7 +226,8 @@ local function match_accept(keys, args)
     redis.call('HDEL', p .. 'ticket:' .. ticket, 'accepted', 'asked', 'deadline_ms')
     parts[#parts + 1] = change(p, ticket, 'state', 'placing')
   end
-  tell(p, 'placing', parts, ',"match":"' .. match .. '"')
+  tell(news, 'placing', parts, ',"match":"' .. match .. '"')
+  publish(p, news)
   log(p, 'm', match)
   wake(p)
   return 'placing'
@@ -224,13 +235,14 @@ end
 
 -- Time out what has waited too long: tickets, and proposed matches that somebody has not answered.
 local function expire(p, now, age_ms)
+  local news = {}
   if age_ms > 0 then
     local late, parts, why = redis.call('ZRANGEBYSCORE', p .. 'pool', '-inf', now - age_ms, 'LIMIT', 0, 1000), {}, 'no match within the time limit'
     for _, id in ipairs(late) do
       leave_pool(p, id)
       finish(p, id, parts, 'state', 'timed_out', 'reason', why)
     end
-    tell(p, 'timed_out', parts, because(why))
+    tell(news, 'timed_out', parts, because(why))
   end
   for _, match in ipairs(redis.call('ZRANGEBYSCORE', p .. 'deadlines', '-inf', now, 'LIMIT', 0, 100)) do
     local guilty = {}
@@ -239,8 +251,9 @@ local function expire(p, now, age_ms)
         if redis.call('HEXISTS', p .. 'accepting:' .. match, player) == 0 then guilty[player] = 'not accepted in time' end
       end
     end
-    dissolve(p, match, guilty)
+    dissolve(p, news, match, guilty)
   end
+  publish(p, news)
 end
 
 local function hold(p, token, ms)
@@ -275,7 +288,7 @@ end
 -- ARGV: lease token, how long players may take to accept in ms (0: nobody is asked); then of each match: id, match (JSON), number of tickets, ticket ids.
 -- All tickets of a match leave the pool for it, or none does. Returns 'FENCED', or for each 'OK' or the id of a ticket that is no longer waiting.
 local function match_commit(keys, args)
-  local p, accept_ms, replies, i = keys[1], tonumber(args[2]), {}, 3
+  local p, accept_ms, replies, news, i = keys[1], tonumber(args[2]), {}, {}, 3
   if fenced(p, args[1]) then return 'FENCED' end
   local deadline = now_ms() + accept_ms
 
@@ -303,9 +316,9 @@ local function match_commit(keys, args)
       redis.call('HSET', p .. 'accepting:' .. match, '', asked)
       redis.call('EXPIRE', p .. 'accepting:' .. match, TICKET_TTL_S)
       redis.call('ZADD', p .. 'deadlines', deadline, match)
-      tell(p, 'proposed', parts, ',"match":"' .. match .. '","accepted":0,"deadline":' .. deadline)
+      tell(news, 'proposed', parts, ',"match":"' .. match .. '","accepted":0,"deadline":' .. deadline)
     else
-      tell(p, 'placing', parts, ',"match":"' .. match .. '"')
+      tell(news, 'placing', parts, ',"match":"' .. match .. '"')
     end
     return 'OK'
   end
@@ -315,35 +328,38 @@ local function match_commit(keys, args)
     replies[#replies + 1] = commit(args[i], args[i + 1], i + 3, last)
     i = last + 1
   end
+  publish(p, news)
   return replies
 end
 
 -- ARGV: of each match: id, assignment (JSON), number of tickets, ticket ids. Returns for each 1; 0 when it is not placing (assigned or returned before).
 local function match_assign(keys, args)
-  local p, replies, i = keys[1], {}, 1
+  local p, replies, news, i = keys[1], {}, {}, 1
   while i <= #args do
     local last, parts = i + 2 + args[i + 2], {}
     local done = redis.call('HDEL', p .. 'matches', args[i])
     if done == 1 then
       for t = i + 3, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1]) end
-      tell(p, 'assigned', parts, ',"match":"' .. args[i] .. '","assignment":' .. args[i + 1])
+      tell(news, 'assigned', parts, ',"match":"' .. args[i] .. '","assignment":' .. args[i + 1])
     end
     replies[#replies + 1] = done
     i = last + 1
   end
+  publish(p, news)
   return replies
 end
 
 -- ARGV: match id, reason. The tickets wait again, as old as they are. Returns 1; 0 when the match is neither placing nor proposed.
 local function match_return(keys, args)
-  local p, match = keys[1], args[1]
+  local p, match, news = keys[1], args[1], {}
   local raw = redis.call('HGET', p .. 'matches', match) or redis.call('HGET', p .. 'proposed', match)
   if not raw then return 0 end
   redis.call('HDEL', p .. 'matches', match)
   redis.call('HDEL', p .. 'proposed', match)
   redis.call('ZREM', p .. 'deadlines', match)
   redis.call('DEL', p .. 'accepting:' .. match)
-  again(p, cjson.decode(raw).tickets, args[2])
+  again(p, news, cjson.decode(raw).tickets, args[2])
+  publish(p, news)
   return 1
 end
 

@@ -163,7 +163,7 @@ def wake_channel(queue: QueueName) -> str:
 
 
 def changed_channel(queue: QueueName) -> str:
-    """Tells watchers which tickets changed: JSON {state, tickets: {id: event}, match, reason, assignment, accepted, asked, deadline}."""
+    """Tells watchers which tickets changed: a JSON list of {state, tickets: {id: event}, match, reason, assignment, accepted, asked, deadline}."""
     return f"{_prefix(queue)}changed"
 
 
@@ -185,8 +185,8 @@ class TicketStore:
         idempotency: str,
         max_tickets: int,
         priority: str = "",
-    ) -> TicketId | Refused:
-        """Queue a party; with an idempotency key a repeated call returns the first one's ticket."""
+    ) -> TicketRecord | TicketId | Refused:
+        """Queue a party; with an idempotency key a repeated call returns the first one's ticket, by its id alone."""
         new = _NewTicket(
             id=TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}"),
             party=_encode_party(players, priority),
@@ -208,6 +208,17 @@ class TicketStore:
                 return QueueFull()
             case b"CLOSED":
                 return QueueClosed(how=Closed(reply[1].decode()))
+            case b"OK":
+                ticket = Ticket(id=new.id, players=players, created_at_s=reply[2] / 1000, priority=priority)
+                return TicketRecord(
+                    ticket=ticket,
+                    queue=queue,
+                    state=TicketState.QUEUED,
+                    event=1,
+                    match=None,
+                    assignment=None,
+                    reason="",
+                )
             case _:
                 return TicketId(reply[1].decode())
 

@@ -79,15 +79,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        error_id = secrets.token_hex(8)
-        log.error("request_failed", path=request.url.path, error_id=error_id, exc_info=error)
-        return respond(HTTPStatus.INTERNAL_SERVER_ERROR, f"an error of ours; its id is {error_id}", kind="internal")
+        return of(error, request.url.path)
 
 
-def of(error: Problem | StoreUnavailable, path: str) -> JSONResponse:
+def of(error: Exception, path: str) -> JSONResponse:
     """The response to what was raised while `path` was asked for."""
     if isinstance(error, Problem):
         return respond(error.status, error.detail, kind=error.kind, headers=error.headers, **error.extra)
+    if not isinstance(error, StoreUnavailable):
+        error_id = secrets.token_hex(8)
+        log.error("request_failed", path=path, error_id=error_id, exc_info=error)
+        return respond(HTTPStatus.INTERNAL_SERVER_ERROR, f"an error of ours; its id is {error_id}", kind="internal")
     log.warning("store_unavailable", path=path, error=str(error))
     return respond(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -54,7 +54,7 @@ def create_app(
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
     watch = TicketWatch(client, [queue.name for queue in queues])
-    app = FastAPI(
+    app = Lean(
         title="Warmfleet matchmaker",
         version="1",
         description="Tickets in, matches on warm servers out. Errors are RFC 9457 problem details.",
@@ -78,7 +78,8 @@ def create_app(
     )
     tickets = Tickets(services)
     app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(Lean, routes=Handlers(services, tickets).routes(), max_bytes=MAX_BODY_BYTES)
+    app.lean = Handlers(services, tickets).routes()
+    app.max_bytes = MAX_BODY_BYTES
     app.include_router(described.router())
     app.include_router(queues_router(services))
 

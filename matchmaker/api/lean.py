@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
+from fastapi import FastAPI
 from pydantic import BaseModel, ValidationError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from allocator.api import problems
 from allocator.api.problems import Problem
-from gameserver.sessions.port import StoreUnavailable
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -88,28 +88,26 @@ class Routes:
 _PREFIX = "/v1/tickets"
 
 
-class Lean:
-    """ASGI middleware: answers `routes`, passes everything else on."""
+class Lean(FastAPI):
+    """The application; answers `lean` by itself, and the rest as FastAPI does."""
 
-    def __init__(self, app: ASGIApp, *, routes: Routes, max_bytes: int) -> None:
-        self._app = app
-        self._routes = routes
-        self._max_bytes = max_bytes
+    lean = Routes(http={})
+    max_bytes = 64 * 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Answer, or pass on: ahead of every middleware, each of which costs."""
         path: str = scope.get("path", "")
         if path.startswith(_PREFIX):
             ticket, _, action = path[len(_PREFIX) + 1 :].partition("/")
             name = (action and f"{{ticket}}/{action}") or ("{ticket}" if ticket else "")
             well_formed = path == _PREFIX if not ticket else path[len(_PREFIX)] == "/"
-            if well_formed and scope["type"] == "http" and name in self._routes.http:
-                await self._http(Request(scope, receive, send, ticket, self._max_bytes), self._routes.http[name])
+            if well_formed and scope["type"] == "http" and name in self.lean.http:
+                await self._http(Request(scope, receive, send, ticket, self.max_bytes), self.lean.http[name])
                 return
-            if well_formed and scope["type"] == "websocket" and name in self._routes.websocket:
-                await self._websocket(Request(scope, receive, send, ticket, 0), self._routes.websocket[name])
+            if well_formed and scope["type"] == "websocket" and name in self.lean.websocket:
+                await self._websocket(Request(scope, receive, send, ticket, 0), self.lean.websocket[name])
                 return
-        await self._app(scope, receive, send)
+        await super().__call__(scope, receive, send)
 
     async def _http(self, request: Request, methods: Mapping[str, Handler]) -> None:
         try:
@@ -118,7 +116,7 @@ class Lean:
                 allowed = {"Allow": ", ".join(methods)}
                 raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, "no such method here", headers=allowed)
             reply = await handler(request)
-        except (Problem, StoreUnavailable) as error:
+        except Exception as error:
             await problems.of(error, request.scope["path"])(request.scope, request.receive, request.send)
             return
         if reply is not None:
@@ -127,7 +125,7 @@ class Lean:
     async def _websocket(self, request: Request, handler: Handler) -> None:
         try:
             await handler(request)
-        except (Problem, StoreUnavailable) as error:  # before it was accepted: the handshake is answered
+        except Exception as error:
             await problems.refuse_websocket(request.send, problems.of(error, request.scope["path"]))
 
 

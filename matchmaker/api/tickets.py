@@ -6,7 +6,7 @@ These are the paths of every ticket, answered by `lean`; how they look in the Op
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, assert_never
@@ -58,11 +58,11 @@ class Tickets:
             max_tickets=queue.max_tickets,
             priority=priority or caller.priority,
         )
-        outcome = "made" if isinstance(made, str) else type(made).__name__
+        outcome = type(made).__name__ if isinstance(made, Refused) else "made"
         metrics.TICKETS_CREATED.labels(queue.name, outcome).inc()
         if isinstance(made, Refused):
             raise _refused(made, queue, caller)
-        return await self.fetch(made, caller)
+        return made if isinstance(made, TicketRecord) else await self.fetch(made, caller)
 
     async def fetch(self, ticket: str, caller: Caller) -> TicketRecord:
         """A ticket of the player's own party. Raises Problem 404."""
@@ -200,16 +200,20 @@ class Handlers:
         """`GET /v1/tickets/{ticket}/events`: server-sent events."""
         caller = await self._caller(request)
         last = request.header(b"last-event-id", longest=20)
-        send = request.send
-        await self._tickets.fetch(request.ticket, caller)  # a Problem here is still an answer of its own
+        send, ended = request.send, False
 
         async def push(record: TicketRecord, fresh: bool) -> None:
+            nonlocal ended
             body = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh))
             event = b"id: %d\nevent: state\ndata: %b\n\n" % (record.event, body)
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            ended = record.state in FINAL
+            await send({"type": "http.response.body", "body": event, "more_body": not ended})
 
         async def alive() -> None:
             await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
+
+        async def begin() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
 
         follower = Follower(
             lambda: self._tickets.fetch(request.ticket, caller),
@@ -217,8 +221,7 @@ class Handlers:
             alive,
             after=int(last) if last.isdecimal() else 0,
         )
-        await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
-        if not await self._follow(request, follower):
+        if not await self._follow(request, follower, begin) and not ended:
             await send({"type": "http.response.body", "body": b""})
 
     async def watch(self, request: Request) -> None:
@@ -226,22 +229,27 @@ class Handlers:
         offered = request.scope.get("subprotocols", [])
         token = next((name.removeprefix("bearer.") for name in offered if name.startswith("bearer.")), "")
         caller = await self._services.callers.caller(f"Bearer {token}" if token else request.header(b"authorization"))
-        await self._tickets.fetch(request.ticket, caller)
         if (await request.receive())["type"] != "websocket.connect":
             return
-        spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
-        await request.send({"type": "websocket.accept", "subprotocol": spoken})
+
+        async def begin() -> None:
+            spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
+            await request.send({"type": "websocket.accept", "subprotocol": spoken})
 
         async def push(record: TicketRecord, fresh: bool) -> None:
             text = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh)).decode()
             await request.send({"type": "websocket.send", "text": text})
 
         follower = Follower(lambda: self._tickets.fetch(request.ticket, caller), push, None, after=0)
-        if not await self._follow(request, follower):
+        if not await self._follow(request, follower, begin):
             await request.send({"type": "websocket.close", "code": 1000})
 
-    async def _follow(self, request: Request, follower: Follower) -> bool:
-        """Tell a follower until there is no more to tell; returns whether it has gone, or was cut off, before."""
+    async def _follow(self, request: Request, follower: Follower, begin: Callable[[], Awaitable[None]]) -> bool:
+        """
+        Read the ticket, `begin` the answer, and tell the follower until there is no more to tell.
+
+        Returns whether it has gone, or was cut off, before. Raises Problem and StoreUnavailable instead of beginning.
+        """
         task = asyncio.current_task()
         assert task is not None
         done = False
@@ -255,6 +263,9 @@ class Handlers:
 
         follower.done = finish
         with self._services.watch.following(TicketId(request.ticket), follower):
+            record = await follower.fetch()
+            await begin()
+            follower.begin(record)
             try:
                 # Nothing else waits: a follower to whom nothing happens is this one task, and nothing in any timer.
                 while (await request.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
@@ -279,6 +290,7 @@ class Handlers:
         follower = Follower(fetch, push, None, after=record.event)
         follower.done = lambda cut: None if changed.done() else changed.set_result(record)
         with self._services.watch.following(record.ticket.id, follower):
+            follower.refresh()  # it may have changed before
             try:
                 async with asyncio.timeout(wait_s):
                     return await changed

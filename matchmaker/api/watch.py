@@ -31,6 +31,9 @@ STALLED_S = 30.0
 """A follower that has not read for so long is cut off."""
 _SWEEP_S = 5.0
 _STORE_RETRY_S = 0.5
+_PASSING = (TicketState.SEARCHING, TicketState.PLACING)
+_PASSING_S = 0.02
+"""For so long a state is not worth telling that another one mostly follows at once."""
 MOST_FOLLOWERS = 50_000
 """Per process; more are asked to come back."""
 
@@ -46,42 +49,57 @@ class Follower:
     __slots__ = (
         "_after",
         "_alive",
-        "_fetch",
+        "_early",
         "_fresh",
         "_loop",
         "_push",
         "_record",
         "_stale",
         "_task",
+        "_timer",
         "_wrote_at_s",
         "done",
+        "fetch",
     )
 
     def __init__(self, fetch: Fetch, push: Push, alive: Callable[[], Awaitable[None]] | None, *, after: int) -> None:
         """`alive`: sends a sign of life; None: the follower needs none."""
-        self._fetch = fetch
+        self.fetch = fetch
         self._push = push
         self._alive = alive
         self._after = after
         self._record: TicketRecord | None = None
-        self._stale = True
+        self._early: tuple[dict[str, Any], int] | None = None
+        """Heard before the ticket was read."""
+        self._stale = False
         self._fresh = False
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._wrote_at_s = self._loop.time()
         self._task: asyncio.Task[None] | None = None
         self.done: Callable[[bool], None] = lambda cut: None
         """Called once there is nothing more to tell (False), or the follower is cut off (True)."""
 
+    def begin(self, record: TicketRecord) -> None:
+        """Start with the ticket as it was read after `TicketWatch.following` had begun."""
+        self._record = record
+        if self._early is not None and self._early[1] > record.event:
+            self._record, self._fresh = _apply(record, *self._early), True
+        self._tell()
+
     def changed(self, change: dict[str, Any], event: int) -> None:
         """The channel says so."""
         if self._record is None:
-            self._stale = True
+            self._early = (change, event)
         elif event > self._record.event:
             self._record, self._fresh = _apply(self._record, change, event), True
-        self._tell()
+            if self._record.state not in _PASSING:
+                self._tell()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(_PASSING_S, self._tell)
 
     def refresh(self) -> None:
-        """Something may have been missed."""
+        """Something may have been missed: read the ticket."""
         self._stale = True
         self._tell()
 
@@ -96,10 +114,15 @@ class Follower:
 
     def stop(self) -> None:
         """Tell it nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
     def _tell(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._task is None:
             self._run(self._push_all())
 
@@ -130,7 +153,7 @@ class Follower:
             try:
                 if self._stale:
                     self._stale, self._fresh = False, False
-                    found = await self._fetch()
+                    found = await self.fetch()
                     if self._record is None or found.event > self._record.event:
                         self._record = found
                 record = self._record
@@ -172,7 +195,6 @@ class TicketWatch:
         metrics.WATCHERS.inc()
         self._followers[ticket].add(follower)
         try:
-            follower.refresh()
             yield
         finally:
             follower.stop()
@@ -196,10 +218,10 @@ class TicketWatch:
                 follower.sweep(now_s)
 
     def _changed(self, message: bytes) -> None:
-        change = orjson.loads(message)
-        for ticket, event in change["tickets"].items():
-            for follower in tuple(self._followers.get(ticket, ())):
-                follower.changed(change, event)
+        for change in orjson.loads(message):
+            for ticket, event in change["tickets"].items():
+                for follower in tuple(self._followers.get(ticket, ())):
+                    follower.changed(change, event)
 
     def _refresh_all(self) -> None:
         for follower in self._all():

@@ -69,7 +69,8 @@ async def directing(store: TicketStore, allocator: FakeAllocator, queue: QueueCo
 async def queued(
     store: TicketStore, *players: TicketPlayer, key: str = "", queue: QueueConfig = DUEL
 ) -> TicketId | Refused:
-    return await store.create(queue.name, players, idempotency=key, max_tickets=queue.max_tickets)
+    made = await store.create(queue.name, players, idempotency=key, max_tickets=queue.max_tickets)
+    return made.ticket.id if isinstance(made, TicketRecord) else made
 
 
 async def ticket_of(store: TicketStore, name: str, queue: QueueConfig = DUEL) -> TicketId:

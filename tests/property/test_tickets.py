@@ -10,7 +10,7 @@ from matchmaking import DUEL, FLEET, solo
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import MatchId, PlayerId
 from matchmaker.model import FINAL, Match, TicketId, TicketPlayer, TicketState
-from matchmaker.store import Closed, Look, PlayerBusy, QueueClosed, QueueFull, TicketStore
+from matchmaker.store import Closed, Look, PlayerBusy, QueueClosed, QueueFull, TicketRecord, TicketStore
 
 MOST = 3
 TOKEN = "director"
@@ -105,6 +105,9 @@ class Run:
         model = self.model
         players: tuple[TicketPlayer, ...] = sum((solo(name) for name in names), ())
         made = await self.store.create(DUEL.name, players, idempotency=key or "", max_tickets=MOST)
+        if isinstance(made, TicketRecord):
+            assert made == await self.store.fetch(made.ticket.id)
+            made = made.ticket.id
         busy = next((player for player in players if model.live_of(player.id)), None)
         if key in model.keys:
             assert made == model.keys[key or ""]
