@@ -117,12 +117,12 @@ local function ticket_create(keys, args)
   return replies
 end
 
--- ARGV: ticket id…. Returns each one's record, empty where there is none.
+-- ARGV: ticket id…. Returns now in ms, then each one's record, empty where there is none.
 local function ticket_fetch(keys, args)
-  local replies = {}
+  local replies = { now_ms() }
   for _, id in ipairs(args) do
     replies[#replies + 1] = redis.call('HMGET', keys[1] .. 'ticket:' .. id, 'players', 'created_ms', 'state', 'event', 'match', 'assignment', 'reason',
-      'accepted', 'asked', 'deadline_ms')
+      'accepted', 'asked', 'deadline_ms', 'assigned_ms')
   end
   return replies
 end
@@ -334,12 +334,12 @@ end
 
 -- ARGV: of each match: id, assignment (JSON), number of tickets, ticket ids. Returns for each 1; 0 when it is not placing (assigned or returned before).
 local function match_assign(keys, args)
-  local p, replies, news, i = keys[1], {}, {}, 1
+  local p, replies, news, i, now = keys[1], {}, {}, 1, now_ms()
   while i <= #args do
     local last, parts = i + 2 + args[i + 2], {}
     local done = redis.call('HDEL', p .. 'matches', args[i])
     if done == 1 then
-      for t = i + 3, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1]) end
+      for t = i + 3, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1], 'assigned_ms', now) end
       tell(news, 'assigned', parts, ',"match":"' .. args[i] .. '","assignment":' .. args[i + 1])
     end
     replies[#replies + 1] = done

@@ -6,7 +6,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p pool` | sorted set: ids of waiting tickets, by creation in ms | create, return; commit, cancel, expire |
-| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted asked deadline_ms | create; 1 h after its end, or 24 h |
+| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted asked deadline_ms assigned_ms | create; 1 h after its end, or 24 h |
 | `p player:<player>` | string: the player's live ticket | create; the ticket's end |
 | `p idempotency:<player>:<key>` | string: ticket id | create; expires after 1 h |
 | `p log` | stream: what entered and left the pool, matches that were accepted | every change but commit; trimmed to 200,000 entries |
@@ -23,6 +23,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class TicketRecord:
     """How many there are."""
     deadline_ms: int | None = None
     """Of a proposed match: until when (Unix ms)."""
+    assigned_ago_s: float = math.inf
+    """When it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,8 +395,8 @@ class TicketStore:
         return replies
 
     async def _fetch(self, queue: QueueName, some: Sequence[TicketId]) -> list[TicketRecord | None]:
-        rows = await self._call("ticket_fetch", queue, *some)
-        return [_decode(ticket, queue, row) for ticket, row in zip(some, rows, strict=True)]
+        now_ms, *rows = await self._call("ticket_fetch", queue, *some)
+        return [_decode(ticket, queue, row, now_ms) for ticket, row in zip(some, rows, strict=True)]
 
     async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[bool]:
         args: list[str | int | bytes] = []
@@ -444,8 +447,8 @@ def _ticket(ticket: TicketId, party: bytes, created_ms: bytes) -> Ticket:
     )
 
 
-def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None]) -> TicketRecord | None:
-    players, created_ms, state, event, match, assignment, reason, accepted, asked, deadline_ms = row
+def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None], now_ms: int) -> TicketRecord | None:
+    players, created_ms, state, event, match, assignment, reason, accepted, asked, deadline_ms, assigned_ms = row
     if players is None or created_ms is None or state is None or event is None:
         return None
     return TicketRecord(
@@ -459,6 +462,7 @@ def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None]) -> 
         accepted=None if accepted is None else int(accepted),
         asked=None if asked is None else int(asked),
         deadline_ms=None if deadline_ms is None else int(deadline_ms),
+        assigned_ago_s=math.inf if assigned_ms is None else (now_ms - int(assigned_ms)) / 1000,
     )
 
 

@@ -33,6 +33,8 @@ _EVENT_STREAM = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+_FRESH_S = 1.0
+"""For so long a session is taken to be where it was put; if it has moved, its player asks for its seat."""
 _WORDS = {state: state.value for state in TicketState}
 
 
@@ -128,6 +130,7 @@ class Tickets:
     ) -> None:
         assigned, way = record.assignment, self._services.assignments
         assert assigned is not None
+        fresh = fresh or record.assigned_ago_s < _FRESH_S
         players = [caller.player] if caller.player is not None else [member.id for member in record.ticket.players]
         found = {
             player: way.fresh(assigned, player) if fresh else await way.now(assigned, player) for player in players

@@ -434,13 +434,14 @@ async def test_events_are_followed_to_the_end_and_resumed(api: Api, valkey: Stor
     assert [number for number, _ in events_of(rubbish.text)] == [ids[-1]]
 
 
-async def test_an_outage_swallows_no_event(api: Api, valkey: StoreClient) -> None:
+async def test_an_outage_swallows_no_event(api: Api, valkey: StoreClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The allocator's part of the store is away while the last event is made up: it is made up again."""
     ann = await api.queue("ann")
     path = f"/v1/tickets/{ann['id']}"
     async with directing(api, valkey):
         await api.queue("bob")
         await until(lambda: _state_is(api, path, "assigned"))
+    monkeypatch.setattr("matchmaker.api.tickets._FRESH_S", 0.0)
     find, failures = api.allocator.find, 2
 
     async def failing(session: Any) -> Any:
@@ -511,7 +512,7 @@ async def test_long_poll(api: Api, valkey: StoreClient) -> None:
     assert (await api.ask("GET", path, params={"wait": 20})).json()["state"] == "cancelled"
 
 
-async def test_seats(api: Api, valkey: StoreClient) -> None:
+async def test_seats(api: Api, valkey: StoreClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh token each time that the server takes once; nobody else's seat, and none of a match that is over."""
     async with directing(api, valkey), Matchmaking(api.url, token("ann")) as ann:
         made = await api.queue("ann")
@@ -541,6 +542,7 @@ async def test_seats(api: Api, valkey: StoreClient) -> None:
     assert SeatVerifier([SEATS.public_key], ServerName("arena-2")).verify(moved["token"], time.time()).epoch == 2
     api.allocator.sessions[name] = replace(placed, session=replace(placed.session, state=SessionState.ENDED))
     await api.refused(410, "over", "GET", path)
+    monkeypatch.setattr("matchmaker.api.tickets._FRESH_S", 0.0)
     over = (await api.ask("GET", f"/v1/tickets/{made['id']}")).json()
     assert over["reason"] == "the match is over"
     assert "assignment" not in over
