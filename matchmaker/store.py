@@ -6,7 +6,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p pool` | sorted set: ids of waiting tickets, by creation in ms | create, return; commit, cancel, expire |
-| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted asked deadline_ms assigned_ms | create; 1 h after its end, or 24 h |
+| `p ticket:<id>` | hash: state players names created_ms event match assignment reason accepted asked deadline_ms assigned_ms | create; 1 h after its end |
 | `p player:<player>` | string: the player's live ticket | create; the ticket's end |
 | `p idempotency:<player>:<key>` | string: ticket id | create; expires after 1 h |
 | `p log` | stream: what entered and left the pool, matches that were accepted | every change but commit; trimmed to 200,000 entries |
