@@ -30,10 +30,10 @@ class PlayerBody(_Body):
     """One player of a party."""
 
     id: PlayerName
-    attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32)] = {}
-    latencies: Annotated[dict[Name, Latency], Field(max_length=64)] = {}
-    blocked: Annotated[Players, Field(description="Never to be met.")] = []
-    avoided: Annotated[Players, Field(description="Not to be met while the ticket is young.")] = []
+    attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32, default_factory=dict)]
+    latencies: Annotated[dict[Name, Latency], Field(max_length=64, default_factory=dict)]
+    blocked: Annotated[Players, Field(description="Never to be met.", default_factory=list)]
+    avoided: Annotated[Players, Field(description="Not to be met while the ticket is young.", default_factory=list)]
 
     @field_validator("attributes", "latencies", mode="before")
     @classmethod
