@@ -142,11 +142,14 @@ class _Laptop:
         self._store = TicketStore(client)
         queues = [to_queue_config(queue, specs.fleets) for queue in specs.queues]
         allocator = Allocator(shelf, client, policies, self.agones)
-        self._directors = [Director(queue, self._store, allocator, supply=allocator) for queue in queues]
+        self._directors = [
+            Director(queue, self._store, allocator, supply=allocator, seats=allocator.seats) for queue in queues
+        ]
         self._app, self._watch = create_app(
             client=client,
             queues=queues,
             allocator=allocator,
+            running=allocator.seats,
             seats=seats,
             players=PlayerTokens(home.secret("jwt")),
             connect=ConnectTokens(home.secret("netcode")),

@@ -20,15 +20,16 @@ from typing import Any, TypeVar
 
 import structlog
 
-from allocator.model import Allocation, AllocationRequest
+from allocator.model import Allocation, AllocationRequest, Unavailable
 from gameserver.sessions.client import listen
-from gameserver.sessions.model import MatchId, Seat
-from gameserver.sessions.port import StoreUnavailable
+from gameserver.sessions.model import MatchId, Seat, SessionId, SessionState, fleet_of
+from gameserver.sessions.port import SessionGone, StoreUnavailable
 from matchmaker import metrics
 from matchmaker.acceptance import policy_of
+from matchmaker.backfill import after, choose
 from matchmaker.matching.worker import MatchWorker
 from matchmaker.model import Match, Proposal, QueueConfig, Ticket, TicketId
-from matchmaker.ports import Allocator, Matcher, Supply
+from matchmaker.ports import Allocator, Matcher, RunningSessions, Supply
 from matchmaker.replicas import Replicas
 from matchmaker.store import Closed, Look, Offence, TicketStore, wake_channel
 
@@ -67,12 +68,14 @@ class Director:
         *,
         new_matcher: Callable[[], Matcher] | None = None,
         supply: Supply | None = None,
+        seats: RunningSessions | None = None,
         replicas: Replicas | None = None,
         new_match: Callable[[], MatchId] | None = None,
     ) -> None:
         """
         `new_matcher`: makes an empty one; the matching core's own by default.
         `supply`: matches go where something is warm; without it the allocator finds out.
+        `seats`: for queues with backfill.
         `replicas`: the other directors' processes; without them this one leads whenever the lease is free.
         """
         self.queue = queue
@@ -82,6 +85,7 @@ class Director:
         self._new_matcher = new_matcher or (lambda: MatchWorker(queue))
         self._matcher = self._new_matcher()
         self._supply = supply
+        self._seats = seats
         self._replicas = replicas
         self._leave_policy = policy_of(queue)
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
@@ -133,6 +137,8 @@ class Director:
                 if self.leading and loop.time() >= self._adopt_at_s:
                     self._adopt_at_s = loop.time() + _ADOPT_S
                     await self._adopt(loop.time())
+                    if self.queue.backfill:
+                        await self._stop_backfills()
                     await self._yield()
             except StoreUnavailable as error:
                 log.warning("director_waits", queue=self.queue.name, error=str(error))
@@ -208,6 +214,8 @@ class Director:
         self._added.update((ticket.id, ticket) for ticket in look.added)
         if look.closed is Closed.PAUSED:
             return
+        if queue.backfill and self._seats is not None:
+            await self._fill(look.now_s)
         added, removed = tuple(self._added.values()), tuple(self._removed)
         self._added.clear()
         self._removed.clear()
@@ -227,6 +235,42 @@ class Director:
         unmatched = [ticket.id for ticket in added if ticket.id not in self._removed]
         if unmatched:
             await self._store.searching(queue.name, self._token, unmatched)
+
+    async def _fill(self, now_s: float) -> None:
+        """Players for running sessions, before any new match is made."""
+        wants = await self._store.backfills(self.queue.name)
+        waiting = {**self._matcher.tickets, **self._added} if wants else {}
+        for gone in self._removed:
+            if gone not in self._added:
+                waiting.pop(gone, None)
+        for want in sorted(wants, key=lambda want: want.created_at_s):
+            if want.busy in self._sagas or not (joined := choose(self.queue, want, waiting.values(), now_s)):
+                continue
+            tickets = [ticket for team in joined.values() for ticket in team]
+            match = Match(
+                id=self._new_match(),
+                tickets=tuple(ticket.id for ticket in tickets),
+                seats=tuple(
+                    (player.id, team) for team, some in joined.items() for ticket in some for player in ticket.players
+                ),
+                fleets=(fleet_of(want.session),),
+                session=want.session,
+            )
+            left = after(want, joined, match.id)
+            if await self._store.commit_backfill(self.queue.name, self._token, want, left, match):
+                metrics.BACKFILLED.labels(self.queue.name).inc(len(match.seats))
+                for ticket in tickets:
+                    waiting.pop(ticket.id)
+                    self._added.pop(ticket.id, None)
+                    self._removed[ticket.id] = None
+                self._start(match, retried=False)
+
+    async def _stop_backfills(self) -> None:
+        """A session that is over wants nobody."""
+        for want in await self._store.backfills(self.queue.name):
+            found = await self._allocator.find(want.session)
+            if found is None or found.session.state is SessionState.ENDED:
+                await self._store.drop_backfill(self.queue.name, want.session)
 
     async def _leading_on(self, work: Awaitable[_T]) -> _T:
         """Do something that takes long, and keep the lease meanwhile."""
@@ -275,17 +319,9 @@ class Director:
     async def _place(self, match: Match, *, retried: bool) -> None:
         """Get a match its server, and its tickets their assignment; repeats through outages of the store."""
         queue, begun_s = self.queue, time.monotonic()
-        seats = tuple(Seat(index=i, player=player, team=team) for i, (player, team) in enumerate(match.seats))
         while True:
             try:
-                request = AllocationRequest(
-                    match=match.id,
-                    fleets=match.fleets,
-                    seats=seats,
-                    options=_options(queue, match),
-                    retried=retried,
-                )
-                placed = await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S)
+                placed = await self._server_for(match, retried=retried)
                 if isinstance(placed, Allocation):
                     await self._store.assign(queue.name, match, assignment_of(placed, match))
                     metrics.PLACING.labels(queue.name).observe(time.monotonic() - begun_s)
@@ -299,6 +335,32 @@ class Director:
                 log.warning("placing_waits", match=match.id, error=str(error))
                 retried = True
                 await asyncio.sleep(_RETRY_S)
+
+    async def _server_for(self, match: Match, *, retried: bool) -> Allocation | Unavailable:
+        if match.session is not None:
+            return await self._seat(match, match.session)
+        request = AllocationRequest(
+            match=match.id,
+            fleets=match.fleets,
+            seats=tuple(Seat(index=i, player=player, team=team) for i, (player, team) in enumerate(match.seats)),
+            options=_options(self.queue, match),
+            retried=retried,
+        )
+        return await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S)
+
+    async def _seat(self, match: Match, session: SessionId) -> Allocation | Unavailable:
+        """Seats in a running session; one that is over, or has none after all, wants nobody any more."""
+        if self._seats is None:
+            return Unavailable(reason="this director seats nobody in running sessions")
+        try:
+            seated = await self._seats.reserve(session, match.seats)
+            if isinstance(seated, Allocation):
+                return seated
+            reason = f"session {session} has {seated.free} free seats"
+        except SessionGone:
+            reason = f"session {session} is over"
+        await self._store.drop_backfill(self.queue.name, session)
+        return Unavailable(reason=reason)
 
     def _match(self, proposal: Proposal) -> Match:
         return Match(

@@ -42,6 +42,7 @@ ADOPTED = Counter(
     "warmfleet_matches_adopted_total", "Matches that were taken up from a director that is gone.", ["queue"]
 )
 OFFENCES = Counter("warmfleet_player_offences_total", "Matches left by a player.", ["queue"])
+BACKFILLED = Counter("warmfleet_backfilled_players_total", "Players sent to running sessions.", ["queue"])
 WATCHERS = Gauge("warmfleet_ticket_watchers_count", "Open event streams, WebSockets and long polls.")
 WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
 RATE_LIMITED = Counter("warmfleet_requests_rate_limited_total", "Requests answered with 429.")

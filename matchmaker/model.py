@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
-from gameserver.sessions.model import FleetName, MatchId, PlayerId
+from gameserver.sessions.model import FleetName, MatchId, PlayerId, SessionId
 
 QueueName = NewType("QueueName", str)
 TicketId = NewType("TicketId", str)
@@ -317,6 +317,8 @@ class QueueConfig:
     """How long players may take to accept a match; 0: they are not asked."""
     leave_steps_s: tuple[float, ...] = ()
     """For how long a player may not queue after its first, second, … declined or unanswered match in 24 h; empty: nothing happens."""
+    backfill: bool = False
+    """Running sessions may ask for players."""
     leave_policy: str = ""
     """`module:function` that says so instead."""
 
@@ -361,3 +363,5 @@ class Match:
     fleets: tuple[FleetName, ...]
     roles: Mapping[PlayerId, str] = field(default_factory=dict)
     """The role of each player that has one."""
+    session: SessionId | None = None
+    """The running session that these players join; None: it gets a session of its own."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from allocator.model import Allocation, AllocationRequest, Unavailable
-from gameserver.sessions.model import FleetName, SessionId
+from allocator.seats import NoSeats
+from gameserver.sessions.model import FleetName, PlayerId, SessionId
 from matchmaker.model import Proposal, Ticket, TicketId
 
 
@@ -29,8 +30,21 @@ class Supply(Protocol):
         """Rooms that a match could claim this moment, by fleet. Raises StoreUnavailable."""
 
 
+class RunningSessions(Protocol):
+    """Seats of sessions that run already. Implemented by `allocator.seats.Seats`."""
+
+    async def open(self, session: SessionId, *, epoch: int, free: int) -> None:
+        """Let so many more players in. Raises SessionGone, StoreUnavailable."""
+
+    async def reserve(self, session: SessionId, party: Sequence[tuple[PlayerId, str]]) -> Allocation | NoSeats:
+        """Seat (player, team)s, all or none; asked again, the same. Raises SessionGone, StoreUnavailable."""
+
+
 class Matcher(Protocol):
     """The waiting tickets of one queue, kept between cycles, and the matches that can be made of them."""
+
+    tickets: dict[TicketId, Ticket]
+    """Those that it knows."""
 
     async def cycle(
         self, added: Sequence[Ticket], removed: Sequence[TicketId], now_s: float, supply: Mapping[FleetName, int] | None

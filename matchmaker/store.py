@@ -16,6 +16,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p accepting:<match>` | hash: players who have accepted; under the empty name, of how many | with its member of `proposed` |
 | `p offences:<player>`, `p offenders` | number in 24 h; list of those that the director has not dealt with | decline, cycle; bar |
 | `p penalty:<player>` | string: why the player may not queue | bar; expires when it may again |
+| `p backfills` | hash: session → what it wants, as JSON | put; drop, commit |
 | `p closed` | string: `paused` or `draining` | close |
 | `p lease` | string: the director's token | cycle; expires with the lease |
 | `wf:directors` | sorted set: directors' processes, until when each counts as alive | beat |
@@ -36,8 +37,9 @@ from redis.exceptions import RedisError
 
 from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, MatchId, PlayerId
+from gameserver.sessions.model import FleetName, MatchId, PlayerId, SessionId
 from gameserver.sessions.port import StoreUnavailable
+from matchmaker.backfill import Backfill, decode_backfill, encode_backfill
 from matchmaker.batches import Batch
 from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
 
@@ -358,6 +360,33 @@ class TicketStore:
         """Return a match's tickets to the pool with their age; False when it was done, or assigned, before."""
         return bool(await self._call("match_return", queue, match, reason))
 
+    async def backfills(self, queue: QueueName) -> list[Backfill]:
+        """What the running sessions of a queue want."""
+        rows: Any = await self._answer(self.client.hgetall(f"{_prefix(queue)}backfills"))
+        return [decode_backfill(SessionId(key.decode()), raw) for key, raw in rows.items()]
+
+    async def put_backfill(self, queue: QueueName, backfill: Backfill) -> tuple[bool, int]:
+        """
+        Say what a session wants, as the version after the one that the caller knows.
+
+        Returns: whether it is so now, and the newest version: False when another came first, or players are being seated.
+        """
+        raw = encode_backfill(backfill)
+        done, version = await self._call("backfill_put", queue, backfill.session, backfill.version - 1, raw)
+        return bool(done), int(version)
+
+    async def drop_backfill(self, queue: QueueName, session: SessionId) -> bool:
+        """A session wants nobody any more; False when it did not."""
+        return bool(await self._call("backfill_drop", queue, session))
+
+    async def commit_backfill(
+        self, queue: QueueName, token: str, wanted: Backfill, left: Backfill | None, match: Match
+    ) -> bool:
+        """Take a match's tickets for a running session, all or none, if it still wants what it `wanted`; then it wants what is `left`."""
+        after = b"" if left is None else encode_backfill(left)
+        head = (token, wanted.session, wanted.version, after, match.id, _encode_match(match))
+        return bool(await self._call("backfill_commit", queue, *head, *match.tickets) == b"OK")
+
     async def bar(self, queue: QueueName, offence: Offence, *, duration_s: float) -> None:
         """Keep an offender out of the queue for a while (0: not at all); the offence is dealt with."""
         await self._call("player_bar", queue, offence.entry, offence.player, round(duration_s * 1000), offence.kind)
@@ -472,7 +501,14 @@ def _offence(entry: str) -> Offence:
 
 
 def _encode_match(match: Match) -> bytes:
-    value = {"tickets": match.tickets, "seats": match.seats, "fleets": match.fleets, "roles": dict(match.roles)}
+    value: dict[str, Any] = {
+        "tickets": match.tickets,
+        "seats": match.seats,
+        "fleets": match.fleets,
+        "roles": dict(match.roles),
+    }
+    if match.session is not None:
+        value["session"] = match.session
     return orjson.dumps(value)
 
 
@@ -484,4 +520,5 @@ def _decode_match(match: MatchId, raw: bytes) -> Match:
         seats=tuple((PlayerId(player), team) for player, team in value["seats"]),
         fleets=tuple(FleetName(fleet) for fleet in value["fleets"]),
         roles={PlayerId(player): role for player, role in value["roles"].items()},
+        session=SessionId(value["session"]) if "session" in value else None,
     )

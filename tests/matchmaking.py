@@ -3,20 +3,23 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from allocator.model import Allocation, AllocationRequest, Temperature, Unavailable
+from allocator.seats import NoSeats
 from gameserver.sessions.model import (
     FleetName,
     MatchId,
     PlayerId,
+    Seat,
     ServerName,
     Session,
     SessionId,
     SessionState,
     session_id,
 )
-from gameserver.sessions.port import StoreUnavailable
+from gameserver.sessions.port import SessionGone, StoreUnavailable
 from matchmaker.model import QueueConfig, QueueName, Team, TicketPlayer
 
 FLEET = FleetName("arena")
@@ -69,6 +72,29 @@ class FakeAllocator:
     async def find(self, session: SessionId) -> Allocation | None:
         return self.sessions.get(session)
 
+    def running(self, match: str, *players: tuple[str, str], queue: str = "duel") -> SessionId:
+        """A session that runs already, with (player, team)s."""
+        name = session_id(FLEET, MatchId(match))
+        seats = tuple(Seat(index=i, player=PlayerId(player), team=team) for i, (player, team) in enumerate(players))
+        session = Session(
+            id=name,
+            server=ServerName("arena-1"),
+            room=0,
+            epoch=1,
+            state=SessionState.LIVE,
+            seats=seats,
+            options={"queue": queue},
+        )
+        self.sessions[name] = Allocation(
+            session=session, host="h", ports={"websocket": 7001}, temperature=Temperature.SHELF, waited_s=0.0
+        )
+        return name
+
+    def end(self, session: SessionId) -> None:
+        """The match is over."""
+        found = self.sessions[session]
+        self.sessions[session] = replace(found, session=replace(found.session, state=SessionState.ENDED))
+
     def of(self, match: MatchId) -> Allocation:
         return self.sessions[session_id(FLEET, match)]
 
@@ -77,6 +103,33 @@ class FakeAllocator:
             await asyncio.sleep(self._rng.uniform(0, self.pause_s))
         if self._rng.random() < self.away / 2:
             raise StoreUnavailable("away")
+
+
+class FakeSeats:
+    """Seats of the fake allocator's sessions."""
+
+    def __init__(self, allocator: FakeAllocator) -> None:
+        self._allocator = allocator
+        self.opened: dict[SessionId, int] = {}
+        self.reserved: dict[SessionId, list[tuple[PlayerId, str]]] = {}
+        self.gone = False
+
+    async def open(self, session: SessionId, *, epoch: int, free: int) -> None:
+        self.opened[session] = free
+
+    async def reserve(self, session: SessionId, party: Sequence[tuple[PlayerId, str]]) -> Allocation | NoSeats:
+        if self.gone:
+            raise SessionGone("over")
+        found = self._allocator.sessions[session]
+        here = {seat.player for seat in found.session.seats}
+        new = [(player, team) for player, team in party if player not in here]
+        self.reserved.setdefault(session, []).extend(new)
+        seats = [
+            *found.session.seats,
+            *(Seat(index=len(here) + i, player=player, team=team) for i, (player, team) in enumerate(new)),
+        ]
+        self._allocator.sessions[session] = replace(found, session=replace(found.session, seats=tuple(seats)))
+        return self._allocator.sessions[session]
 
 
 def solo(name: str, **attributes: float | str) -> tuple[TicketPlayer, ...]:

@@ -74,10 +74,12 @@ async def make(
 def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
     policies = [to_policy(fleet) for fleet in specs.fleets]
     udp = settings.udp_key(specs)
+    allocator = Allocator(Shelf(client, replicas=settings.valkey_replicas), client, policies, backend)
     app, watch = create_app(
         client=client,
         queues=[to_queue_config(queue, specs.fleets) for queue in specs.queues],
-        allocator=Allocator(Shelf(client, replicas=settings.valkey_replicas), client, policies, backend),
+        allocator=allocator,
+        running=allocator.seats,
         seats=SeatIssuer(settings.seat_key()),
         players=settings.players(),
         keys=settings.keys(),
@@ -94,7 +96,14 @@ def _director(settings: ServeSettings, specs: Specs, client: StoreClient, backen
     allocator = Allocator(shelf, client, [to_policy(fleet) for fleet in specs.fleets], backend)
     replicas = Replicas(store)
     directors = [
-        Director(to_queue_config(queue, specs.fleets), store, allocator, supply=allocator, replicas=replicas)
+        Director(
+            to_queue_config(queue, specs.fleets),
+            store,
+            allocator,
+            supply=allocator,
+            seats=allocator.seats,
+            replicas=replicas,
+        )
         for queue in specs.queues
     ]
     if not directors:

@@ -117,6 +117,10 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         match_function=spec.match.function if spec.match else "",
         match_function_limit_s=spec.match.timeout if spec.match else 2.0,
         match_function_checked=spec.match is None or spec.match.rules == "checked",
+        acceptance_s=spec.acceptance.timeout if spec.acceptance else 0.0,
+        leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
+        backfill=spec.backfill.enabled,
+        leave_policy=spec.leaving.policy if spec.leaving else "",
     )
 
 

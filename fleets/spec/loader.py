@@ -67,7 +67,7 @@ class Specs:
     documents: tuple[Mapping[str, Any], ...] = ()
     """Fleets and queues as they were written, for those who read them elsewhere."""
     notes: tuple[SpecProblem, ...] = ()
-    """What is valid and not acted on yet: to be shown, since silence would promise it."""
+    """What is valid, and worth saying all the same."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +105,6 @@ def load(paths: Iterable[Path]) -> Specs:
         queues=tuple(spec for _, spec in valid if isinstance(spec, QueueSpec)),
         platform=next((spec for _, spec in valid if isinstance(spec, PlatformSpec)), None),
         documents=tuple(document.value for document, spec in valid if not isinstance(spec, PlatformSpec)),
-        notes=tuple(note for document, spec in valid for note in _not_yet(document, spec)),
     )
 
 
@@ -323,16 +322,6 @@ def _check_queue(document: _Document, queue: QueueSpec, fleets: dict[str, FleetS
             yield document.problem(
                 path, f"a latency rule needs to know where fleet {name} is: set its metadata.labels.region"
             )
-
-
-def _not_yet(document: _Document, spec: Spec) -> Iterator[SpecProblem]:
-    """Keys that this version reads and does nothing with."""
-    keys: list[tuple[_Path, bool]] = []
-    if isinstance(spec, QueueSpec):
-        keys.append((("spec", "backfill"), spec.spec.backfill.enabled))
-    for path, is_set in keys:
-        if is_set:
-            yield document.problem(path, "this is read and checked, but not acted on by this version")
 
 
 def _dotted(path: _Path) -> str:

@@ -19,13 +19,14 @@ from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.api.lean import Lean
+from matchmaker.api.matches import router as matches_router
 from matchmaker.api.queues import router as queues_router
 from matchmaker.api.schemas import DevelopmentPlayerBody, DevelopmentPlayerRequest
 from matchmaker.api.services import Services
 from matchmaker.api.tickets import Handlers, Tickets
 from matchmaker.api.watch import TicketWatch
 from matchmaker.model import QueueConfig
-from matchmaker.ports import Allocator
+from matchmaker.ports import Allocator, RunningSessions
 from matchmaker.store import TicketStore
 
 MAX_BODY_BYTES = 64 * 1024
@@ -39,6 +40,7 @@ def create_app(
     seats: SeatIssuer,
     players: PlayerTokens,
     keys: ApiKeys | None = None,
+    running: RunningSessions | None = None,
     connect: ConnectTokens | None = None,
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
@@ -49,6 +51,7 @@ def create_app(
 
     Args:
         keys: of the studio's own services and operators; none by default.
+        running: seats of running sessions; without it there is no backfill.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
@@ -67,6 +70,7 @@ def create_app(
         queues={queue.name: queue for queue in queues},
         store=TicketStore(client),
         allocator=allocator,
+        seats=running,
         assignments=Assignments(allocator, seats, connect),
         callers=Callers(
             players,
@@ -82,6 +86,7 @@ def create_app(
     app.max_bytes = MAX_BODY_BYTES
     app.include_router(described.router())
     app.include_router(queues_router(services))
+    app.include_router(matches_router(services))
 
     @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
     async def healthz() -> str:

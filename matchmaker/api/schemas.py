@@ -1,7 +1,7 @@
 """The bodies of the REST API."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -95,6 +95,43 @@ class AcceptanceRequest(_Body):
     accept: Annotated[bool, Field(strict=True)]
     player: Annotated[str, StringConstraints(max_length=MAX_PLAYER_ID)] = ""
     """For whom an API key speaks; a player speaks for itself."""
+
+
+class BackfillRequest(_Body):
+    """Players that a running session wants."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"teams": {"red": 1}, "version": 0, "players": [{"id": "ann"}]}]},
+    )
+
+    teams: Annotated[dict[Name, Annotated[int, Field(ge=1, le=1000, strict=True)]], Field(min_length=1, max_length=100)]
+    """Open places by team."""
+    version: Annotated[int, Field(ge=0, le=2**31, strict=True)] = 0
+    """The version that the caller knows; 0: none."""
+    players: Annotated[list[PlayerBody], Field(max_length=1000, default_factory=list)]
+    """Who plays, with their attributes: the queue's rules hold for them and the newcomers together."""
+
+
+class BackfillBody(BaseModel):
+    """What a running session wants."""
+
+    session: str
+    version: int
+    teams: dict[str, int]
+
+
+class CloseRequest(_Body):
+    """How a queue should be closed."""
+
+    closed: Literal["", "paused", "draining"]
+    """`paused`: no tickets in, no matches made; `draining`: no tickets in; empty: open."""
+
+
+class RequeueBody(BaseModel):
+    """Whether a match was taken apart."""
+
+    requeued: bool
 
 
 class SeatBody(BaseModel):

@@ -11,7 +11,7 @@ from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import Callers
 from matchmaker.api.watch import TicketWatch
 from matchmaker.model import QueueConfig, QueueName
-from matchmaker.ports import Allocator
+from matchmaker.ports import Allocator, RunningSessions
 from matchmaker.store import TicketStore
 
 Authorization = Annotated[str, Header(include_in_schema=False)]
@@ -28,6 +28,7 @@ class Services:
     queues: Mapping[QueueName, QueueConfig]
     store: TicketStore
     allocator: Allocator
+    seats: RunningSessions | None
     assignments: Assignments
     callers: Callers
     watch: TicketWatch
