@@ -262,6 +262,7 @@ class QueueBody(Model):
     avoid_for: Seconds = 30.0
     match: MatchBody | None = None
     acceptance: AcceptanceBody | None = None
+    leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
     ticket_timeout: Seconds = 120.0
     max_tickets: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
