@@ -1,16 +1,12 @@
 """
-What a cycle of matching costs, and how long a player waits from POST to assigned.
+How long a player waits from POST to assigned.
 
-`python -m bench.matchmaker [--quick] [--json FILE]`. `form_matches` is timed as CPU of one core over pools of lone players whose ratings are normal
-(1500 ± 300) and whose ages are even over 0 to 60 s, rule: rating within 100, from 30 s on within 500. "Nobody fits" is the worst case: a rule that no sorting
-helps with, and no two tickets that obey it.
-Latency: Valkey, one process with API and director (its allocator answers at once from memory), and this process with the players, who follow their
+Valkey, one process with API and director (its allocator answers at once from memory), and this process with the players, who follow their
 tickets by server-sent events; both players of a match post at the same moment. Time is from a player's POST until it reads `assigned`.
 """
 
 import asyncio
 import multiprocessing
-import random
 import statistics
 import sys
 import tempfile
@@ -24,7 +20,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from bench.report import Report, arguments
+from bench.report import Report
 from fleets.local.valkey import EmbeddedValkey
 from gameserver.client.matchmaking import Matchmaking
 from gameserver.seats import SeatIssuer
@@ -33,50 +29,20 @@ from gameserver.sessions.model import PlayerId
 from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
 from matchmaker.director import Director
-from matchmaker.matching.form import form_matches
-from matchmaker.model import DifferenceRule, IntersectionRule, Limit, QueueConfig, Step, Team, Ticket, TicketId
+from matchmaker.model import DifferenceRule, Limit, QueueConfig, Step, Team
 from matchmaker.store import TicketStore
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from matchmaking import DUEL, FakeAllocator, solo
+from matchmaking import DUEL, FakeAllocator
 
-COMMAND = "python -m bench.matchmaker"
 SECRET = bytes(32)
-NOW_S = 1000.0
 RATING = DifferenceRule(attribute="rating", limit=Limit(value=100, expand=(Step(after_s=30, limit=500),)))
 
 
-def queue(team: int, rule: DifferenceRule | IntersectionRule = RATING) -> QueueConfig:
+def queue(team: int) -> QueueConfig:
     """Two teams of so many players."""
-    return replace(DUEL, teams=(Team(name="red", players=team), Team(name="blue", players=team)), rules=(rule,))
-
-
-def pool(count: int) -> list[Ticket]:
-    """Tickets that wait, the same ones every time."""
-    rng = random.Random(count)
-    return [
-        Ticket(
-            id=TicketId(f"duel.{index}"),
-            players=solo(f"p{index}", rating=rng.gauss(1500, 300)),
-            created_at_s=NOW_S - rng.uniform(0, 60),
-        )
-        for index in range(count)
-    ]
-
-
-def form(report: Report, config: QueueConfig, count: int, rounds: int, name: str) -> None:
-    """Time one cycle's matching."""
-    tickets, took_s = pool(count), []
-    for _ in range(rounds):
-        begun_s = time.process_time()
-        matches = form_matches(config, tickets, NOW_S)
-        took_s.append(time.process_time() - begun_s)
-    matched = sum(len(match.tickets) for match in matches)
-    where = f"form_matches, {name}, {count:,} tickets"
-    report.add(f"{where}, CPU, median of {rounds}", statistics.median(took_s) * 1e3, "ms")
-    report.add(f"{where}, CPU, worst", max(took_s) * 1e3, "ms")
-    report.add(f"{where}, in a match", 100 * matched / count, "%")
+    return replace(DUEL, teams=(Team(name="red", players=team), Team(name="blue", players=team)), rules=(RATING,))
 
 
 def serve(valkey_url: str, ready: Connection) -> None:
@@ -167,19 +133,6 @@ async def latencies(report: Report, pairs: int) -> None:
                     await latency(report, url, pairs, at_once)
 
 
-def main() -> None:
-    """Run the benchmark."""
-    options = arguments(__doc__)
-    rounds, pairs = (3, 32) if options.quick else (15, 480)
-    report = Report(COMMAND)
-    for team in (1, 5):
-        for count in (1_000, 10_000):
-            form(report, queue(team), count, rounds, f"{team}v{team}")
-    stuck = queue(1, IntersectionRule(attribute="maps"))
-    form(report, stuck, 10_000, min(rounds, 3), "1v1, nobody fits")
-    asyncio.run(latencies(report, pairs))
-    report.finish(options.json)
-
-
-if __name__ == "__main__":
-    main()
+def measure(report: Report, quick: bool) -> None:
+    """Measure it."""
+    asyncio.run(latencies(report, 32 if quick else 480))

@@ -1,0 +1,1 @@
+"""What matching costs and is worth: cycles, quality on a stream, players from POST to assigned."""
