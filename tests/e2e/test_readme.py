@@ -33,7 +33,7 @@ def test_the_game_of_the_readme_is_playable(start: Callable[..., Up], tmp_path: 
             page.on("pageerror", lambda error: errors.append(error))
             page.goto(up.url)
         for page in pages:
-            up.until(lambda page=page: re.search(r"playing, tick \d\d", page.inner_text("#status")))
+            up.until(lambda page=page: re.search(r"tick \d\d", page.inner_text("#status")))
         assert not errors
         result = up.cli("bots", "--queue", "tag", "--players", "2", "--duration", "12", "--json")
         assert json.loads(result.stdout)["matches"] == 1, result.stderr
