@@ -2,8 +2,9 @@
 From a ticket to the first snapshot: warm shelf against cold start; and from the command to all-ready.
 
 `python -m bench.journey [--quick] [--json FILE]`. Starts whole systems (`warmfleet up`, as processes) and plays real matches of two players over REST and
-WebSocket. Warm and cold rounds alternate in one run: the warm system has a shelf, the cold one keeps no server at all, so that each of its matches waits for a
-new process. Time is from just before the second player's POST to its first snapshot.
+WebSocket. The systems take turns within one run: the warm one has a shelf; the others keep no server at all, so that each of their matches
+waits for a new process, started cold as a pod is, or forked as `warmfleet up` does by itself. Time is from just before the second player's POST to its
+first snapshot.
 """
 
 import asyncio
@@ -26,9 +27,11 @@ from up import EXAMPLE, Up
 
 COMMAND = "python -m bench.journey"
 WARM = EXAMPLE.read_text().replace("max: 10", "max: 4").replace('"120"', '"1"')
-COLD = WARM.replace("shelf: 4, buffer: 1, min: 1", "shelf: 0, buffer: 0, min: 0").replace(
+FORKED = WARM.replace("shelf: 4, buffer: 1, min: 1", "shelf: 0, buffer: 0, min: 0").replace(
     "rooms: 4", "rooms: 1\n    recycle: replace"
 )
+COLD = FORKED.replace("rooms: 1\n", "rooms: 1\n    fork: false\n")
+SYSTEMS = {"warm": WARM, "cold": COLD, "forked": FORKED}
 
 
 async def first_snapshot_s(url: str) -> float:
@@ -69,13 +72,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         took_s = [start_up_s(Path(folder) / f"start-{index}") for index in range(starts)]
         report.add("warmfleet up (installed) to all-ready, median", statistics.median(took_s), "s")
-        for name in ("warm", "cold"):
+        ups: dict[str, Up] = {}
+        for name, yaml in SYSTEMS.items():
             (Path(folder) / name).mkdir()
-        warm = stack.enter_context(Up(Path(folder) / "warm", WARM)).until_ready()
-        cold = stack.enter_context(Up(Path(folder) / "cold", COLD)).until_ready()
-        times: dict[str, list[float]] = {"warm": [], "cold": []}
+            ups[name] = stack.enter_context(Up(Path(folder) / name, yaml)).until_ready()
+        times: dict[str, list[float]] = {name: [] for name in SYSTEMS}
         for _ in range(rounds):
-            for name, up in (("warm", warm), ("cold", cold)):
+            for name, up in ups.items():
                 times[name].append(asyncio.run(first_snapshot_s(up.url)))
                 time.sleep(1.0)  # the ended match's server is handed back or replaced
     for name, values in times.items():

@@ -346,7 +346,7 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
     return LocalFleet(
         name=FleetName(fleet.metadata.name),
         command=command,
-        game=server.game or "",
+        game=(server.game or "") if server.fork else "",
         counters={"rooms": server.rooms, "players": server.rooms * server.seats} if server.game is not None else {},
         env=env,
         ports=ports,

@@ -52,6 +52,10 @@ class Server(Model):
     recycle: Literal["ready", "replace"] = Field(
         default="ready", description="After its match a room is used again, or its server is replaced."
     )
+    fork: bool = Field(
+        default=True,
+        description="On a laptop, servers are forked from a process that has the game imported; not for games that start threads as they are imported.",
+    )
     env: dict[Word, str] = Field(default={}, description="Variables of the server's process.")
     secret_env: dict[Word, SecretKey] = Field(
         default={}, description="Variables whose values come from Secrets of the namespace."
