@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from fleets.cli.options import FAILED, MISUSED, fail
+from fleets.cli.options import FAILED, MISUSED, Context, Kubeconfig, fail
 from fleets.cli.plan import Force, Prune, make_plan, show_steps, step_row
 from fleets.cli.wanted import (
-    Context,
     Files,
     Folder,
     JsonOutput,
-    Kubeconfig,
     PlatformFile,
     connect,
     finding_rows,

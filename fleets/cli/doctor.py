@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fleets.cli.options import FAILED
+from fleets.cli.options import FAILED, Context, Kubeconfig
 from fleets.cli.options import fail as end
-from fleets.cli.wanted import Context, JsonOutput, Kubeconfig, PlatformFile, connect
+from fleets.cli.wanted import JsonOutput, PlatformFile, connect
 from fleets.cluster.ports import ClusterError
 from fleets.doctor import cluster as of_cluster
 from fleets.doctor import node as of_node

@@ -1,38 +1,68 @@
-"""The command `warmfleet`. Exit codes: 0 done, 1 failed, 2 misused."""
+"""
+The command `warmfleet`. Exit codes: 0 done, 1 failed, 2 misused.
+
+A command's module is imported when it is called: together they bring in a Kubernetes client, web servers and game clients, which takes seconds.
+"""
+
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from fleets.cli.admission import admission
-from fleets.cli.apply import apply_command
-from fleets.cli.bots import bots
-from fleets.cli.doctor import app as doctor
-from fleets.cli.drain import drain
-from fleets.cli.logs import logs
-from fleets.cli.new import new
-from fleets.cli.plan import diff_command, plan_command
-from fleets.cli.render import render_command
-from fleets.cli.rollout import app as rollout
-from fleets.cli.schema import schema
-from fleets.cli.serve import serve
-from fleets.cli.simulate import simulate
-from fleets.cli.status import status
-from fleets.cli.up import up
-from fleets.cli.validate import validate
+COMMANDS = {
+    "up": "up:up",
+    "status": "status:status",
+    "logs": "logs:logs",
+    "drain": "drain:drain",
+    "bots": "bots:bots",
+    "new": "new:new",
+    "validate": "validate:validate",
+    "schema": "schema:schema",
+    "simulate": "simulate:simulate",
+    "render": "render:render_command",
+    "plan": "plan:plan_command",
+    "diff": "plan:diff_command",
+    "apply": "apply:apply_command",
+    "rollout": "rollout:app",
+    "doctor": "doctor:app",
+    "serve": "serve:serve",
+    "admission": "admission:admission",
+}
+"""Name to module:function or module:app, in the order of the help."""
+
+
+class _Commands(TyperGroup):
+    # Typer carries a click of its own, whose types are private.
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"fleets.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            single.command(cmd_name)(found)
+            found = single
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Warm fleets of multiplayer game servers: matched, seated, and kept alive.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (up, status, logs, drain, bots, new, validate, schema, simulate, serve, admission):
-    app.command()(command)
-app.command("render")(render_command)
-app.command("plan")(plan_command)
-app.command("diff")(diff_command)
-app.command("apply")(apply_command)
-app.add_typer(rollout, name="rollout")
-app.add_typer(doctor, name="doctor")
+
+
+@app.callback()
+def _root() -> None:
+    pass
 
 
 def main() -> None:

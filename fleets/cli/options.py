@@ -1,4 +1,4 @@
-"""What the commands share: the data directory option, and how a command fails."""
+"""What the commands share: options, and how a command fails. Imports nothing that takes time: `warmfleet status` is asked often."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,10 @@ import typer
 DataDir = Annotated[
     Path, typer.Option("--data-dir", help="Where `warmfleet up` keeps its data.", envvar="WARMFLEET_DATA_DIR")
 ]
+Kubeconfig = Annotated[
+    Path | None, typer.Option("--kubeconfig", help="Absent: $KUBECONFIG, ~/.kube/config, or the pod's own.")
+]
+Context = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig.")]
 
 FAILED = 1
 """Exit code: the command did not reach its goal."""

@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fleets.cli.options import FAILED, fail
+from fleets.cli.options import FAILED, Context, Kubeconfig, fail
 from fleets.cli.wanted import (
-    Context,
     Files,
     Folder,
     JsonOutput,
-    Kubeconfig,
     PlatformFile,
     Wanted,
     connect,

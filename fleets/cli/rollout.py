@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fleets.cli.options import FAILED, MISUSED, fail
-from fleets.cli.wanted import Context, JsonOutput, Kubeconfig, PlatformFile, connect, progress, show_findings, wanted
+from fleets.cli.options import FAILED, MISUSED, Context, Kubeconfig, fail
+from fleets.cli.wanted import JsonOutput, PlatformFile, connect, progress, show_findings, wanted
 from fleets.cluster.plan import marked
 from fleets.cluster.ports import ClusterError, ClusterUnavailable
 from fleets.rollout.model import OVER, Limits, Observed, Phase, State, WrongPhase

@@ -9,10 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fleets.cli.options import FAILED, DataDir, fail
-from fleets.cli.wanted import Context, Kubeconfig, connect
-from fleets.cluster.overview import overview
-from fleets.cluster.ports import ClusterError
+from fleets.cli.options import FAILED, Context, DataDir, Kubeconfig, fail
 from fleets.home import Home, NotRunning
 
 
@@ -47,6 +44,11 @@ def status(
 
 def _cluster(kubeconfig: Path | None, context: str | None, namespace: str, json_output: bool) -> None:
     """Exit code 1 when something is not as it is wanted."""
+    # Imported here: the status of this machine is asked often, and needs no Kubernetes client.
+    from fleets.cli.wanted import connect
+    from fleets.cluster.overview import overview
+    from fleets.cluster.ports import ClusterError
+
     try:
         found = overview(connect(kubeconfig, context), namespace)
     except ClusterError as error:

@@ -30,10 +30,6 @@ Folder = Annotated[
         "--manifests", help="Instead of FILES: a folder or file of Kubernetes objects, as `render --out` writes it."
     ),
 ]
-Kubeconfig = Annotated[
-    Path | None, typer.Option("--kubeconfig", help="Absent: $KUBECONFIG, ~/.kube/config, or the pod's own.")
-]
-Context = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig.")]
 Crds = Annotated[
     list[Path] | None,
     typer.Option(

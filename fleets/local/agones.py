@@ -137,6 +137,9 @@ class LocalAgones:
             self._loop = None
         for fleet in self._fleets.values():
             for server in tuple(fleet.servers.values()):
+                if server.leaving and server.process is not None and grace_s < fleet.spec.drain_timeout_s:
+                    # It was told to go before, with all the time that its matches want: that is cut short now.
+                    self._spawn(server.process.end(grace_s=grace_s, hurry=True), f"hurry-{server.record.name}")
                 self._leave(fleet, server, grace_s=grace_s)
         while self._tasks:
             await asyncio.wait(self._tasks)

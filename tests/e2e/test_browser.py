@@ -101,6 +101,8 @@ def test_a_match_survives_its_server(start: Callable[..., Up], browser: Browser)
         after = until(page, f"s.phase === 'playing' && s.epoch === 2 && s.tick > {before['tick']}")
         assert after["session"] == before["session"]
         assert after["server"] != before["server"]
+    # Whoever dials the dead server before it knows of the new one is refused, and Chromium says so, whatever the page does.
+    WENT_WRONG[:] = [line for line in WENT_WRONG if not ("WebSocket" in line and "ERR_CONNECTION_REFUSED" in line)]
 
 
 def test_a_game_without_a_page_is_played_on_the_playground(start: Callable[..., Up], browser: Browser) -> None:
