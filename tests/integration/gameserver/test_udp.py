@@ -356,7 +356,8 @@ async def test_a_client_that_vanishes_times_out() -> None:
         client = UdpGameClient(connect_token(transport.port, timeout_s=1), "seat")
         await client.__aenter__()
         client._running.cancel()
-        client._close_sockets()
+        for sockets in client._sockets.values():
+            sockets.close()
         while not recorder.losses:
             await asyncio.sleep(0.05)
 
