@@ -45,7 +45,9 @@ _TICK_S = 0.25
 """Rules relax with age: the pool is looked at so often even when nothing happens."""
 _RETRY_S = 0.2
 _PAUSE_S = 0.01
-"""Between two looks at a busy queue: what arrives meanwhile is taken in together."""
+"""Between two looks at a busy queue: what arrives meanwhile is taken in together. A quiet queue's players wait for nothing."""
+_BUSY_FROM = 8
+"""Changes that one look brings on a busy queue."""
 _ADOPT_S = 0.5
 _ORPHAN_AFTER_S = 1.0
 """A match found placing without a saga here is taken up after so long: its director may still be at it."""
@@ -98,6 +100,7 @@ class Director:
         self._sagas: dict[MatchId, asyncio.Task[None]] = {}
         self._orphans: dict[MatchId, float] = {}
         self._adopt_at_s = 0.0
+        self._busy = False
 
     async def run(self) -> None:
         """Direct the queue until cancelled; sagas under way are cut short, and repeated by whoever directs next."""
@@ -144,7 +147,8 @@ class Director:
                 log.warning("director_waits", queue=self.queue.name, error=str(error))
                 self._cursor = ""  # a commit may have taken effect unseen
                 pause_s = _RETRY_S
-            await asyncio.sleep(min(_PAUSE_S, pause_s))
+            if self._busy:
+                await asyncio.sleep(min(_PAUSE_S, pause_s))
             try:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
@@ -180,6 +184,7 @@ class Director:
         if look.accepted:
             for match in await self._store.matches(queue.name, look.accepted):
                 self._start(match, retried=False)
+        self._busy = len(look.added) + len(look.removed) >= _BUSY_FROM
         await self._match_up(look)
         metrics.CYCLE.labels(queue.name).observe(time.monotonic() - begun_s)
         return look.full

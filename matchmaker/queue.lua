@@ -20,7 +20,7 @@ local function fenced(p, token) return redis.call('GET', p .. 'lease') ~= token 
 
 local function log(p, ...) redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', ...) end
 
--- The director sleeps when it has read everything: only then is it told.
+-- A director that has read everything sleeps when it has worked on it: only the first who comes after that look tells it.
 local function wake(p)
   if redis.call('DEL', p .. 'idle') == 1 then redis.call('PUBLISH', p .. 'wake', '') end
 end
@@ -280,7 +280,8 @@ local function queue_cycle(keys, args)
     local fields = entries[i][2]
     if fields[1] ~= '!' then changes[#changes + 1] = fields end
   end
-  if #entries == 1 then redis.call('SET', p .. 'idle', 1) end
+  -- Everything is read: whatever comes from now on must wake the director, also while it still works on what it was given.
+  if #entries <= tonumber(args[5]) then redis.call('SET', p .. 'idle', 1) end
   local offenders = redis.call('LRANGE', p .. 'offenders', 0, 99)
   return { 'OK', now, entries[#entries][1], redis.call('GET', p .. 'closed') or '', offenders, changes }
 end
