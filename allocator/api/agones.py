@@ -12,9 +12,7 @@ Semantics: cmd/allocator/main.go, pkg/allocation/converters and pkg/apis/allocat
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -27,6 +25,8 @@ from allocator.backends.pb import allocation_pb2, allocation_pb2_grpc
 from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, Strategy, Unavailable
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
+from gameserver import certificates
+from gameserver.certificates import Certificate, CertificateError, CertificateFiles
 from gameserver.sessions.model import FleetName, MatchId
 from gameserver.sessions.port import StoreUnavailable
 
@@ -53,16 +53,6 @@ class _Refused(Exception):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """PEM files of the service; clients show a certificate of `client_ca`."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-    """None: clients show no certificate, but a service token."""
 
 
 class AllocationService(allocation_pb2_grpc.AllocationServiceServicer):
@@ -240,13 +230,15 @@ async def _abort(context: _Context, code: grpc.StatusCode, message: str) -> NoRe
 class AllocationServer:
     """The service on a port; use it as a context."""
 
-    def __init__(self, service: AllocationService, *, address: str, tls: Tls | None) -> None:
+    def __init__(self, service: AllocationService, *, address: str, tls: CertificateFiles | None) -> None:
         """
         Prepare it.
 
         Args:
             address: `host:port`; port 0 for any.
-            tls: None only for a loopback address. Changed files are taken up by the next connection.
+            tls: None only for a loopback address. Without its `ca` clients show no certificate, but a service token. Changed files
+                are taken up by the next connection.
+        Raises: CertificateError, ValueError, RuntimeError when the address is taken.
         """
         self._server = grpc.aio.server(
             options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 256 * 1024))
@@ -268,34 +260,28 @@ class AllocationServer:
         await asyncio.shield(self._server.stop(WAIT_S))
 
 
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(tls), _fetcher(tls), require_client_authentication=tls.client_ca is not None
-    )
-
-
-def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-    )
-
-
-def _fetcher(tls: Tls) -> Callable[[], grpc.ServerCertificateConfiguration]:
-    """Asked before each connection; None: the files are as they were, or are just being changed."""
-    files = [file for file in (tls.certificate, tls.key, tls.client_ca) if file is not None]
-    stamps: list[int] = []
+def _credentials(tls: CertificateFiles) -> grpc.ServerCredentials:
+    loaded = certificates.read(tls)
 
     def fetch() -> Any:  # None too, which the stubs do not know
+        """Asked before each connection; None: the files are as they were, or are just being changed."""
+        nonlocal loaded
         try:
-            now = [file.stat().st_mtime_ns for file in files]
-            if now == stamps:
-                return None
-            configuration = _configuration(tls)
-        except OSError as error:
-            log.warning("certificates_kept", error=str(error))
+            found = certificates.read(tls)
+        except CertificateError as error:
+            log.warning("certificate_not_taken_up", error=str(error))
             return None
-        stamps[:] = now
-        return configuration
+        if found == loaded:
+            return None
+        loaded = found
+        return _configuration(found)
 
-    return fetch
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(loaded), fetch, require_client_authentication=tls.ca is not None
+    )
+
+
+def _configuration(found: Certificate) -> grpc.ServerCertificateConfiguration:
+    assert found.key is not None
+    assert found.certificate is not None
+    return grpc.ssl_server_certificate_configuration([(found.key, found.certificate)], root_certificates=found.ca)

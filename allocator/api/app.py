@@ -1,12 +1,12 @@
 """The allocator's HTTP application."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from allocator.api import problems
-from allocator.api.allocations import router
+from allocator.api import allocations, fleets, problems, seats
+from allocator.api.answers import bearer
 from allocator.api.tokens import ServiceTokens
 from allocator.service import Allocator
 from allocator.shelf import Shelf
@@ -31,7 +31,8 @@ def create_app(*, allocator: Allocator, shelf: Shelf, tokens: ServiceTokens | No
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.include_router(router(allocator, shelf, tokens))
+    for router in (allocations.router(allocator, shelf), seats.router(allocator), fleets.router(allocator, shelf)):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(bearer(tokens))])
 
     @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
     async def healthz() -> str:

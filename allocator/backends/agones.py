@@ -22,8 +22,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from allocator.backends import certificates, metrics
-from allocator.backends.certificates import Certificate, CertificateError, CertificateFiles
+from allocator.backends import metrics
 from allocator.backends.endpoints import Endpoint, Endpoints
 from allocator.backends.kubernetes import FleetCounts, KubernetesBackend
 from allocator.backends.pb import allocation_pb2 as pb
@@ -32,6 +31,8 @@ from allocator.backends.request import FleetRule, ServerRequest
 from allocator.backends.wire import Given, given_by_message, to_message
 from allocator.model import GameServer
 from allocator.ports import SHELF_LABEL, BackendUnavailable
+from gameserver import certificates
+from gameserver.certificates import Certificate, CertificateError, CertificateFiles
 from gameserver.sessions.model import FleetName, ServerName
 
 log = structlog.get_logger(__name__)
@@ -106,7 +107,7 @@ class AgonesBackend:
     async def __aenter__(self) -> Self:
         """Raises CertificateError, BackendUnavailable."""
         if self._files is not None:
-            self._certificate = await asyncio.to_thread(certificates.read, self._files)
+            self._take_up(await asyncio.to_thread(certificates.read, self._files))
             watching = asyncio.create_task(self._watch_files(), name="allocation-certificate")
             self._stack.push_async_callback(_ended, watching)
         if self._cluster is not None:
@@ -242,12 +243,17 @@ class AgonesBackend:
             return
         if found != self._certificate:
             log.info("certificate_taken_up", file=str(self._files.certificate))
-            self._certificate = found
+            self._take_up(found)
             old, self._channels = self._channels, {}
             for channel in old.values():
                 task = asyncio.create_task(channel.close(self._timeout_s), name="old-allocation-channel")
                 self._leaving.add(task)
                 task.add_done_callback(self._leaving.discard)
+
+    def _take_up(self, found: Certificate) -> None:
+        self._certificate = found
+        if found.expires_at is not None:
+            metrics.CERTIFICATE_EXPIRY.set(found.expires_at.timestamp())
 
     def _channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         channel = self._channels.get(endpoint)

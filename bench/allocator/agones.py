@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from allocator.backends.agones import AgonesBackend
-from allocator.backends.certificates import CertificateFiles
 from allocator.backends.endpoints import Endpoint
 from bench.report import Report
+from gameserver.certificates import CertificateFiles
 from gameserver.sessions.model import FleetName
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from fleets.admission.certificates import Certificate
 from fleets.admission.mutation import Mutation
 from fleets.admission.review import MAX_BODY_BYTES, BadReview, answer
+from gameserver.certificates import CertificateFiles, ServerCertificate
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ async def serve(
     mutation: Mutation, *, host: str, port: int, certificate: Path, key: Path, check_every_s: float
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way. Raises CertificateError."""
-    pair = Certificate(certificate, key)
+    pair = ServerCertificate(CertificateFiles(certificate=certificate, key=key))
     config = uvicorn.Config(
         make_app(mutation), host=host, port=port, log_level="warning", access_log=False, lifespan="off"
     )

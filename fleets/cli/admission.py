@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from fleets.admission.app import serve
-from fleets.admission.certificates import CertificateError
 from fleets.admission.mutation import Mutation, SidecarPorts
 from fleets.cli.options import MISUSED, fail
+from gameserver.certificates import CertificateError
 
 _DEFAULT = Mutation()
 _PORTS = _DEFAULT.ports

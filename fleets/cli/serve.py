@@ -47,10 +47,9 @@ def serve(
 
 async def _run(part: PartName, settings: ServeSettings, specs: Specs) -> None:
     # Imported here: the other commands start without a Kubernetes client.
-    from allocator.backends.certificates import CertificateError
     from allocator.ports import BackendUnavailable
-    from fleets.admission.certificates import CertificateError as ServingCertificateError
     from fleets.serve.run import CannotListen, run
+    from gameserver.certificates import CertificateError
 
     stop = asyncio.Event()
 
@@ -67,7 +66,7 @@ async def _run(part: PartName, settings: ServeSettings, specs: Specs) -> None:
 
     try:
         await run(part, settings, specs, stop=stop, on_listening=listening)
-    except (CannotListen, BackendUnavailable, CertificateError, ServingCertificateError) as error:
+    except (CannotListen, BackendUnavailable, CertificateError) as error:
         fail(str(error))
 
 

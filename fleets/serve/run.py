@@ -17,17 +17,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 from starlette.responses import PlainTextResponse, Response
 
-from fleets.admission.certificates import Certificate
 from fleets.serve.parts import Part, make
-from fleets.serve.settings import PartName, ServeSettings
+from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings
 from fleets.spec.loader import Specs
+from gameserver.certificates import CertificateFiles, ServerCertificate
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.port import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 _LAST_WORDS_S = 2.0
-_CERTIFICATE_CHECK_S = 10.0
 
 
 class CannotListen(Exception):
@@ -71,7 +70,7 @@ async def _serve(
     )
     tls = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
-        tls = Certificate(settings.tls_certificate, settings.tls_key)
+        tls = ServerCertificate(CertificateFiles(certificate=settings.tls_certificate, key=settings.tls_key))
         config.load()
         config.ssl = tls.context  # ours, since uvicorn reads its files once only
     server = _Server(config)
@@ -79,7 +78,7 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         services = [tasks.create_task(_service(run), name=name) for name, run in part.services.items()]
         if tls is not None:
-            services.append(tasks.create_task(tls.watch(_CERTIFICATE_CHECK_S), name="certificate"))
+            services.append(tasks.create_task(tls.watch(CERTIFICATE_CHECK_S), name="certificate"))
         web = tasks.create_task(server.serve(sockets=[listener]), name="web")
         try:
             await stop.wait()

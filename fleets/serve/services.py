@@ -6,7 +6,6 @@ over TLS on addresses of their own, to clients with a certificate of `client_ca`
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from allocator.api.agones import AllocationServer, AllocationService, Tls
+from allocator.api.agones import AllocationServer, AllocationService
 from allocator.api.app import create_app
 from allocator.api.tokens import ServiceTokens, TokensUnusable
 from allocator.ports import Backend
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from fleets.serve.settings import ServeSettings, SettingsError
+from fleets.serve.settings import CERTIFICATE_CHECK_S, ServeSettings, SettingsError
+from gameserver.certificates import CertificateFiles, ServerCertificate
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ def interfaces(settings: ServeSettings, allocator: Allocator, shelf: Shelf, back
         service = AllocationService(allocator, backend, tokens=tokens)
         try:
             server = AllocationServer(service, address=settings.service_grpc, tls=tls)
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, RuntimeError) as error:
             raise SettingsError(f"WARMFLEET_SERVICE_GRPC: {error}") from None
         services["grpc"] = lambda: _run_grpc(server)
     if settings.service_rest:
@@ -63,7 +63,7 @@ def interfaces(settings: ServeSettings, allocator: Allocator, shelf: Shelf, back
     return Interfaces(app, services)
 
 
-def _tls(settings: ServeSettings, tokens: ServiceTokens | None) -> Tls | None:
+def _tls(settings: ServeSettings, tokens: ServiceTokens | None) -> CertificateFiles | None:
     certificate, key, ca = settings.service_certificate, settings.service_key, settings.service_client_ca
     if (certificate is None) != (key is None):
         raise SettingsError("WARMFLEET_SERVICE_CERTIFICATE and WARMFLEET_SERVICE_KEY belong together")
@@ -78,7 +78,7 @@ def _tls(settings: ServeSettings, tokens: ServiceTokens | None) -> Tls | None:
     for name, file in (("CERTIFICATE", certificate), ("KEY", key), ("CLIENT_CA", ca)):
         if file is not None and not file.is_file():
             raise SettingsError(f"WARMFLEET_SERVICE_{name}: {file} is no file")
-    return Tls(certificate=certificate, key=key, client_ca=ca)
+    return CertificateFiles(certificate=certificate, key=key, ca=ca)
 
 
 async def _run_grpc(server: AllocationServer) -> None:
@@ -90,7 +90,7 @@ async def _run_grpc(server: AllocationServer) -> None:
 class _Secured(uvicorn.Server):
     """REST over TLS on an address of its own."""
 
-    def __init__(self, app: FastAPI, address: str, tls: Tls) -> None:
+    def __init__(self, app: FastAPI, address: str, tls: CertificateFiles) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
             raise SettingsError(f"WARMFLEET_SERVICE_REST: {address!r}: host:port is wanted")
@@ -103,21 +103,22 @@ class _Secured(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_DRAIN_S,
-                ssl_certfile=tls.certificate,
-                ssl_keyfile=tls.key,
-                ssl_ca_certs=str(tls.client_ca) if tls.client_ca else None,
-                ssl_cert_reqs=ssl.CERT_REQUIRED if tls.client_ca else ssl.CERT_NONE,
             )
         )
+        self._certificate = ServerCertificate(tls)
+        self.config.load()
+        self.config.ssl = self._certificate.context  # ours, since uvicorn reads its files once only
 
     async def run(self) -> None:  # type: ignore[override]
         """Serve until cancelled."""
         serving = asyncio.create_task(self.serve(), name="rest-tls")
+        watching = asyncio.create_task(self._certificate.watch(CERTIFICATE_CHECK_S), name="rest-certificate")
         try:
             await asyncio.shield(serving)
         finally:
             self.should_exit = True
-            await asyncio.wait([serving])
+            watching.cancel()
+            await asyncio.wait([serving, watching])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -17,16 +17,18 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from allocator.backends.certificates import CertificateFiles
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.settings import ClusterSettings
 from fleets.spec.loader import Specs
+from gameserver.certificates import CertificateFiles
 from gameserver.protocol.netcode.tokens import parse_private_key
 from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
 
 _PREFIX = "WARMFLEET_"
 _SECRETS = ("valkey_url", "seat_signing_key", "player_keys", "netcode_key", "operator_token", "api_keys")
 _MIN_PLAYER_SECRET = 32
+CERTIFICATE_CHECK_S = 10.0
+"""How often certificate files are looked at."""
 
 
 class PartName(StrEnum):

@@ -21,7 +21,6 @@ from agones_fake import FakeAgones
 from fakes import FakeBackend
 
 from allocator.backends.agones import AgonesBackend
-from allocator.backends.certificates import CertificateFiles
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.kubernetes import KubernetesBackend
 from allocator.backends.settings import ClusterSettings
@@ -29,6 +28,7 @@ from allocator.model import GameServer, ServerState
 from allocator.ports import Backend
 from fleets.local.agones import LocalAgones
 from fleets.local.planner import LocalFleet
+from gameserver.certificates import CertificateFiles
 from gameserver.sessions.model import FleetName, ServerName
 
 FLEET = FleetName("f")

@@ -13,7 +13,6 @@ from agones_fake import Certificates, Effect, FakeAgones, Fault, Timing
 from agones_fake.certificates import Authority
 
 from allocator.backends.agones import AgonesBackend
-from allocator.backends.certificates import CertificateError, CertificateFiles
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.kubernetes import KubernetesBackend
 from allocator.backends.request import (
@@ -32,6 +31,7 @@ from allocator.backends.settings import ClusterSettings
 from allocator.backends.wire import Given
 from allocator.model import ServerState
 from allocator.ports import SHELF_LABEL, BackendUnavailable
+from gameserver.certificates import CertificateError, CertificateFiles
 from gameserver.sessions.model import FleetName
 
 FLEET = FleetName("arena")

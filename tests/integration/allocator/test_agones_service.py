@@ -13,10 +13,9 @@ import pytest
 from agones_fake.certificates import Authority, Certificates, KeyPair
 from fakes import FakeBackend
 
-from allocator.api.agones import AllocationServer, AllocationService, Tls
+from allocator.api.agones import AllocationServer, AllocationService
 from allocator.api.tokens import ServiceTokens
 from allocator.backends.agones import AgonesBackend
-from allocator.backends.certificates import CertificateFiles
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.pb import allocation_pb2 as pb
 from allocator.backends.pb import allocation_pb2_grpc
@@ -24,6 +23,7 @@ from allocator.keeper import ShelfKeeper
 from allocator.model import FleetPolicy
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from gameserver.certificates import CertificateFiles
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, SessionId
 
@@ -186,19 +186,25 @@ async def test_what_cannot_be_served_is_named(
 
 async def test_our_own_client_of_agones_works_through_mutual_tls(stage: Stage, certificates: Certificates) -> None:
     """The backend that allocates from a real Agones, pointed here; a client without a certificate of the authority is refused."""
-    tls = Tls(certificate=certificates.server.certificate, key=certificates.server.key, client_ca=certificates.ca)
+    tls = files(certificates)
     async with AllocationServer(stage.service(), address="127.0.0.1:0", tls=tls) as server:
-        files = CertificateFiles(
+        own = CertificateFiles(
             certificate=certificates.client.certificate, key=certificates.client.key, ca=certificates.ca
         )
         endpoint = Endpoint(address=f"localhost:{server.port}")
-        async with AgonesBackend([endpoint], files=files, cluster=None, namespace="default") as client:
+        async with AgonesBackend([endpoint], files=own, cluster=None, namespace="default") as client:
             found = await client.allocate(EU.name, labels={"a": "b"}, annotations={})
             assert found is not None
             assert found.name in stage.backends[EU.name].all
         assert (await code(secure(server.port, certificates, None)))[0] is grpc.StatusCode.UNAVAILABLE
         stranger = Certificates(certificates.folder / "stranger").client
         assert (await code(secure(server.port, certificates, stranger)))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def files(certificates: Certificates) -> CertificateFiles:
+    return CertificateFiles(
+        certificate=certificates.server.certificate, key=certificates.server.key, ca=certificates.ca
+    )
 
 
 async def secure(port: int, certificates: Certificates, pair: KeyPair | None, ca: bytes | None = None) -> Any:
@@ -215,7 +221,7 @@ async def secure(port: int, certificates: Certificates, pair: KeyPair | None, ca
 async def test_a_changed_certificate_is_taken_up(stage: Stage, tmp_path: Path) -> None:
     """The next connection sees it; one that is half written does no harm."""
     certificates = Certificates(tmp_path)
-    tls = Tls(certificate=certificates.server.certificate, key=certificates.server.key, client_ca=certificates.ca)
+    tls = files(certificates)
     other = Authority("another")
     async with AllocationServer(stage.service(), address="127.0.0.1:0", tls=tls) as server:
         await secure(server.port, certificates, certificates.client)

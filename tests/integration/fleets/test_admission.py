@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
-from fleets.admission.certificates import Certificate, CertificateError
 from fleets.cli.admission import admission
+from gameserver.certificates import CertificateError, CertificateFiles, ServerCertificate
 
 
 def write_pair(folder: Path, serial: int) -> None:
@@ -99,7 +99,7 @@ def test_wrong_options_are_misuse(tmp_path: Path, wrong: list[str]) -> None:
 def test_half_a_rotation_leaves_the_old_pair_in_use(tmp_path: Path) -> None:
     """A new certificate with the old key is said and not taken; once the key is there too, both are."""
     write_pair(tmp_path, 1)
-    pair = Certificate(tmp_path / "tls.crt", tmp_path / "tls.key")
+    pair = ServerCertificate(CertificateFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key"))
     assert pair.refresh() is False
     old_key = (tmp_path / "tls.key").read_bytes()
     write_pair(tmp_path, 2)
@@ -114,4 +114,4 @@ def test_half_a_rotation_leaves_the_old_pair_in_use(tmp_path: Path) -> None:
 def test_a_missing_certificate_is_named(tmp_path: Path) -> None:
     """At start."""
     with pytest.raises(CertificateError, match=r"tls\.crt"):
-        Certificate(tmp_path / "tls.crt", tmp_path / "tls.key")
+        ServerCertificate(CertificateFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key"))

@@ -1,8 +1,10 @@
 """`warmfleet serve allocator`: its interfaces for other services, as they are set."""
 
 import asyncio
+import shutil
 import ssl
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,53 @@ from allocator.keeper import ShelfKeeper
 from allocator.model import FleetPolicy
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.serve import services
 from fleets.serve.services import Interfaces, interfaces
 from fleets.serve.settings import ServeSettings, SettingsError
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import FleetName
 
 POLICY = FleetPolicy(name=FleetName("arena"), shelf=2)
+
+
+def mutual(certificates: Certificates) -> dict[str, Path]:
+    return {
+        "service_certificate": certificates.server.certificate,
+        "service_key": certificates.server.key,
+        "service_client_ca": certificates.ca,
+    }
+
+
+def client_of(certificates: Certificates, *, known: bool = True) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(certificates.ca))
+    if known:
+        context.load_cert_chain(certificates.client.certificate, certificates.client.key)
+    return context
+
+
+async def asked(port: int, match: str, tls: ssl.SSLContext) -> httpx.Response:
+    async with httpx.AsyncClient(verify=tls) as http:
+        return await http.post(f"https://localhost:{port}/v1/allocations", json={"id": match, "fleets": ["arena"]})
+
+
+@asynccontextmanager
+async def running(served: Interfaces, port: int) -> AsyncIterator[None]:
+    """Until it listens there, and to its end."""
+    tasks = [asyncio.ensure_future(run()) for run in served.services.values()]
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:
+                    await asyncio.sleep(0.05)
+        writer.close()
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def made(client: StoreClient, **settings: Any) -> Interfaces:
@@ -41,43 +84,48 @@ async def test_both_interfaces_over_mutual_tls(valkey: StoreClient, tmp_path: Pa
     """A client with a certificate of the authority is served by REST and by gRPC; one without is not."""
     certificates = Certificates(tmp_path)
     grpc_port, rest_port = free_port(), free_port()
-    served = await made(
-        valkey,
-        service_grpc=f"127.0.0.1:{grpc_port}",
-        service_rest=f"127.0.0.1:{rest_port}",
-        service_certificate=certificates.server.certificate,
-        service_key=certificates.server.key,
-        service_client_ca=certificates.ca,
-    )
-    tasks = [asyncio.ensure_future(run()) for run in served.services.values()]
-    async with AsyncExitStack() as stack:
-        known = ssl.create_default_context(cafile=str(certificates.ca))
-        known.load_cert_chain(certificates.client.certificate, certificates.client.key)
-        stranger = ssl.create_default_context(cafile=str(certificates.ca))
-        url = f"https://localhost:{rest_port}/v1/allocations"
-        http = await stack.enter_async_context(httpx.AsyncClient(verify=known))
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    reply = await http.post(url, json={"id": "m1", "fleets": ["arena"]})
-                    break
-                except httpx.ConnectError:
-                    await asyncio.sleep(0.05)
-        assert reply.status_code == 201
-        other = await stack.enter_async_context(httpx.AsyncClient(verify=stranger))
+    addresses = {"service_grpc": f"127.0.0.1:{grpc_port}", "service_rest": f"127.0.0.1:{rest_port}"}
+    served = await made(valkey, **addresses, **mutual(certificates))
+    async with running(served, rest_port):
+        assert (await asked(rest_port, "m1", client_of(certificates))).status_code == 201
         with pytest.raises(httpx.HTTPError):
-            await other.post(url, json={"id": "m2", "fleets": ["arena"]})
+            await asked(rest_port, "m2", client_of(certificates, known=False))
         credentials = grpc.ssl_channel_credentials(
             certificates.ca.read_bytes(),
             certificates.client.key.read_bytes(),
             certificates.client.certificate.read_bytes(),
         )
-        channel = await stack.enter_async_context(grpc.aio.secure_channel(f"localhost:{grpc_port}", credentials))
-        found = await allocation_pb2_grpc.AllocationServiceStub(channel).Allocate(pb.AllocationRequest())
-        assert found.gameServerName.startswith("arena-")
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+        async with grpc.aio.secure_channel(f"localhost:{grpc_port}", credentials) as channel:
+            found = await allocation_pb2_grpc.AllocationServiceStub(channel).Allocate(pb.AllocationRequest())
+            assert found.gameServerName.startswith("arena-")
+
+
+async def test_rest_takes_up_new_certificates_and_a_new_authority(
+    valkey: StoreClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a restart: clients of the new authority are served, those of the old one no longer; half a rotation changes nothing."""
+    monkeypatch.setattr(services, "CERTIFICATE_CHECK_S", 0.02)
+    old, new = Certificates(tmp_path / "served"), Certificates(tmp_path / "new")
+    port = free_port()
+    served = await made(valkey, service_rest=f"127.0.0.1:{port}", **mutual(old))
+    before, after = client_of(old), client_of(new)
+    async with running(served, port):
+        assert (await asked(port, "m1", before)).status_code == 201
+        shutil.copy(new.server.certificate, old.server.certificate)
+        await asyncio.sleep(0.1)
+        assert (await asked(port, "m1", before)).status_code == 201
+        shutil.copy(new.server.key, old.server.key)
+        shutil.copy(new.ca, old.ca)
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    assert (await asked(port, "m1", after)).status_code == 201
+                    break
+                except httpx.HTTPError:
+                    await asyncio.sleep(0.05)
+        before.load_verify_locations(new.ca)  # it trusts the server, and is not trusted by it
+        with pytest.raises(httpx.HTTPError):
+            await asked(port, "m1", before)
 
 
 async def test_without_tokens_only_this_machine_is_served(valkey: StoreClient, tmp_path: Path) -> None:
