@@ -4,6 +4,7 @@ The command `warmfleet`. Exit codes: 0 done, 1 failed, 2 misused.
 A command's module is imported when it is called: together they bring in a Kubernetes client, web servers and game clients, which takes seconds.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,9 @@ COMMANDS = {
     "admission": "admission:admission",
 }
 """Name to module:function or module:app, in the order of the help."""
+
+EXTRAS = {"aiohttp": "kubernetes", "kubernetes": "kubernetes"}
+"""What only some commands need, module to the extra that brings it: a first `warmfleet up` is not to wait for it."""
 
 
 class _Commands(TyperGroup):
@@ -67,4 +71,11 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        print(f"warmfleet: this needs {missing}: pip install 'warmfleet[{EXTRAS[missing]}]'", file=sys.stderr)
+        sys.exit(1)

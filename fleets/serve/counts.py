@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 import structlog
 from prometheus_client import Gauge
 
-from allocator.backends.kubernetes import FleetCounts
 from allocator.ports import BackendUnavailable
 from gameserver.sessions.model import FleetName
+
+if TYPE_CHECKING:  # needs the extra `kubernetes`, which only parts that ask a cluster have
+    from allocator.backends.kubernetes import FleetCounts
 
 log = structlog.get_logger(__name__)
 
@@ -17,10 +19,11 @@ _PERIOD_S = 5.0
 SERVERS = Gauge("warmfleet_fleet_servers", "Servers of a Fleet by its own status in the cluster.", ["fleet", "state"])
 
 
+@runtime_checkable
 class Counts(Protocol):
     """A cluster that has Fleets."""
 
-    async def fleet_counts(self) -> tuple[FleetCounts, ...]:
+    async def fleet_counts(self) -> "tuple[FleetCounts, ...]":
         """The Fleets of the namespace. Raises BackendUnavailable."""
 
 
@@ -47,7 +50,7 @@ async def watch_counts(cluster: Counts, fleets: Sequence[FleetName]) -> NoReturn
         await asyncio.sleep(_PERIOD_S)
 
 
-def _show(fleet: FleetName, counts: FleetCounts | None) -> None:
+def _show(fleet: FleetName, counts: "FleetCounts | None") -> None:
     ready, allocated, reserved = (counts.ready, counts.allocated, counts.reserved) if counts else (0, 0, 0)
     replicas = counts.replicas if counts else 0
     for state, number in (("Ready", ready), ("Allocated", allocated), ("Reserved", reserved)):

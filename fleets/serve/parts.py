@@ -4,30 +4,27 @@ What each part is made of: one function a part, from settings and specs to what 
 A part is an ASGI application (none: the operations' endpoints alone), services that run until they are cancelled, and what must be true before it is ready.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Never
+from typing import Any
 
-from allocator.backends.agones import AgonesBackend
-from allocator.backends.kubernetes import KubernetesBackend
-from allocator.backends.request import FleetRule
 from allocator.keeper import ShelfKeeper
-from allocator.model import GameServer
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.autoscaler.app import make_app as make_autoscaler_app
 from fleets.autoscaler.service import Autoscaler
-from fleets.serve.counts import watch_counts
+from fleets.serve.backends import Unlisted, make_backend
+from fleets.serve.counts import Counts, watch_counts
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
 from fleets.spec.convert import to_aim, to_policy, to_queue_config
 from fleets.spec.loader import Specs
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
-from gameserver.sessions.model import FleetName, ServerName
+from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.director import Director
@@ -62,13 +59,17 @@ async def make(
     """
     match name:
         case PartName.MATCHMAKER:
-            return _matchmaker(settings, specs, client, await _backend(settings, specs, BackendName.NONE, stack))
+            return _matchmaker(settings, specs, client, await make_backend(settings, specs, BackendName.NONE, stack))
         case PartName.DIRECTOR:
-            return _director(settings, specs, client, await _backend(settings, specs, BackendName.NONE, stack))
+            return _director(settings, specs, client, await make_backend(settings, specs, BackendName.NONE, stack))
         case PartName.ALLOCATOR:
-            return _allocator(settings, specs, client, await _backend(settings, specs, BackendName.KUBERNETES, stack))
+            return _allocator(
+                settings, specs, client, await make_backend(settings, specs, BackendName.KUBERNETES, stack)
+            )
         case PartName.AUTOSCALER:
-            return _autoscaler(settings, specs, client, await _backend(settings, specs, BackendName.KUBERNETES, stack))
+            return _autoscaler(
+                settings, specs, client, await make_backend(settings, specs, BackendName.KUBERNETES, stack)
+            )
 
 
 def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:
@@ -121,7 +122,7 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
     keepers = [ShelfKeeper(to_policy(fleet), shelf, client, backend) for fleet in specs.fleets]
     served = interfaces(settings, Allocator(shelf, client, [k.policy for k in keepers], backend), shelf, backend)
     services: dict[str, Service] = {f"keeper-{keeper.policy.name}": keeper.run for keeper in keepers}
-    if isinstance(backend, KubernetesBackend | AgonesBackend):
+    if isinstance(backend, Counts):
         services["fleets"] = partial(watch_counts, backend, [keeper.policy.name for keeper in keepers])
     synced: set[FleetName] = set()
 
@@ -146,60 +147,3 @@ def _autoscaler(settings: ServeSettings, specs: Specs, client: StoreClient, back
     autoscaler = Autoscaler(aims, client, backend, lead_s=settings.start_s)
     app = make_autoscaler_app(autoscaler, namespace=settings.namespace, interval_s=settings.scale_interval_s)
     return Part(name=PartName.AUTOSCALER, app=app, services={"autoscaler": autoscaler.run})
-
-
-async def _backend(settings: ServeSettings, specs: Specs, default: BackendName, stack: AsyncExitStack) -> Backend:
-    canaries = [fleet for fleet in specs.fleets if fleet.spec.rollout.strategy == "canary"]
-    rules = {FleetName(fleet.metadata.name): FleetRule(canary=True) for fleet in canaries}
-    match settings.backend or default:
-        case BackendName.NONE:
-            return Unlisted()
-        case BackendName.KUBERNETES:
-            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type, rules=rules)
-            return await _enter(stack, cluster)
-        case BackendName.AGONES:
-            cluster = KubernetesBackend(settings.cluster(), address_type=settings.address_type, rules=rules)
-            backend = AgonesBackend(
-                settings.allocation_endpoints,
-                rules=rules,
-                files=settings.certificates(),
-                cluster=cluster,
-                namespace=settings.namespace,
-                region=settings.allocation_region,
-                server_name=settings.allocation_server_name,
-                timeout_s=settings.allocation_timeout_s,
-            )
-            return await _enter(stack, backend)
-
-
-async def _enter(stack: AsyncExitStack, backend: AbstractAsyncContextManager[Backend]) -> Backend:
-    return await stack.enter_async_context(backend)
-
-
-class Unlisted:
-    """The backend of a part that asks no cluster: its allocator claims what is on the shelves, and waits for what keepers bring."""
-
-    async def allocate(
-        self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
-    ) -> GameServer | None:
-        """Never."""
-        self._refuse()
-
-    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
-        """Unknown."""
-        self._refuse()
-
-    def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
-        """Never."""
-        self._refuse()
-
-    async def label(self, server: ServerName, labels: Mapping[str, str]) -> None:
-        """Never."""
-        self._refuse()
-
-    async def delete(self, server: ServerName) -> None:
-        """Never."""
-        self._refuse()
-
-    def _refuse(self) -> Never:
-        raise BackendUnavailable("this part asks no cluster (WARMFLEET_BACKEND=none)")

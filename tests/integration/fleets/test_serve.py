@@ -22,7 +22,7 @@ from allocator.model import Allocation, AllocationRequest, FleetPolicy
 from allocator.ports import SHELF_LABEL
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from fleets.serve.parts import Unlisted
+from fleets.serve.backends import Unlisted
 from gameserver.client.matchmaking import Matchmaking
 from gameserver.client.session import Seated
 from gameserver.client.websocket import GameClient
