@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +51,12 @@ class Report:
         Console(width=140).print(table)
         if path is not None:
             path.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
+
+
+def run_parts(area: str, description: str | None, parts: Mapping[str, Callable[[Report, bool], None]]) -> None:
+    """The main of an area that has parts: measure those that the command line names, by default all; `(report, quick)` is what a part gets."""
+    options = arguments(description, parts=tuple(parts))
+    report = Report(" ".join([f"python -m bench.{area}", *options.parts, *(["--quick"] if options.quick else [])]))
+    for part in options.parts or parts:
+        parts[part](report, options.quick)
+    report.finish(options.json)

@@ -5,13 +5,10 @@ What an allocation costs, how full servers are, and what the same costs without 
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from collections.abc import Callable, Mapping
-
 from bench.allocator import agones, claims, packing, processes, recovery
-from bench.report import Report, arguments
+from bench.report import run_parts
 
-COMMAND = "python -m bench.allocator"
-PARTS: Mapping[str, Callable[[Report, bool], None]] = {
+PARTS = {
     "claims": claims.measure,
     "processes": processes.measure,
     "packing": packing.measure,
@@ -19,16 +16,5 @@ PARTS: Mapping[str, Callable[[Report, bool], None]] = {
     "recovery": recovery.measure,
 }
 
-
-def main() -> None:
-    """Run the benchmark."""
-    options = arguments(__doc__, parts=tuple(PARTS))
-    parts = options.parts or PARTS
-    report = Report(" ".join([COMMAND, *options.parts, *(["--quick"] if options.quick else [])]))
-    for part in parts:
-        PARTS[part](report, options.quick)
-    report.finish(options.json)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts("allocator", __doc__, PARTS)

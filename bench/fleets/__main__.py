@@ -5,24 +5,10 @@ What managing fleets costs, and what the autoscaler is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from collections.abc import Callable, Mapping
-
 from bench.fleets import demand, render
-from bench.report import Report, arguments
+from bench.report import run_parts
 
-COMMAND = "python -m bench.fleets"
-PARTS: Mapping[str, Callable[[Report, bool], None]] = {"demand": demand.measure, "render": render.measure}
-
-
-def main() -> None:
-    """Run the benchmark."""
-    options = arguments(__doc__, parts=tuple(PARTS))
-    parts = options.parts or PARTS
-    report = Report(" ".join([COMMAND, *options.parts, *(["--quick"] if options.quick else [])]))
-    for part in parts:
-        PARTS[part](report, options.quick)
-    report.finish(options.json)
-
+PARTS = {"demand": demand.measure, "render": render.measure}
 
 if __name__ == "__main__":
-    main()
+    run_parts("fleets", __doc__, PARTS)

@@ -5,28 +5,14 @@ What matching costs and is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from collections.abc import Callable, Mapping
-
 from bench.matchmaker import cycle, quality, service
-from bench.report import Report, arguments
+from bench.report import run_parts
 
-COMMAND = "python -m bench.matchmaker"
-PARTS: Mapping[str, Callable[[Report, bool], None]] = {
+PARTS = {
     "cycle": cycle.measure,
     "quality": quality.measure,
     "service": service.measure,
 }
 
-
-def main() -> None:
-    """Run the benchmark."""
-    options = arguments(__doc__, parts=tuple(PARTS))
-    parts = options.parts or PARTS
-    report = Report(" ".join([COMMAND, *options.parts, *(["--quick"] if options.quick else [])]))
-    for part in parts:
-        PARTS[part](report, options.quick)
-    report.finish(options.json)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts("matchmaker", __doc__, PARTS)
