@@ -32,11 +32,12 @@ from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.home import Home, Running
 from fleets.local.agones import FleetStatus, LocalAgones
 from fleets.local.planner import LocalFleet
+from fleets.local.states import OVER
 from fleets.local.valkey import EmbeddedValkey
 from fleets.spec.convert import to_aim, to_policy, to_queue_config, version_of
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import Specs
-from fleets.web import mount_operator, mount_pages
+from fleets.web import mount_operator, mount_pages, mount_targets
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName
@@ -160,6 +161,7 @@ class _Laptop:
         games = [fleet.spec.server.game for fleet in specs.fleets if fleet.spec.server.game]
         self._bot = next(filter(None, map(bot_of, games)), "")
         mount_pages(self._app, arena=ARENA in games)
+        mount_targets(self._app, self._scraped)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
 
     async def serve(
@@ -207,6 +209,13 @@ class _Laptop:
             ],
             "queues": [{"name": d.queue.name, "depth": await self._store.depth(d.queue.name)} for d in self._directors],
         }
+
+    def _scraped(self) -> Iterator[tuple[str, str, int]]:
+        """The game servers that serve metrics."""
+        for status in self.agones.status():
+            for server in status.servers:
+                if server.metrics_port and server.pid and server.server.state not in OVER:
+                    yield status.fleet.name, server.server.name, server.metrics_port
 
     async def _scale(self) -> None:
         """What Agones' FleetAutoscaler does in a cluster: ask how many servers each fleet should have, and see to it."""
@@ -350,6 +359,7 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
         counters={"rooms": server.rooms, "players": server.rooms * server.seats} if server.game is not None else {},
         env=env,
         ports=ports,
+        metrics=server.game is not None,
         min=spec.warm.min,
         max=spec.warm.max,
         buffer=_buffer(fleet),

@@ -5,11 +5,11 @@ Owns paths and response headers; the content belongs to the packages below. The 
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,6 +55,22 @@ def mount_pages(app: FastAPI, *, arena: bool) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html" if arena else _SDK / "playground.html", headers=headers)
+
+
+def mount_targets(app: FastAPI, servers: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+    """
+    Serve `/metrics/targets`: every process of this machine that has metrics, for Prometheus' HTTP service discovery.
+
+    Args: servers: (fleet, server, port) of each that serves `/metrics`.
+    """
+
+    @app.get("/metrics/targets", tags=["operations"], summary="What to scrape, for Prometheus' http_sd_configs")
+    async def targets(request: Request) -> list[dict[str, Any]]:
+        found = [{"targets": [request.url.netloc], "labels": {"part": "up"}}]
+        for fleet, server, port in servers():
+            labels = {"part": "gameserver", "fleet": fleet, "server": server}
+            found.append({"targets": [f"127.0.0.1:{port}"], "labels": labels})
+        return found
 
 
 def mount_operator(

@@ -17,6 +17,7 @@ import structlog
 
 from gameserver.agones.mirror import Mirror, Occupancy
 from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
+from gameserver.exposition import MetricsServer
 from gameserver.game import Game
 from gameserver.gate import Gate, NoRoom
 from gameserver.metronome import Metronome
@@ -357,6 +358,8 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
             await stack.enter_async_context(transport)
         if "udp" in settings.transports:
             await stack.enter_async_context(_udp(settings, me, gate))
+        if settings.metrics_port:
+            await stack.enter_async_context(MetricsServer(host=settings.metrics_host, port=settings.metrics_port))
         stack.enter_context(metronome)  # last: what was imported and made so far is never looked through again
         await sdk.ready()
         log.info("ready", server=settings.server, game=settings.game, ports=dict(me.ports))

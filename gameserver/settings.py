@@ -41,6 +41,9 @@ class Settings:
     """`finish`: matches are played to their end within the drain timeout. `migrate`: they are handed over live."""
     checkpoint_interval_s: float = 1.0
     allowed_origins: tuple[str, ...] = ()
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """Where `/metrics` is served; 0: nowhere."""
     listen_ports: Mapping[str, int]
     """Transport to port; one that is missing listens on the GameServer's port of that name."""
 
@@ -68,6 +71,8 @@ class Settings:
             on_drain=read.choice("WARMFLEET_ON_DRAIN", ("finish", "migrate")),
             checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),
             allowed_origins=read.list("WARMFLEET_ALLOWED_ORIGINS"),
+            metrics_host=env.get("WARMFLEET_METRICS_HOST", "127.0.0.1"),
+            metrics_port=read.integer("WARMFLEET_METRICS_PORT", 0, 0, 65535),
             listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
         )
 

@@ -1,8 +1,8 @@
 """The allocator's HTTP application."""
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
 from starlette.responses import Response
 
 from allocator.api import allocations, fleets, problems, seats
@@ -10,6 +10,7 @@ from allocator.api.answers import bearer
 from allocator.api.tokens import ServiceTokens
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from gameserver.exposition import exposition
 
 MAX_BODY_BYTES = 256 * 1024
 
@@ -47,8 +48,9 @@ def create_app(*, allocator: Allocator, shelf: Shelf, tokens: ServiceTokens | No
         return "ok\n"
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        """Prometheus metrics."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        """Metrics of this process, for Prometheus; in the OpenMetrics format with exemplars when it is asked for."""
+        body, kind = await exposition(REGISTRY, request.headers.get("accept", ""))
+        return Response(body, media_type=kind)
 
     return app

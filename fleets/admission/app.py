@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from fleets.admission.mutation import Mutation
 from fleets.admission.review import MAX_BODY_BYTES, BadReview, answer
 from gameserver.certificates import CertificateFiles, ServerCertificate
+from gameserver.exposition import exposition
 
 _log = structlog.get_logger(__name__)
 
@@ -55,8 +56,9 @@ def make_app(mutation: Mutation) -> Starlette:
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        body, kind = await exposition(registry, request.headers.get("accept", ""))
+        return Response(body, media_type=kind)
 
     return Starlette(
         routes=[

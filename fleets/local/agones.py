@@ -33,6 +33,8 @@ from gameserver.sessions.model import FleetName, ServerName
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.25
+METRICS = "metrics"
+"""Name of the port at which a server serves `/metrics`, here and in the pods that are rendered."""
 AFTER_DRAIN_S = 5.0
 """From the end of its drain to SIGKILL: what a server needs to close, as in a cluster."""
 _LOGS_KEPT = 20
@@ -51,6 +53,8 @@ class ServerStatus:
     pid: int
     reason: str
     log: Path
+    metrics_port: int
+    """Where it serves `/metrics`; 0: nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class _Server:
     process: ServerProcess | None = None
     sdk: grpc.aio.Server | None = None
     rest: Gateway | None = None
+    metrics_port: int = 0
     started_s: float = 0.0
     leaving: bool = False
     ended: bool = False
@@ -239,6 +244,7 @@ class LocalAgones:
             pid=server.process.pid if server.process else 0,
             reason=record.reason,
             log=self._log_path(record.name),
+            metrics_port=server.metrics_port,
         )
 
     # The loop.
@@ -312,8 +318,11 @@ class LocalAgones:
 
     async def _bring_up(self, fleet: _Fleet, server: _Server) -> None:
         record, spec = server.record, fleet.spec
-        taken = [port for f in self._fleets.values() for s in f.servers.values() for port in s.record.ports.values()]
+        servers = [server for f in self._fleets.values() for server in f.servers.values()]
+        taken = [port for s in servers for port in (*s.record.ports.values(), s.metrics_port)]
         record.ports = self._ports.take(spec.ports, taken)
+        if spec.metrics:
+            server.metrics_port = self._ports.take([METRICS], [*taken, *record.ports.values()])[METRICS]
         record.happen(ServerEvent.PORTS_TAKEN, self._now())
         server.sdk, grpc_port = await serve_grpc(record, self._now)
         server.rest = await Gateway.start(rest_gateway(record, self._now))
@@ -324,6 +333,7 @@ class LocalAgones:
             "AGONES_SDK_HTTP_PORT": str(server.rest.port),
             "POD_NAME": record.name,
             "PORT": str(next(iter(record.ports.values()), "")),
+            "WARMFLEET_METRICS_PORT": str(server.metrics_port),
         }
         path = self._log_path(record.name)
         fleet.logs.append(path)

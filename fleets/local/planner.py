@@ -29,6 +29,8 @@ class LocalFleet:
     env: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[str, ...] = ("default",)
     """Names of the ports that each server is given."""
+    metrics: bool = False
+    """Whether its servers serve `/metrics`, on a port of their own that no player is told of."""
     min: int = 0
     """Servers kept at least."""
     max: int = 10

@@ -13,14 +13,16 @@ from typing import Any
 
 import structlog
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
 from fleets.serve.parts import Part, make
 from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings
 from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles, ServerCertificate
+from gameserver.exposition import exposition
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.port import StoreUnavailable
 
@@ -112,17 +114,17 @@ class _Operations:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         endpoint = self._endpoints.get(scope.get("path", "")) if scope["type"] == "http" else None
         if endpoint is not None:
-            await (await endpoint())(scope, receive, send)
+            await (await endpoint(Headers(scope=scope)))(scope, receive, send)
         elif self._part.app is not None:
             await self._part.app(scope, receive, send)
         elif scope["type"] == "http":
             response = PlainTextResponse(f"{self._part.name} answers /healthz, /readyz and /metrics\n", 404)
             await response(scope, receive, send)
 
-    async def _alive(self) -> Response:
+    async def _alive(self, _: Headers) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def _ready(self) -> Response:
+    async def _ready(self, _: Headers) -> Response:
         missing = "draining" if self._stop.is_set() else await self._missing()
         return PlainTextResponse(f"{missing}\n", 503) if missing else PlainTextResponse("ok\n")
 
@@ -133,8 +135,9 @@ class _Operations:
             return f"the store does not answer: {error}"
         return "" if self._part.ready is None else await self._part.ready()
 
-    async def _metrics(self) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def _metrics(self, headers: Headers) -> Response:
+        body, kind = await exposition(REGISTRY, headers.get("accept", ""))
+        return Response(body, media_type=kind)
 
 
 class _Server(uvicorn.Server):

@@ -4,13 +4,14 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
 from allocator.api import problems
+from gameserver.exposition import exposition
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import PlayerId
@@ -100,9 +101,10 @@ def create_app(
         return "ok\n"
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        """Prometheus metrics."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        """Metrics of this process, for Prometheus; in the OpenMetrics format with exemplars when it is asked for."""
+        body, kind = await exposition(REGISTRY, request.headers.get("accept", ""))
+        return Response(body, media_type=kind)
 
     if development:
         _add_development(app, players)
