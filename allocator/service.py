@@ -27,7 +27,7 @@ from allocator.selection import Candidate, rank
 from allocator.shelf import NoRoom, Shelf, Waiting
 from allocator.waiting import Calls, Glances, Supplies, Supply
 from gameserver.sessions.client import StoreClient
-from gameserver.sessions.model import FleetName, SessionId, SessionState, fleet_of, session_id
+from gameserver.sessions.model import FleetName, MatchId, SessionId, SessionState, fleet_of, session_id
 from gameserver.sessions.port import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ class Allocator:
         return self._fleets
 
     async def allocate(
-        self, request: AllocationRequest, *, deadline_s: float, wait: bool = True
+        self, request: AllocationRequest, *, deadline_s: float, wait: bool = True, shared: bool = False
     ) -> Allocation | Unavailable:
         """
         Give a match its session, the same one however often it is asked for.
@@ -124,11 +124,13 @@ class Allocator:
         Args:
             deadline_s: how long to wait for a server, in s; warm ones come at once.
             wait: False: only a room that can be claimed now.
-        Returns: the allocation, or Unavailable once the deadline has passed (then nothing is held).
+            shared: others may ask for the same match, so that giving up alone decides nothing: what was claimed is kept until somebody calls `abandon`, or
+                until it expires.
+        Returns: the allocation, or Unavailable once the deadline has passed (then nothing is held, unless it is `shared`).
         Raises: StoreUnavailable when the store stays away until the deadline; ask again with `retried`.
         """
         met = _Wait()
-        found = self._refuse(request) or await self._allocate(request, met, deadline_s, wait)
+        found = self._refuse(request) or await self._allocate(request, met, deadline_s, wait, shared)
         if isinstance(found, Unavailable):
             metrics.UNALLOCATED.labels(found.cause.value).inc()
             return found
@@ -138,7 +140,7 @@ class Allocator:
         return found
 
     async def _allocate(
-        self, request: AllocationRequest, met: _Wait, deadline_s: float, wait: bool
+        self, request: AllocationRequest, met: _Wait, deadline_s: float, wait: bool, shared: bool
     ) -> Allocation | Unavailable:
         try:
             async with asyncio.timeout(deadline_s):
@@ -148,13 +150,14 @@ class Allocator:
                 if found is None and wait:
                     found = await self._wait(request, met)
         except TimeoutError:
-            await self._give_up(request)
+            if not shared:
+                await self._give_up(request)
             if (away := met.away(deadline_s)) is not None:
                 raise away from None
             return Unavailable(reason=f"no server within {deadline_s:g} s{met.why(self._fleets)}")
         except asyncio.CancelledError:
-            # The caller is gone: nobody would ever use what was claimed.
-            await self._give_up(request)
+            if not shared:  # the caller is gone: nobody would ever use what was claimed
+                await self._give_up(request)
             raise
         if found is None:
             return Unavailable(reason="no room can be claimed now")
@@ -298,17 +301,22 @@ class Allocator:
 
     async def _give_up(self, request: AllocationRequest) -> None:
         """Abandon to the end, also when cancelled meanwhile: half of it would leave a waiter or a room behind."""
-        abandoning = asyncio.create_task(self._abandon(request), name=f"abandon-{request.match}")
+        abandoning = asyncio.create_task(self.abandon(request.match, request.fleets), name=f"abandon-{request.match}")
         try:
             await asyncio.shield(abandoning)
         except asyncio.CancelledError:
             await asyncio.wait([abandoning])
             raise
 
-    async def _abandon(self, request: AllocationRequest) -> None:
-        """Hold nothing any more; if the store is away, silent waiters and sessions that nobody joins expire by themselves."""
-        for fleet in request.fleets:
+    async def abandon(self, match: MatchId, fleets: Sequence[FleetName]) -> None:
+        """
+        Hold nothing for a match any more, unless a player has joined it.
+
+        If the store is away, silent waiters and sessions that nobody joins expire by themselves.
+        """
+        for fleet in fleets:
+            policy = self._fleets.get(fleet)
             try:
-                await self._shelf.abandon(session_id(fleet, request.match), recycle=self._fleets[fleet].recycle)
+                await self._shelf.abandon(session_id(fleet, match), recycle=policy is None or policy.recycle)
             except StoreUnavailable as error:
-                log.warning("abandon_failed", fleet=fleet, match=request.match, error=str(error))
+                log.warning("abandon_failed", fleet=fleet, match=match, error=str(error))

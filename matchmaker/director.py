@@ -30,8 +30,9 @@ from matchmaker.backfill import after, choose
 from matchmaker.matching.worker import MatchWorker
 from matchmaker.model import Match, Proposal, QueueConfig, Ticket, TicketId
 from matchmaker.ports import Allocator, Matcher, RunningSessions, Supply
+from matchmaker.records import Closed, Look, Offence
 from matchmaker.replicas import Replicas
-from matchmaker.store import Closed, Look, Offence, TicketStore, wake_channel
+from matchmaker.store import TicketStore, wake_channel
 
 log = structlog.get_logger(__name__)
 
@@ -182,7 +183,7 @@ class Director:
             metrics.OFFENCES.labels(queue.name).inc()
             await self._store.bar(queue.name, offence, duration_s=self._cost(offence))
         if look.accepted:
-            for match in await self._store.matches(queue.name, look.accepted):
+            for match in await self._store.adopt(queue.name, self._token, look.accepted):
                 self._start(match, retried=False)
         self._busy = len(look.added) + len(look.removed) >= _BUSY_FROM
         await self._match_up(look)
@@ -291,13 +292,13 @@ class Director:
 
     async def _adopt(self, now_s: float) -> None:
         """Take up matches whose director is gone."""
-        placing = {match.id: match for match in await self._store.placing(self.queue.name)}
+        placing = await self._store.placing(self.queue.name)
         self._orphans = {m: self._orphans.get(m, now_s) for m in placing if m not in self._sagas}
-        for match_id, since_s in tuple(self._orphans.items()):
-            if now_s - since_s >= _ORPHAN_AFTER_S:
-                log.info("match_adopted", match=match_id)
-                metrics.ADOPTED.labels(self.queue.name).inc()
-                self._start(placing[match_id], retried=True)
+        due = [m for m, since_s in self._orphans.items() if now_s - since_s >= _ORPHAN_AFTER_S]
+        for match in await self._store.adopt(self.queue.name, self._token, due):
+            log.info("match_adopted", match=match.id)
+            metrics.ADOPTED.labels(self.queue.name).inc()
+            self._start(match, retried=True)
 
     async def _yield(self) -> None:
         """Let a replica lead that should; the sagas begun here go on to their end."""
@@ -323,23 +324,43 @@ class Director:
 
     async def _place(self, match: Match, *, retried: bool) -> None:
         """Get a match its server, and its tickets their assignment; repeats through outages of the store."""
-        queue, begun_s = self.queue, time.monotonic()
+        begun_s = time.monotonic()
         while True:
             try:
                 placed = await self._server_for(match, retried=retried)
                 if isinstance(placed, Allocation):
-                    await self._store.assign(queue.name, match, assignment_of(placed, match))
-                    metrics.PLACING.labels(queue.name).observe(time.monotonic() - begun_s)
-                    metrics.MATCHES.labels(queue.name, "assigned").inc()
+                    await self._hand_over(match, placed, begun_s)
                 else:
-                    log.warning("match_not_placed", match=match.id, reason=placed.reason)
-                    await self._store.give_back(queue.name, match.id, reason=placed.reason)
-                    metrics.MATCHES.labels(queue.name, "returned").inc()
+                    await self._give_up(match, placed.reason)
                 return
             except StoreUnavailable as error:
                 log.warning("placing_waits", match=match.id, error=str(error))
                 retried = True
                 await asyncio.sleep(_RETRY_S)
+
+    async def _hand_over(self, match: Match, placed: Allocation, begun_s: float) -> None:
+        """Tell the tickets where; a session that they were not sent to, since another director was first, is given up."""
+        session = await self._store.assign(self.queue.name, match, assignment_of(placed, match))
+        if session == placed.session.id:
+            metrics.PLACING.labels(self.queue.name).observe(time.monotonic() - begun_s)
+            metrics.MATCHES.labels(self.queue.name, "assigned").inc()
+        elif match.session is None:
+            log.warning("match_placed_elsewhere", match=match.id, session=session)
+            await self._allocator.abandon(match.id, (placed.session.fleet,))
+
+    async def _give_up(self, match: Match, reason: str) -> None:
+        """
+        Return the tickets, then give up whatever the match holds: in this order, since only who returned them knows that no player is sent there.
+
+        A director that slept until now is refused when another has taken the match over or placed it, and leaves its session alone.
+        """
+        if not await self._store.give_back(self.queue.name, match.id, reason=reason, token=self._token):
+            log.info("match_is_anothers", match=match.id)
+            return
+        log.warning("match_not_placed", match=match.id, reason=reason)
+        metrics.MATCHES.labels(self.queue.name, "returned").inc()
+        if match.session is None:
+            await self._allocator.abandon(match.id, match.fleets)
 
     async def _server_for(self, match: Match, *, retried: bool) -> Allocation | Unavailable:
         if match.session is not None:
@@ -351,7 +372,7 @@ class Director:
             options=_options(self.queue, match),
             retried=retried,
         )
-        return await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S)
+        return await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S, shared=True)
 
     async def _seat(self, match: Match, session: SessionId) -> Allocation | Unavailable:
         """Seats in a running session; one that is over, or has none after all, wants nobody any more."""

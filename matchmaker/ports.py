@@ -9,15 +9,24 @@ from typing import Protocol
 
 from allocator.model import Allocation, AllocationRequest, Unavailable
 from allocator.seats import NoSeats
-from gameserver.sessions.model import FleetName, PlayerId, SessionId
+from gameserver.sessions.model import FleetName, MatchId, PlayerId, SessionId
 from matchmaker.model import Proposal, Ticket, TicketId
 
 
 class Allocator(Protocol):
     """Sessions on servers."""
 
-    async def allocate(self, request: AllocationRequest, *, deadline_s: float) -> Allocation | Unavailable:
-        """Give a match its session, the same one however often it is asked for. Raises StoreUnavailable."""
+    async def allocate(
+        self, request: AllocationRequest, *, deadline_s: float, shared: bool
+    ) -> Allocation | Unavailable:
+        """
+        Give a match its session, the same one however often it is asked for. Raises StoreUnavailable.
+
+        `shared`: another director may ask for it too, so that what was claimed is kept when the time is up, until somebody calls `abandon`.
+        """
+
+    async def abandon(self, match: MatchId, fleets: Sequence[FleetName]) -> None:
+        """Hold nothing for a match in these fleets any more, unless a player has joined already."""
 
     async def find(self, session: SessionId) -> Allocation | None:
         """Where a session is now, ended or not. Raises StoreUnavailable."""

@@ -12,6 +12,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p log` | stream: what entered and left the pool, matches that were accepted | every change but commit; trimmed to 200,000 entries |
 | `p idle` | string: the director has read all of the log | cycle; whoever wakes it |
 | `p matches` | hash: match id → Match as JSON, while it is placing | commit, accept; assign, return |
+| `p owners` | hash: match id → token of the director that places it, and alone may give it back | commit, adopt; with its member of `matches` |
 | `p proposed`, `p deadlines` | hash and sorted set: matches that wait for acceptance, until when in ms | commit; accept, decline, cancel, cycle |
 | `p accepting:<match>` | hash: players who have accepted; under the empty name, of how many | with its member of `proposed` |
 | `p offences:<player>`, `p offenders` | number in 24 h; list of those that the director has not dealt with | decline, cycle; bar |
@@ -24,11 +25,9 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 """
 
 import asyncio
-import math
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,115 +36,34 @@ from redis.exceptions import RedisError
 
 from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
-from gameserver.sessions.model import FleetName, MatchId, PlayerId, SessionId
+from gameserver.sessions.model import MatchId, PlayerId, SessionId
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.backfill import Backfill, decode_backfill, encode_backfill
 from matchmaker.batches import Batch
 from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
+from matchmaker.records import (
+    Closed,
+    Look,
+    Offence,
+    PlayerBarred,
+    PlayerBusy,
+    QueueClosed,
+    QueueFull,
+    Refused,
+    TicketRecord,
+    decode_match,
+    decode_offence,
+    decode_record,
+    decode_ticket,
+    encode_match,
+    encode_party,
+)
 
 _T = TypeVar("_T")
 _PIPELINE = 1000
 """Tickets fetched in one round trip."""
 _MOST_CHANGES = 20_000
 """Of the log, read in one cycle."""
-
-
-class Closed(StrEnum):
-    """How an operator has closed a queue."""
-
-    OPEN = ""
-    PAUSED = "paused"
-    """No tickets in, no matches made."""
-    DRAINING = "draining"
-    """No tickets in; those that wait are matched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketRecord:
-    """A ticket as it stands."""
-
-    ticket: Ticket
-    queue: QueueName
-    state: TicketState
-    event: int
-    """Grows with every change."""
-    match: MatchId | None
-    assignment: dict[str, Any] | None
-    """What the director gave `assign`; where the session is now must be asked."""
-    reason: str
-    accepted: int | None = None
-    """Of a proposed match: how many players have accepted."""
-    asked: int | None = None
-    """How many there are."""
-    deadline_ms: int | None = None
-    """Of a proposed match: until when (Unix ms)."""
-    assigned_ago_s: float = math.inf
-    """When it was read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlayerBusy:
-    """A player has a live ticket in this queue already."""
-
-    player: PlayerId
-    ticket: TicketId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlayerBarred:
-    """A player may not queue for a while."""
-
-    player: PlayerId
-    remaining_s: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueFull:
-    """As many tickets wait as may."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueClosed:
-    """An operator lets no tickets in."""
-
-    how: Closed
-
-
-Refused = PlayerBusy | PlayerBarred | QueueFull | QueueClosed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offence:
-    """A player left a match that others wanted to play."""
-
-    entry: str
-    """As the store lists it; handed back to `bar`."""
-    player: PlayerId
-    kind: str
-    count: int
-    """With this one, in the last 24 h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What has changed in a queue since its director's last look."""
-
-    now_s: float
-    """The store's clock, Unix seconds."""
-    cursor: str
-    """Where the next look goes on."""
-    complete: bool
-    """False: the log did not reach back, and the pool must be read whole; then this look says nothing else."""
-    added: tuple[Ticket, ...] = ()
-    removed: tuple[TicketId, ...] = ()
-    """Neither in `added` any more."""
-    accepted: tuple[MatchId, ...] = ()
-    """Matches that everybody has accepted: to be placed."""
-    offences: tuple[Offence, ...] = ()
-    closed: Closed = Closed.OPEN
-    full: bool = False
-    """There is more to read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +98,7 @@ class TicketStore:
         self._functions = FunctionLibrary(client, Path(__file__).with_name("queue.lua"))
         self._creating: dict[QueueName, Batch[_NewTicket, Any]] = {}
         self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
-        self._assigning: dict[QueueName, Batch[tuple[Match, bytes], bool]] = {}
+        self._assigning: dict[QueueName, Batch[tuple[Match, bytes], SessionId | None]] = {}
 
     async def create(
         self,
@@ -194,7 +112,7 @@ class TicketStore:
         """Queue a party; with an idempotency key a repeated call returns the first one's ticket, by its id alone."""
         new = _NewTicket(
             id=TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}"),
-            party=_encode_party(players, priority),
+            party=encode_party(players, priority),
             names="\n".join(player.id for player in players),
             idempotency=idempotency,
             max_tickets=max_tickets,
@@ -262,7 +180,9 @@ class TicketStore:
                     rows: Any = await self._answer(pipeline.execute())
             except TimeoutError as error:
                 raise StoreUnavailable(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
-            found.extend(_ticket(ticket, *row) for ticket, row in zip(some, rows, strict=True) if row[0] is not None)
+            found.extend(
+                decode_ticket(ticket, *row) for ticket, row in zip(some, rows, strict=True) if row[0] is not None
+            )
         return found
 
     async def depth(self, queue: QueueName) -> int:
@@ -303,7 +223,7 @@ class TicketStore:
             name = entry[1].decode()
             match entry[0]:
                 case b"+":
-                    added[TicketId(name)] = _ticket(TicketId(name), entry[3], entry[2])
+                    added[TicketId(name)] = decode_ticket(TicketId(name), entry[3], entry[2])
                     removed.pop(TicketId(name), None)
                 case b"-":
                     added.pop(TicketId(name), None)
@@ -317,7 +237,7 @@ class TicketStore:
             added=tuple(added.values()),
             removed=tuple(removed),
             accepted=tuple(accepted),
-            offences=tuple(_offence(raw.decode()) for raw in reply[4]),
+            offences=tuple(decode_offence(raw.decode()) for raw in reply[4]),
             closed=Closed(reply[3].decode()),
             full=len(reply[5]) >= _MOST_CHANGES,
         )
@@ -340,25 +260,41 @@ class TicketStore:
             some = matches[start : start + _MATCHES_AT_ONCE]
             args: list[str | int | bytes] = []
             for m in some:
-                args += (m.id, _encode_match(m), len(m.tickets), *m.tickets)
+                args += (m.id, encode_match(m), len(m.tickets), *m.tickets)
             reply = await self._call("match_commit", queue, token, round(accept_s * 1000), *args)
             done.extend([False] * len(some) if reply == b"FENCED" else [one == b"OK" for one in reply])
         return done
 
-    async def placing(self, queue: QueueName) -> list[Match]:
+    async def placing(self, queue: QueueName) -> list[MatchId]:
         """The matches that have no server yet."""
-        rows: Any = await self._answer(self.client.hgetall(f"{_prefix(queue)}matches"))
-        return [_decode_match(MatchId(key.decode()), value) for key, value in rows.items()]
+        rows: Any = await self._answer(self.client.hkeys(f"{_prefix(queue)}matches"))
+        return [MatchId(key.decode()) for key in rows]
 
-    async def assign(self, queue: QueueName, match: Match, assignment: dict[str, Any]) -> bool:
-        """Give a match's tickets their assignment; False when it was done, or returned, before."""
+    async def adopt(self, queue: QueueName, token: str, ids: Sequence[MatchId]) -> list[Match]:
+        """Take matches over, so that only the director of this token gives them back; those that are placing still, none when the lease is lost."""
+        found: list[Match] = []
+        for start in range(0, len(ids), _MATCHES_AT_ONCE):
+            some = ids[start : start + _MATCHES_AT_ONCE]
+            reply = await self._call("match_adopt", queue, token, *some)
+            if reply == b"FENCED":
+                break
+            found += [decode_match(match, raw) for match, raw in zip(some, reply, strict=True) if raw is not None]
+        return found
+
+    async def assign(self, queue: QueueName, match: Match, assignment: dict[str, Any]) -> SessionId | None:
+        """Give a match's tickets their assignment; returns the session that they have: another if that came before, None if they were returned."""
         if (batch := self._assigning.get(queue)) is None:
             batch = self._assigning[queue] = Batch(lambda some: self._assign(queue, some), largest=_MATCHES_AT_ONCE)
         return await batch((match, orjson.dumps(assignment)))
 
-    async def give_back(self, queue: QueueName, match: MatchId, *, reason: str) -> bool:
-        """Return a match's tickets to the pool with their age; False when it was done, or assigned, before."""
-        return bool(await self._call("match_return", queue, match, reason))
+    async def give_back(self, queue: QueueName, match: MatchId, *, reason: str, token: str = "") -> bool:
+        """
+        Return a match's tickets to the pool with their age; nobody is sent to a session of it any more.
+
+        `token`: of the director that gives up; without one it is an operator who does.
+        Returns: False when it was done, or assigned, before, or when another director has taken the match over: then its sessions are not the caller's to end.
+        """
+        return bool(await self._call("match_return", queue, match, reason, token))
 
     async def backfills(self, queue: QueueName) -> list[Backfill]:
         """What the running sessions of a queue want."""
@@ -384,7 +320,7 @@ class TicketStore:
     ) -> bool:
         """Take a match's tickets for a running session, all or none, if it still wants what it `wanted`; then it wants what is `left`."""
         after = b"" if left is None else encode_backfill(left)
-        head = (token, wanted.session, wanted.version, after, match.id, _encode_match(match))
+        head = (token, wanted.session, wanted.version, after, match.id, encode_match(match))
         return bool(await self._call("backfill_commit", queue, *head, *match.tickets) == b"OK")
 
     async def bar(self, queue: QueueName, offence: Offence, *, duration_s: float) -> None:
@@ -413,11 +349,6 @@ class TicketStore:
         reply = await self._functions.call("replica_beat", ["wf:directors"], replica, round(alive_s * 1000))
         return tuple(sorted(name.decode() for name in reply))
 
-    async def matches(self, queue: QueueName, ids: Sequence[MatchId]) -> list[Match]:
-        """Those of some matches that are placing."""
-        rows: Any = await self._answer(self.client.hmget(f"{_prefix(queue)}matches", list(ids)))
-        return [_decode_match(match, raw) for match, raw in zip(ids, rows, strict=True) if raw is not None]
-
     async def _create(self, queue: QueueName, some: Sequence[_NewTicket]) -> Sequence[Any]:
         args = [arg for new in some for arg in (new.id, new.party, new.names, new.idempotency)]
         replies: Sequence[Any] = await self._call("ticket_create", queue, some[0].max_tickets, *args)
@@ -425,13 +356,14 @@ class TicketStore:
 
     async def _fetch(self, queue: QueueName, some: Sequence[TicketId]) -> list[TicketRecord | None]:
         now_ms, *rows = await self._call("ticket_fetch", queue, *some)
-        return [_decode(ticket, queue, row, now_ms) for ticket, row in zip(some, rows, strict=True)]
+        return [decode_record(ticket, queue, row, now_ms) for ticket, row in zip(some, rows, strict=True)]
 
-    async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[bool]:
+    async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[SessionId | None]:
         args: list[str | int | bytes] = []
         for match, body in some:
             args += (match.id, body, len(match.tickets), *match.tickets)
-        return [bool(done) for done in await self._call("match_assign", queue, *args)]
+        reply = await self._call("match_assign", queue, *args)
+        return [SessionId(session.decode()) if session else None for session in reply]
 
     async def _call(self, function: str, queue: QueueName, *args: str | int | bytes) -> Any:
         return await self._functions.call(function, [_prefix(queue)], *args)
@@ -449,76 +381,3 @@ _MATCHES_AT_ONCE = 64
 
 def _prefix(queue: QueueName) -> str:
     return f"wf:q:{{{queue}}}:"
-
-
-def _encode_party(players: Sequence[TicketPlayer], priority: str) -> bytes:
-    """[priority, [[id, attributes, latencies, blocked, avoided], …]]."""
-    rows = [[p.id, dict(p.attributes), dict(p.latencies_ms), p.blocked, p.avoided] for p in players]
-    return orjson.dumps([priority, rows])
-
-
-def _ticket(ticket: TicketId, party: bytes, created_ms: bytes) -> Ticket:
-    priority, rows = orjson.loads(party)
-    return Ticket(
-        id=ticket,
-        created_at_s=int(created_ms) / 1000,
-        priority=priority,
-        players=tuple(
-            TicketPlayer(
-                id=PlayerId(player),
-                attributes={k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()},
-                latencies_ms=latencies,
-                blocked=tuple(blocked),
-                avoided=tuple(avoided),
-            )
-            for player, attributes, latencies, blocked, avoided in rows
-        ),
-    )
-
-
-def _decode(ticket: TicketId, queue: QueueName, row: Sequence[bytes | None], now_ms: int) -> TicketRecord | None:
-    players, created_ms, state, event, match, assignment, reason, accepted, asked, deadline_ms, assigned_ms = row
-    if players is None or created_ms is None or state is None or event is None:
-        return None
-    return TicketRecord(
-        ticket=_ticket(ticket, players, created_ms),
-        queue=queue,
-        state=TicketState(state.decode()),
-        event=int(event),
-        match=None if match is None else MatchId(match.decode()),
-        assignment=None if assignment is None else orjson.loads(assignment),
-        reason=(reason or b"").decode(),
-        accepted=None if accepted is None else int(accepted),
-        asked=None if asked is None else int(asked),
-        deadline_ms=None if deadline_ms is None else int(deadline_ms),
-        assigned_ago_s=math.inf if assigned_ms is None else (now_ms - int(assigned_ms)) / 1000,
-    )
-
-
-def _offence(entry: str) -> Offence:
-    player, kind, count = entry.split("\n")
-    return Offence(entry=entry, player=PlayerId(player), kind=kind, count=int(count))
-
-
-def _encode_match(match: Match) -> bytes:
-    value: dict[str, Any] = {
-        "tickets": match.tickets,
-        "seats": match.seats,
-        "fleets": match.fleets,
-        "roles": dict(match.roles),
-    }
-    if match.session is not None:
-        value["session"] = match.session
-    return orjson.dumps(value)
-
-
-def _decode_match(match: MatchId, raw: bytes) -> Match:
-    value = orjson.loads(raw)
-    return Match(
-        id=match,
-        tickets=tuple(TicketId(ticket) for ticket in value["tickets"]),
-        seats=tuple((PlayerId(player), team) for player, team in value["seats"]),
-        fleets=tuple(FleetName(fleet) for fleet in value["fleets"]),
-        roles={PlayerId(player): role for player, role in value["roles"].items()},
-        session=SessionId(value["session"]) if "session" in value else None,
-    )

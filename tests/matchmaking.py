@@ -34,6 +34,7 @@ class FakeAllocator:
     def __init__(self) -> None:
         self.requests: list[AllocationRequest] = []
         self.sessions: dict[SessionId, Allocation] = {}
+        self.abandoned: list[SessionId] = []
         self.refuse = 0
         """So many allocations are refused next."""
         self.away = 0.0
@@ -45,7 +46,9 @@ class FakeAllocator:
         self.hold.set()
         self._rng = random.Random(0)
 
-    async def allocate(self, request: AllocationRequest, *, deadline_s: float) -> Allocation | Unavailable:
+    async def allocate(
+        self, request: AllocationRequest, *, deadline_s: float, shared: bool = False
+    ) -> Allocation | Unavailable:
         self.requests.append(request)
         await self.hold.wait()
         await self._fault()
@@ -68,6 +71,9 @@ class FakeAllocator:
             )
         await self._fault()
         return self.sessions[name]
+
+    async def abandon(self, match: MatchId, fleets: Sequence[FleetName]) -> None:
+        self.abandoned += [session_id(fleet, match) for fleet in fleets]
 
     async def find(self, session: SessionId) -> Allocation | None:
         return self.sessions.get(session)

@@ -14,7 +14,7 @@ from matchmaker.api.schemas import BackfillBody, BackfillRequest, CloseRequest, 
 from matchmaker.api.services import SIGNED, Authorization, Services
 from matchmaker.backfill import Backfill
 from matchmaker.model import QueueConfig, QueueName
-from matchmaker.store import Closed
+from matchmaker.records import Closed
 
 
 class Matches:

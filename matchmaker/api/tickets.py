@@ -23,7 +23,7 @@ from matchmaker.api.services import Services
 from matchmaker.api.watch import Follower
 from matchmaker.matching.wants import missing
 from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId, TicketPlayer, TicketState
-from matchmaker.store import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord
+from matchmaker.records import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord
 
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
 LONGEST_WAIT_S = 60.0

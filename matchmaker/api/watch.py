@@ -22,7 +22,8 @@ from gameserver.sessions.model import MatchId
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
 from matchmaker.model import FINAL, QueueName, TicketId, TicketState
-from matchmaker.store import TicketRecord, changed_channel
+from matchmaker.records import TicketRecord
+from matchmaker.store import changed_channel
 
 log = structlog.get_logger(__name__)
 

@@ -25,8 +25,7 @@ from gameserver.sessions.port import StoreUnavailable
 from matchmaker.backfill import Backfill
 from matchmaker.director import Director
 from matchmaker.model import Match, QueueConfig, QueueName, Team, TicketId, TicketPlayer, TicketState
-from matchmaker.replicas import Replicas
-from matchmaker.store import (
+from matchmaker.records import (
     Closed,
     Look,
     PlayerBarred,
@@ -35,8 +34,9 @@ from matchmaker.store import (
     QueueFull,
     Refused,
     TicketRecord,
-    TicketStore,
 )
+from matchmaker.replicas import Replicas
+from matchmaker.store import TicketStore
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ async def test_returned_tickets_wait_with_their_age_and_a_reason(store: TicketSt
 
 async def _settled(store: TicketStore) -> bool:
     for match in await store.placing(DUEL.name):
-        await store.give_back(DUEL.name, match.id, reason="no server")
+        await store.give_back(DUEL.name, match, reason="no server")
     return not await store.placing(DUEL.name)
 
 
@@ -237,7 +237,7 @@ async def test_a_dead_directors_match_is_placed_by_the_next_under_the_same_id(st
     )
     assert await store.hold_lease(DUEL.name, "dead", lease_s=0.3)
     assert await store.commit(DUEL.name, "dead", [match]) == [True]
-    assert await store.placing(DUEL.name) == [match]
+    assert await store.placing(DUEL.name) == [match.id]
     allocator = FakeAllocator()
     async with directing(store, allocator):
         await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
@@ -275,11 +275,34 @@ async def test_assign_and_return_exclude_each_other(store: TicketStore) -> None:
     await store.hold_lease(DUEL.name, "d", lease_s=60)
     match = Match(id=MatchId("m"), tickets=tuple(tickets), seats=(), fleets=(FLEET,))
     assert await store.commit(DUEL.name, "d", [match]) == [True]
-    assert await store.assign(DUEL.name, match, {"session": "arena.m"})
-    assert not await store.assign(DUEL.name, match, {"session": "arena.other"})
+    assert await store.assign(DUEL.name, match, {"session": "arena.m"}) == "arena.m"
+    assert await store.assign(DUEL.name, match, {"session": "arena.other"}) == "arena.m"
     assert not await store.give_back(DUEL.name, match.id, reason="late")
+    assert not await store.give_back(DUEL.name, match.id, reason="late", token="d")
+    assert await store.adopt(DUEL.name, "d", [match.id]) == []
     assert await all_in(store, tickets, TicketState.ASSIGNED)
     assert (await record_of(store, tickets[0])).assignment == {"session": "arena.m"}
+
+
+async def test_only_who_took_a_match_over_gives_it_back_and_whoever_is_first_assigns_it(store: TicketStore) -> None:
+    tickets = await crowd(store, 4)
+    matches = [
+        Match(id=MatchId(name), tickets=tuple(tickets[i : i + 2]), seats=(), fleets=(FLEET,))
+        for name, i in (("m", 0), ("n", 2))
+    ]
+    m, n = matches
+    await store.hold_lease(DUEL.name, "old", lease_s=60)
+    assert await store.commit(DUEL.name, "old", matches) == [True, True]
+    await store.release_lease(DUEL.name, "old")
+    assert await store.adopt(DUEL.name, "old", [m.id]) == []
+    await store.hold_lease(DUEL.name, "new", lease_s=60)
+    assert await store.adopt(DUEL.name, "new", [m.id, MatchId("none"), n.id]) == matches
+    assert not await store.give_back(DUEL.name, m.id, reason="late", token="old")
+    assert await all_in(store, tickets, TicketState.PLACING)
+    assert await store.give_back(DUEL.name, m.id, reason="late", token="new")
+    assert await store.assign(DUEL.name, m, {"session": "arena.m"}) is None, "nobody is sent to what was given up"
+    assert await store.assign(DUEL.name, n, {"session": "arena.n"}) == "arena.n"
+    assert not await store.give_back(DUEL.name, n.id, reason="late", token="new")
 
 
 async def test_tickets_time_out_and_their_players_may_queue_again(store: TicketStore) -> None:

@@ -10,11 +10,14 @@ from matchmaking import DUEL, FLEET, solo
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import MatchId, PlayerId
 from matchmaker.model import FINAL, Match, TicketId, TicketPlayer, TicketState
-from matchmaker.store import Closed, Look, PlayerBusy, QueueClosed, QueueFull, TicketRecord, TicketStore
+from matchmaker.records import Closed, Look, PlayerBusy, QueueClosed, QueueFull, TicketRecord
+from matchmaker.store import TicketStore
 
 MOST = 3
 TOKEN = "director"
 index = st.integers(0, 7)
+givers = st.sampled_from(["", TOKEN, TOKEN, "another"])
+"""An operator, the director that leads, and one that did."""
 steps = st.one_of(
     st.tuples(st.just("create"), st.sets(st.sampled_from("abcde"), min_size=1, max_size=2).map(sorted), st.none()),
     st.tuples(st.just("create"), st.just(["a"]), st.sampled_from(["k", "l"])),
@@ -23,7 +26,8 @@ steps = st.one_of(
         st.just("commit"), st.sets(index, min_size=1, max_size=2).map(sorted), st.sampled_from([False, False, True])
     ),
     st.tuples(st.just("assign"), index),
-    st.tuples(st.just("return"), index),
+    st.tuples(st.just("return"), index, givers),
+    st.tuples(st.just("adopt"), index),
     st.tuples(st.just("search"), index),
     st.tuples(st.sampled_from(["expire", "look", "look", "outlast", "lose"])),
     st.tuples(st.just("close"), st.sampled_from([Closed.OPEN, Closed.OPEN, Closed.PAUSED, Closed.DRAINING])),
@@ -32,7 +36,9 @@ more_matches = st.one_of(
     st.tuples(st.just("commit"), st.sets(index, min_size=1, max_size=2).map(sorted), st.just(False)),
     st.tuples(st.just("propose"), st.sets(index, min_size=1, max_size=2).map(sorted)),
     st.tuples(st.just("accept"), index, st.sampled_from([True, True, True, False])),
-    st.tuples(st.sampled_from(["assign", "return"]), index),
+    st.tuples(st.just("assign"), index),
+    st.tuples(st.just("adopt"), index),
+    st.tuples(st.just("return"), index, givers),
 )
 """Most random steps make no match: there is nobody to put into one, or the wrong ones."""
 
@@ -47,6 +53,8 @@ class Model:
     placing: dict[MatchId, Match] = field(default_factory=dict)
     proposed: dict[MatchId, Match] = field(default_factory=dict)
     accepted: dict[MatchId, set[str]] = field(default_factory=dict)
+    owned: set[MatchId] = field(default_factory=set)
+    """By the director that leads."""
     offences: dict[str, int] = field(default_factory=dict)
     closed: Closed = Closed.OPEN
     ended: list[Match] = field(default_factory=list)
@@ -152,6 +160,8 @@ class Run:
         self.view -= set(tickets)
         (model.proposed if accept_s else model.placing)[match.id] = match
         model.accepted[match.id] = set()
+        if not accept_s:
+            model.owned.add(match.id)
         for ticket in tickets:
             model.set(ticket, TicketState.PROPOSED if accept_s else TicketState.PLACING)
 
@@ -213,18 +223,35 @@ class Run:
         await self.store.close(DUEL.name, how)
         self.model.closed = how
 
-    async def end(self, at: int, state: TicketState) -> None:
-        """Assign a match, or return its tickets; either happens once."""
+    async def adopt(self, at: int) -> None:
+        match = self.match(at)
+        if match is not None:
+            placing = match.id in self.model.placing
+            assert await self.store.adopt(DUEL.name, TOKEN, [match.id]) == ([match] if placing else [])
+            assert await self.store.adopt(DUEL.name, "another", [match.id]) == []
+            if placing:
+                self.model.owned.add(match.id)
+
+    async def end(self, at: int, state: TicketState, by: str = "") -> None:
+        """Assign a match, or return its tickets; either happens once, and only who owns a match (or an operator) returns it."""
         match = self.match(at)
         if match is None:
             return
         if state is TicketState.ASSIGNED:
-            done = await self.store.assign(DUEL.name, match, {"session": f"arena.{match.id}"})
+            held = [self.model.placing]
+            possible = match.id in self.model.placing
+            session = await self.store.assign(DUEL.name, match, {"session": f"arena.{match.id}"})
+            was_assigned = self.model.states[match.tickets[0]] is TicketState.ASSIGNED
+            record = await self.store.fetch(match.tickets[0])
+            assert record is not None
+            here = record.match == match.id and (possible or was_assigned)
+            assert session == (f"arena.{match.id}" if here else None)
         else:
-            done = await self.store.give_back(DUEL.name, match.id, reason="no server")
-        held = [self.model.placing] if state is TicketState.ASSIGNED else [self.model.placing, self.model.proposed]
-        assert done is any(match.id in matches for matches in held)
-        if done:
+            held = [self.model.placing, self.model.proposed]
+            possible = any(match.id in matches for matches in held)
+            possible &= by == "" or (by == TOKEN and match.id in self.model.owned)
+            assert await self.store.give_back(DUEL.name, match.id, reason="no server", token=by) is possible
+        if possible:
             self.model.ended.append(next(matches.pop(match.id) for matches in held if match.id in matches))
             for ticket in match.tickets:
                 self.model.set(ticket, state)
@@ -248,7 +275,7 @@ class Run:
         if not self.model.proposed:
             await self.look()
             assert self.view == self.model.waiting()
-        assert {match.id: match for match in await self.store.placing(DUEL.name)} == self.model.placing
+        assert set(await self.store.placing(DUEL.name)) == set(self.model.placing)
         for ticket, state in self.model.states.items():
             record = await self.store.fetch(ticket)
             assert record is not None
@@ -277,8 +304,10 @@ async def run(url: str, sequence: list[tuple[object, ...]]) -> None:
                 await run.commit(places, fenced)
             case ("assign", int(at)):
                 await run.end(at, TicketState.ASSIGNED)
-            case ("return", int(at)):
-                await run.end(at, TicketState.SEARCHING)
+            case ("return", int(at), str(by)):
+                await run.end(at, TicketState.SEARCHING, by)
+            case ("adopt", int(at)):
+                await run.adopt(at)
             case ("search", int(at)):
                 await run.search(at)
             case ("expire",):
