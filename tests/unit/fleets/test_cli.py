@@ -1,7 +1,8 @@
-"""What `warmfleet up` does without."""
+"""The command as a whole: what it needs installed, and what it says of itself."""
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 SHOW = "import sys, fleets.cli.up; print(*sorted(sys.modules.keys() & {'aiohttp', 'kubernetes', 'kubernetes_validate', 'matplotlib'}))"
 WITHOUT = (
@@ -22,3 +23,11 @@ def test_a_command_without_its_extra_says_which_to_install() -> None:
     found = subprocess.run([sys.executable, "-c", WITHOUT], text=True, capture_output=True, check=False)
     assert found.returncode == 1
     assert found.stderr == "warmfleet: this needs kubernetes: pip install 'warmfleet[kubernetes]'\n"
+
+
+def test_the_command_tells_its_version() -> None:
+    """`--version` is the installed distribution's."""
+    found = subprocess.run(
+        [sys.executable, "-m", "fleets.cli", "--version"], text=True, capture_output=True, check=True
+    )
+    assert found.stdout == f"warmfleet {version('warmfleet')}\n"
