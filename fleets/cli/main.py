@@ -20,6 +20,7 @@ COMMANDS = {
     "bots": "bots:bots",
     "new": "new:new",
     "validate": "validate:validate",
+    "import": "importing:import_command",
     "schema": "schema:schema",
     "simulate": "simulate:simulate",
     "render": "render:render_command",
