@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, SessionId
-from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
+from matchmaker.model import FINAL, Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
 
 
 class Closed(StrEnum):
@@ -43,6 +43,11 @@ class TicketRecord:
     """Of a proposed match: until when (Unix ms)."""
     assigned_ago_s: float = math.inf
     """When it was read."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.state in FINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,11 @@ def queue_of(ticket: TicketId) -> QueueName:
     return QueueName(ticket.partition(".")[0])
 
 
+def new_ticket_id(queue: QueueName) -> TicketId:
+    """An id that no other ticket has."""
+    return TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}")
+
+
 def wake_channel(queue: QueueName) -> str:
     """Wakes the director."""
     return f"{_prefix(queue)}wake"
@@ -108,10 +113,15 @@ class TicketStore:
         idempotency: str,
         max_tickets: int,
         priority: str = "",
+        ticket: TicketId | None = None,
     ) -> TicketRecord | TicketId | Refused:
-        """Queue a party; with an idempotency key a repeated call returns the first one's ticket, by its id alone."""
+        """
+        Queue a party; with an idempotency key, or the same id, a repeated call returns the first one's ticket, by its id alone.
+
+        `ticket`: from `new_ticket_id`, for who must know it before; by default it gets one here.
+        """
         new = _NewTicket(
-            id=TicketId(f"{queue}.{secrets.token_urlsafe(12).replace('_', '-')}"),
+            id=ticket or new_ticket_id(queue),
             party=encode_party(players, priority),
             names="\n".join(player.id for player in players),
             idempotency=idempotency,
@@ -132,9 +142,9 @@ class TicketStore:
             case b"CLOSED":
                 return QueueClosed(how=Closed(reply[1].decode()))
             case b"OK":
-                ticket = Ticket(id=new.id, players=players, created_at_s=reply[2] / 1000, priority=priority)
+                made = Ticket(id=new.id, players=players, created_at_s=reply[2] / 1000, priority=priority)
                 return TicketRecord(
-                    ticket=ticket,
+                    ticket=made,
                     queue=queue,
                     state=TicketState.QUEUED,
                     event=1,

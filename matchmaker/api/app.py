@@ -1,36 +1,46 @@
-"""The matchmaker's HTTP application."""
+"""The matchmaker's HTTP application: what it is made of, and what runs beside it."""
 
-import re
-import secrets
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Never
 
-from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse
-from prometheus_client import REGISTRY
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import Response
+from fastapi import FastAPI
 
 from allocator.api import problems
-from gameserver.exposition import exposition
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
-from gameserver.sessions.model import PlayerId
-from matchmaker.api import described
+from matchmaker.api import described, matches, operations, parties
+from matchmaker.api import development as _development
+from matchmaker.api import queues as _queues
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.api.lean import Lean
-from matchmaker.api.matches import router as matches_router
-from matchmaker.api.queues import router as queues_router
-from matchmaker.api.schemas import DevelopmentPlayerBody, DevelopmentPlayerRequest
+from matchmaker.api.party_watch import PartyWatch
 from matchmaker.api.services import Services
+from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.api.tickets import Handlers, Tickets
-from matchmaker.api.watch import TicketWatch
 from matchmaker.model import QueueConfig
 from matchmaker.ports import Allocator, RunningSessions
 from matchmaker.store import TicketStore
 
 MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What runs beside the application."""
+
+    tickets: TicketWatch
+    parties: PartyWatch
+
+    async def run(self) -> Never:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.tickets.run(), name="watch-tickets")
+            tasks.create_task(self.parties.run(), name="watch-parties")
+        raise AssertionError("neither ever ends")
 
 
 def create_app(
@@ -46,9 +56,9 @@ def create_app(
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
     development: bool = False,
-) -> tuple[FastAPI, TicketWatch]:
+) -> tuple[FastAPI, Beside]:
     """
-    Make the application, and the watch whose `run` must run beside it.
+    Make the application, and what must `run` beside it.
 
     Args:
         keys: of the studio's own services and operators; none by default.
@@ -57,17 +67,8 @@ def create_app(
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
-    watch = TicketWatch(client, [queue.name for queue in queues])
-    app = Lean(
-        title="Warmfleet matchmaker",
-        version="1",
-        description="Tickets in, matches on warm servers out. Errors are RFC 9457 problem details.",
-        docs_url=None,
-        redoc_url=None,
-        responses=problems.RESPONSES,
-    )
-    problems.install(app)
     services = Services(
+        client=client,
         queues={queue.name: queue for queue in queues},
         store=TicketStore(client),
         allocator=allocator,
@@ -79,45 +80,41 @@ def create_app(
             player_limit=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
             key_limit=RateLimit(per_s=key_requests_per_s, burst=4 * key_requests_per_s),
         ),
-        watch=watch,
+        watch=TicketWatch(client, [queue.name for queue in queues]),
     )
-    tickets = Tickets(services)
-    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.lean = Handlers(services, tickets).routes()
-    app.max_bytes = MAX_BODY_BYTES
-    app.include_router(described.router())
-    app.include_router(queues_router(services))
-    app.include_router(matches_router(services))
-
-    @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
-    async def healthz() -> str:
-        """The process lives."""
-        return "ok\n"
-
-    @app.get("/readyz", tags=["operations"], response_class=PlainTextResponse)
-    async def readyz() -> str:
-        """The process can serve: its store answers."""
-        await services.store.now_s()
-        return "ok\n"
-
-    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def metrics(request: Request) -> Response:
-        """Metrics of this process, for Prometheus; in the OpenMetrics format with exemplars when it is asked for."""
-        body, kind = await exposition(REGISTRY, request.headers.get("accept", ""))
-        return Response(body, media_type=kind)
-
+    app = _empty()
+    beside = _add_endpoints(app, services)
+    operations.add(app, services)
     if development:
-        _add_development(app, players)
-    return app, watch
+        _development.add(app, players)
+    return app, beside
 
 
-def _add_development(app: FastAPI, players: PlayerTokens) -> None:
-    # A page from elsewhere whose name was made to point here (DNS rebinding) must not get tokens.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1"])
+def _empty() -> Lean:
+    app = Lean(
+        title="Warmfleet matchmaker",
+        version="1",
+        description="Tickets in, matches on warm servers out. Errors are RFC 9457 problem details.",
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.RESPONSES,
+    )
+    problems.install(app)
+    app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.max_bytes = MAX_BODY_BYTES
+    return app
 
-    @app.post("/v1/dev/players", status_code=201, tags=["development"])
-    async def development_player(body: DevelopmentPlayerRequest) -> DevelopmentPlayerBody:
-        """A player and a token for it, for whoever asks; the name gets a random end, so that no two share an id."""
-        name = re.sub(r"[^\w-]+", "-", body.name).strip("-") or "guest"
-        player = PlayerId(f"{name}-{secrets.token_hex(3)}")
-        return DevelopmentPlayerBody(player=player, token=players.issue(player))
+
+def _add_endpoints(app: Lean, services: Services) -> Beside:
+    tickets = Tickets(services)
+    watch = PartyWatch(services.client, services.watch)
+    gathered = parties.Parties(services, tickets, watch)
+    app.lean = {
+        "tickets": Handlers(services, tickets).routes(),
+        "parties": parties.routes(services, gathered),
+    }
+    app.include_router(described.router())
+    app.include_router(parties.router(services, gathered, tickets))
+    app.include_router(_queues.router(services))
+    app.include_router(matches.router(services))
+    return Beside(services.watch, watch)

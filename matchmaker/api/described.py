@@ -4,7 +4,7 @@ How the paths that `lean` answers look in the OpenAPI document.
 Signatures only: they are never called, since `lean` stands before the framework. tests/integration/test_matchmaker_api.py holds the answers to them.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import StreamingResponse
@@ -13,6 +13,9 @@ from matchmaker.api.schemas import AcceptanceRequest, TicketBody, TicketRequest
 from matchmaker.api.services import SIGNED
 
 TicketPath = Annotated[str, Path(examples=["duel.Vq4JH0fCkGkT8mbS"])]
+
+LastEventId = Annotated[str, Header(max_length=20)]
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
 def router() -> APIRouter:
@@ -46,11 +49,9 @@ def router() -> APIRouter:
     @api.get(
         "/tickets/{ticket}/events",
         response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}},
+        responses=EVENT_STREAM,
     )
-    async def ticket_events(
-        ticket: TicketPath, last_event_id: Annotated[str, Header(max_length=20)] = ""
-    ) -> StreamingResponse:
+    async def ticket_events(ticket: TicketPath, last_event_id: LastEventId = "") -> StreamingResponse:
         """
         Server-sent events: the ticket now and at each change, until it is over; resumable by Last-Event-ID.
 

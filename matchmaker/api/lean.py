@@ -2,12 +2,13 @@
 The paths that every ticket takes, without the framework: raw ASGI in, bytes out.
 
 A request through FastAPI costs about 300 µs more than one read here (docs/performance.md), and a matchmaker's load is two such requests a ticket. Owns no
-path: `tickets.py` says which, and describes them for OpenAPI; everything else goes on to the application behind.
+path: `tickets.py` and `parties.py` say which, `described` how they look in OpenAPI; everything else goes on to the application behind.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -25,14 +26,14 @@ _T = TypeVar("_T", bound=BaseModel)
 class Request:
     """One HTTP request, or a WebSocket's."""
 
-    __slots__ = ("_headers", "_max_bytes", "receive", "scope", "send", "ticket")
+    __slots__ = ("_headers", "_max_bytes", "id", "receive", "scope", "send")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, ticket: str, max_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, id_: str, max_bytes: int) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.ticket = ticket
-        """From the path; '' where it has none."""
+        self.id = id_
+        """Of what is asked about, from the path; '' where it has none."""
         self._max_bytes = max_bytes
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
 
@@ -79,33 +80,32 @@ Handler = Callable[[Request], Awaitable[Reply | None]]
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Handlers by what comes after `/v1/tickets`: `` (the collection), `{ticket}`, `{ticket}/events`…"""
+    """Handlers by what comes after `/v1/<collection>`: `` (the collection), `{id}`, `{id}/events`…"""
 
     http: Mapping[str, Mapping[str, Handler]]
     websocket: Mapping[str, Handler] = field(default_factory=dict)
 
 
-_PREFIX = "/v1/tickets"
-
-
 class Lean(FastAPI):
     """The application; answers `lean` by itself, and the rest as FastAPI does."""
 
-    lean = Routes(http={})
+    lean: Mapping[str, Routes] = MappingProxyType({})
+    """By collection: `tickets`…; what they do not name goes on to FastAPI."""
     max_bytes = 64 * 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on: ahead of every middleware, each of which costs."""
-        path: str = scope.get("path", "")
-        if path.startswith(_PREFIX):
-            ticket, _, action = path[len(_PREFIX) + 1 :].partition("/")
-            name = (action and f"{{ticket}}/{action}") or ("{ticket}" if ticket else "")
-            well_formed = path == _PREFIX if not ticket else path[len(_PREFIX)] == "/"
-            if well_formed and scope["type"] == "http" and name in self.lean.http:
-                await self._http(Request(scope, receive, send, ticket, self.max_bytes), self.lean.http[name])
+        parts = scope.get("path", "").split("/", 4)  # "", v1, collection, id, action
+        routes = self.lean.get(parts[2]) if len(parts) > 2 and parts[1] == "v1" else None
+        if routes is not None:
+            name = "" if len(parts) == 3 else "{id}" if len(parts) == 4 else f"{{id}}/{parts[4]}"
+            id_ = parts[3] if len(parts) > 3 else ""
+            well_formed = bool(id_) or not name
+            if well_formed and scope["type"] == "http" and name in routes.http:
+                await self._http(Request(scope, receive, send, id_, self.max_bytes), routes.http[name])
                 return
-            if well_formed and scope["type"] == "websocket" and name in self.lean.websocket:
-                await self._websocket(Request(scope, receive, send, ticket, 0), self.lean.websocket[name])
+            if well_formed and scope["type"] == "websocket" and name in routes.websocket:
+                await self._websocket(Request(scope, receive, send, id_, 0), routes.websocket[name])
                 return
         await super().__call__(scope, receive, send)
 

@@ -26,14 +26,11 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PlayerBody(_Body):
-    """One player of a party."""
+class Brings(_Body):
+    """What a player brings: attributes and round trips."""
 
-    id: PlayerName
     attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32, default_factory=dict)]
     latencies: Annotated[dict[Name, Latency], Field(max_length=64, default_factory=dict)]
-    blocked: Annotated[Players, Field(description="Never to be met.", default_factory=list)]
-    avoided: Annotated[Players, Field(description="Not to be met while the ticket is young.", default_factory=list)]
 
     @field_validator("attributes", "latencies", mode="before")
     @classmethod
@@ -45,18 +42,27 @@ class PlayerBody(_Body):
                     raise ValueError(f"{name}: true, false, NaN and infinity are no values")
         return value
 
+
+class PlayerBody(Brings):
+    """One player of a party."""
+
+    id: PlayerName
+    blocked: Annotated[Players, Field(description="Never to be met.", default_factory=list)]
+    avoided: Annotated[Players, Field(description="Not to be met while the ticket is young.", default_factory=list)]
+
     def to_player(self) -> TicketPlayer:
         """The matchmaker's own form."""
         return TicketPlayer(
             id=PlayerId(self.id),
-            attributes={key: _value(value) for key, value in self.attributes.items()},
+            attributes={key: to_attribute(value) for key, value in self.attributes.items()},
             latencies_ms=self.latencies,
             blocked=tuple(map(PlayerId, self.blocked)),
             avoided=tuple(map(PlayerId, self.avoided)),
         )
 
 
-def _value(value: AttributeValue) -> Attribute:
+def to_attribute(value: AttributeValue) -> Attribute:
+    """The matchmaker's own form."""
     match value:
         case list():
             return tuple(value)

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from fastapi import Header, Security
 from fastapi.security import HTTPBearer
 
+from gameserver.sessions.client import StoreClient
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import Callers
-from matchmaker.api.watch import TicketWatch
+from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.model import QueueConfig, QueueName
 from matchmaker.ports import Allocator, RunningSessions
 from matchmaker.store import TicketStore
@@ -25,6 +26,7 @@ SIGNED: list[Any] = [
 class Services:
     """What the endpoints work with."""
 
+    client: StoreClient
     queues: Mapping[QueueName, QueueConfig]
     store: TicketStore
     allocator: Allocator

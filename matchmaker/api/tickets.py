@@ -4,23 +4,22 @@ Tickets over HTTP: create, read, cancel, accept, and follow by long poll, server
 These are the paths of every ticket, answered by `lean`; how they look in the OpenAPI document is in `described`.
 """
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, assert_never
-
-import orjson
 
 from allocator.api.problems import Problem
 from gameserver.sessions.model import PlayerId
 from matchmaker import metrics
+from matchmaker.api import streams
 from matchmaker.api.auth import Caller, Role
 from matchmaker.api.lean import Reply, Request, Routes, invalid, parse
 from matchmaker.api.schemas import AcceptanceRequest, TicketRequest
 from matchmaker.api.services import Services
-from matchmaker.api.watch import Follower
+from matchmaker.api.streams import Followed, next_change
 from matchmaker.matching.wants import missing
 from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId, TicketPlayer, TicketState
 from matchmaker.records import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord
@@ -28,11 +27,6 @@ from matchmaker.records import PlayerBarred, PlayerBusy, QueueClosed, QueueFull,
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
 LONGEST_WAIT_S = 60.0
 _LONGEST_KEY = 128
-_EVENT_STREAM = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
 _FRESH_S = 1.0
 """For so long a session is taken to be where it was put; if it has moved, its player asks for its seat."""
 _WORDS = {state: state.value for state in TicketState}
@@ -44,14 +38,25 @@ class Tickets:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def create(
-        self, queue_name: str, players: Sequence[TicketPlayer], caller: Caller, *, key: str, priority: str = ""
-    ) -> TicketRecord:
-        """Queue a party. Raises Problem."""
-        queue = self._services.queues.get(QueueName(queue_name))
+    def queue(self, name: str) -> QueueConfig:
+        """A queue by its name. Raises Problem 422."""
+        queue = self._services.queues.get(QueueName(name))
         if queue is None:
-            known = ", ".join(self._services.queues)
-            raise invalid(f"queue: no queue {queue_name!r}; there are: {known}")
+            raise invalid(f"queue: no queue {name!r}; there are: {', '.join(self._services.queues)}")
+        return queue
+
+    async def create(
+        self,
+        queue_name: str,
+        players: Sequence[TicketPlayer],
+        caller: Caller,
+        *,
+        key: str = "",
+        priority: str = "",
+        ticket: TicketId | None = None,
+    ) -> TicketRecord:
+        """Queue a party; `ticket`: its id, for who must know it before. Raises Problem."""
+        queue = self.queue(queue_name)
         _check_party(players, queue, caller)
         made = await self._services.store.create(
             queue.name,
@@ -59,6 +64,7 @@ class Tickets:
             idempotency=f"{caller.name}:{key}" if key else "",
             max_tickets=queue.max_tickets,
             priority=priority or caller.priority,
+            ticket=ticket,
         )
         outcome = type(made).__name__ if isinstance(made, Refused) else "made"
         metrics.TICKETS_CREATED.labels(queue.name, outcome).inc()
@@ -155,11 +161,11 @@ class Handlers:
         return Routes(
             http={
                 "": {"POST": self.create},
-                "{ticket}": {"GET": self.get, "DELETE": self.cancel},
-                "{ticket}/events": {"GET": self.events},
-                "{ticket}/acceptance": {"POST": self.accept},
+                "{id}": {"GET": self.get, "DELETE": self.cancel},
+                "{id}/events": {"GET": self.events},
+                "{id}/acceptance": {"POST": self.accept},
             },
-            websocket={"{ticket}/watch": self.watch},
+            websocket={"{id}/watch": self.watch},
         )
 
     async def create(self, request: Request) -> Reply:
@@ -182,50 +188,27 @@ class Handlers:
         """`GET /v1/tickets/{ticket}`, with `?wait=` as soon as it changes or is over."""
         caller = await self._caller(request)
         wait_s = _wait(request.query().get("wait", "0"))
-        record = await self._tickets.fetch(request.ticket, caller)
+        record = await self._tickets.fetch(request.id, caller)
         if wait_s and record.state not in FINAL:
-            record = await self._next(record, caller, wait_s)
+            record = await next_change(self._followed(record.ticket.id, caller), record, wait_s)
         return Reply(200, await self._tickets.body(record, caller))
 
     async def cancel(self, request: Request) -> Reply:
         """`DELETE /v1/tickets/{ticket}`."""
-        await self._tickets.cancel(request.ticket, await self._caller(request))
+        await self._tickets.cancel(request.id, await self._caller(request))
         return Reply(204)
 
     async def accept(self, request: Request) -> Reply:
         """`POST /v1/tickets/{ticket}/acceptance`."""
         caller = await self._caller(request)
         body = parse(AcceptanceRequest, await request.body())
-        record = await self._tickets.accept(request.ticket, caller, body)
+        record = await self._tickets.accept(request.id, caller, body)
         return Reply(200, await self._tickets.body(record, caller))
 
     async def events(self, request: Request) -> None:
         """`GET /v1/tickets/{ticket}/events`: server-sent events."""
         caller = await self._caller(request)
-        last = request.header(b"last-event-id", longest=20)
-        send, ended = request.send, False
-
-        async def push(record: TicketRecord, fresh: bool) -> None:
-            nonlocal ended
-            body = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh))
-            event = b"id: %d\nevent: state\ndata: %b\n\n" % (record.event, body)
-            ended = record.state in FINAL
-            await send({"type": "http.response.body", "body": event, "more_body": not ended})
-
-        async def alive() -> None:
-            await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
-
-        async def begin() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
-
-        follower = Follower(
-            lambda: self._tickets.fetch(request.ticket, caller),
-            push,
-            alive,
-            after=int(last) if last.isdecimal() else 0,
-        )
-        if not await self._follow(request, follower, begin) and not ended:
-            await send({"type": "http.response.body", "body": b""})
+        await streams.events(request, self._followed(TicketId(request.id), caller), name=b"state")
 
     async def watch(self, request: Request) -> None:
         """`WS /v1/tickets/{ticket}/watch`: the same over WebSocket, one JSON text a change."""
@@ -234,71 +217,15 @@ class Handlers:
         caller = await self._services.callers.caller(f"Bearer {token}" if token else request.header(b"authorization"))
         if (await request.receive())["type"] != "websocket.connect":
             return
+        spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
+        await streams.websocket(request, self._followed(TicketId(request.id), caller), subprotocol=spoken)
 
-        async def begin() -> None:
-            spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
-            await request.send({"type": "websocket.accept", "subprotocol": spoken})
-
-        async def push(record: TicketRecord, fresh: bool) -> None:
-            text = orjson.dumps(await self._tickets.body(record, caller, fresh=fresh)).decode()
-            await request.send({"type": "websocket.send", "text": text})
-
-        follower = Follower(lambda: self._tickets.fetch(request.ticket, caller), push, None, after=0)
-        if not await self._follow(request, follower, begin):
-            await request.send({"type": "websocket.close", "code": 1000})
-
-    async def _follow(self, request: Request, follower: Follower, begin: Callable[[], Awaitable[None]]) -> bool:
-        """
-        Read the ticket, `begin` the answer, and tell the follower until there is no more to tell.
-
-        Returns whether it has gone, or was cut off, before. Raises Problem and StoreUnavailable instead of beginning.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        done = False
-        cut_off = False
-
-        def finish(cut: bool) -> None:
-            nonlocal done, cut_off
-            if not done:
-                done, cut_off = True, cut
-                task.cancel()
-
-        follower.done = finish
-        with self._services.watch.following(TicketId(request.ticket), follower):
-            record = await follower.fetch()
-            await begin()
-            follower.begin(record)
-            try:
-                # Nothing else waits: a follower to whom nothing happens is this one task, and nothing in any timer.
-                while (await request.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
-                    pass
-            except asyncio.CancelledError:
-                if not done or task.uncancel():
-                    raise
-                return cut_off
-        return True
-
-    async def _next(self, record: TicketRecord, caller: Caller, wait_s: float) -> TicketRecord:
-        """The ticket once it has changed, or as it is when the time is up."""
-        changed: asyncio.Future[TicketRecord] = asyncio.get_running_loop().create_future()
-
-        async def push(record: TicketRecord, fresh: bool) -> None:
-            if not changed.done():
-                changed.set_result(record)
-
-        def fetch() -> Any:
-            return self._tickets.fetch(record.ticket.id, caller)
-
-        follower = Follower(fetch, push, None, after=record.event)
-        follower.done = lambda cut: None if changed.done() else changed.set_result(record)
-        with self._services.watch.following(record.ticket.id, follower):
-            follower.refresh()  # it may have changed before
-            try:
-                async with asyncio.timeout(wait_s):
-                    return await changed
-            except TimeoutError:
-                return record
+    def _followed(self, ticket: TicketId, caller: Caller) -> Followed[TicketRecord]:
+        return Followed(
+            following=partial(self._services.watch.following, ticket),
+            fetch=lambda: self._tickets.fetch(ticket, caller),
+            body=lambda record, fresh: self._tickets.body(record, caller, fresh=fresh),
+        )
 
     async def _caller(self, request: Request) -> Caller:
         return await self._services.callers.caller(request.header(b"authorization"))

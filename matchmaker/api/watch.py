@@ -1,29 +1,23 @@
 """
-Who follows which ticket: one subscription per process, any number of followers, nothing running for those to whom nothing happens.
+Who follows what: one subscription per process, any number of followers, nothing running for those to whom nothing happens.
 
-The channel says what changed, so a change costs no read; after an outage everyone reads afresh, since something may have been missed. A follower that
-reads too slowly gets the newest state when it is ready again, never a queue of old ones, and is cut off in the end.
+After an outage everyone reads afresh, since something may have been missed. A follower that reads too slowly gets the newest state when it is ready
+again, never a queue of old ones, and is cut off in the end. What is followed: tickets (`ticket_watch`) and parties (`party_watch`).
 """
 
 import asyncio
-import dataclasses
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-import orjson
 import structlog
 
 from allocator.api.problems import Problem
 from gameserver.sessions.client import StoreClient, listen
-from gameserver.sessions.model import MatchId
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
-from matchmaker.model import FINAL, QueueName, TicketId, TicketState
-from matchmaker.records import TicketRecord
-from matchmaker.store import changed_channel
 
 log = structlog.get_logger(__name__)
 
@@ -32,20 +26,34 @@ STALLED_S = 30.0
 """A follower that has not read for so long is cut off."""
 _SWEEP_S = 5.0
 _STORE_RETRY_S = 0.5
-_PASSING = (TicketState.SEARCHING, TicketState.PLACING)
-_PASSING_S = 0.02
-"""For so long a state is not worth telling that another one mostly follows at once."""
 MOST_FOLLOWERS = 50_000
 """Per process; more are asked to come back."""
 
-Fetch = Callable[[], Awaitable[TicketRecord]]
-"""Reads the ticket. Raises Problem when it is gone, StoreUnavailable."""
-Push = Callable[[TicketRecord, bool], Awaitable[None]]
-"""Sends the ticket to the follower; the flag: it comes straight from a change. Raises StoreUnavailable, then it is called again."""
+
+class Record(Protocol):
+    """What is followed, as it stands."""
+
+    @property
+    def event(self) -> int:
+        """Grows with every change."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen to it."""
 
 
-class Follower:
-    """One who is told of a ticket, now and at each change after event `after`, until it is over; `done` says when that is."""
+K = TypeVar("K")
+R = TypeVar("R", bound=Record)
+Fetch = Callable[[], Awaitable[R]]
+"""Reads the record. Raises Problem when it is gone, StoreUnavailable."""
+Push = Callable[[R, bool], Awaitable[None]]
+"""Sends the record to the follower; the flag: it comes straight from a change. Raises StoreUnavailable, then it is called again."""
+Change = Callable[[R], R]
+"""Makes the record as it is after a change of what it was before."""
+
+
+class Follower(Generic[R]):
+    """One who is told of a record, now and at each change after event `after`, until it is over; `done` says when that is."""
 
     __slots__ = (
         "_after",
@@ -63,15 +71,17 @@ class Follower:
         "fetch",
     )
 
-    def __init__(self, fetch: Fetch, push: Push, alive: Callable[[], Awaitable[None]] | None, *, after: int) -> None:
+    def __init__(
+        self, fetch: Fetch[R], push: Push[R], alive: Callable[[], Awaitable[None]] | None, *, after: int
+    ) -> None:
         """`alive`: sends a sign of life; None: the follower needs none."""
         self.fetch = fetch
         self._push = push
         self._alive = alive
         self._after = after
-        self._record: TicketRecord | None = None
-        self._early: tuple[dict[str, Any], int] | None = None
-        """Heard before the ticket was read."""
+        self._record: R | None = None
+        self._early: tuple[Change[R], int] | None = None
+        """Heard before the record was read."""
         self._stale = False
         self._fresh = False
         self._timer: asyncio.TimerHandle | None = None
@@ -81,26 +91,26 @@ class Follower:
         self.done: Callable[[bool], None] = lambda cut: None
         """Called once there is nothing more to tell (False), or the follower is cut off (True)."""
 
-    def begin(self, record: TicketRecord) -> None:
-        """Start with the ticket as it was read after `TicketWatch.following` had begun."""
+    def begin(self, record: R) -> None:
+        """Start with the record as it was read after `Watch.following` had begun."""
         self._record = record
         if self._early is not None and self._early[1] > record.event:
-            self._record, self._fresh = _apply(record, *self._early), True
+            self._record, self._fresh = self._early[0](record), True
         self._tell()
 
-    def changed(self, change: dict[str, Any], event: int) -> None:
-        """The channel says so."""
+    def changed(self, change: Change[R], event: int, *, passing_s: float = 0.0) -> None:
+        """The channel says so. `passing_s`: for so long it is not worth telling, since another change mostly follows at once."""
         if self._record is None:
             self._early = (change, event)
         elif event > self._record.event:
-            self._record, self._fresh = _apply(self._record, change, event), True
-            if self._record.state not in _PASSING:
+            self._record, self._fresh = change(self._record), True
+            if not passing_s:
                 self._tell()
             elif self._timer is None:
-                self._timer = self._loop.call_later(_PASSING_S, self._tell)
+                self._timer = self._loop.call_later(passing_s, self._tell)
 
     def refresh(self) -> None:
-        """Something may have been missed: read the ticket."""
+        """Something may have been missed: read the record."""
         self._stale = True
         self._tell()
 
@@ -149,7 +159,7 @@ class Follower:
         self._wrote_at_s = self._loop.time()
 
     async def _push_all(self) -> None:
-        """Catch up with the ticket; an outage of the store is waited out, and swallows no event."""
+        """Catch up with the record; an outage of the store is waited out, and swallows no event."""
         while self._behind:
             try:
                 if self._stale:
@@ -169,22 +179,26 @@ class Follower:
             except Problem:
                 self.done(False)  # it has expired
                 return
-        if self._record is not None and self._record.state in FINAL:
+        if self._record is not None and self._record.over:
             self.done(False)
 
 
-class TicketWatch:
-    """Tells followers; `run` until cancelled."""
+class Watch(Generic[K, R]):
+    """Tells followers; `run` until cancelled. A subclass hears the channels."""
 
-    def __init__(self, client: StoreClient, queues: Iterable[QueueName]) -> None:
+    def __init__(self, client: StoreClient, channels: Sequence[str]) -> None:
         self._client = client
-        self._channels = [changed_channel(queue) for queue in queues]
-        self._followers: defaultdict[TicketId, set[Follower]] = defaultdict(set)
+        self._channels = channels
+        self._followers: defaultdict[K, set[Follower[R]]] = defaultdict(set)
         self._count = 0
 
+    def heard(self, message: bytes) -> None:
+        """What a channel says."""
+        raise NotImplementedError
+
     @contextmanager
-    def following(self, ticket: TicketId, follower: Follower) -> Iterator[None]:
-        """Tell a follower of a ticket. Raises Problem 503 when there are too many."""
+    def following(self, key: K, follower: Follower[R]) -> Iterator[None]:
+        """Tell a follower. Raises Problem 503 when there are too many."""
         if self._count >= MOST_FOLLOWERS:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -194,22 +208,26 @@ class TicketWatch:
             )
         self._count += 1
         metrics.WATCHERS.inc()
-        self._followers[ticket].add(follower)
+        self._followers[key].add(follower)
         try:
             yield
         finally:
             follower.stop()
             self._count -= 1
             metrics.WATCHERS.dec()
-            self._followers[ticket].discard(follower)
-            if not self._followers[ticket]:
-                del self._followers[ticket]
+            self._followers[key].discard(follower)
+            if not self._followers[key]:
+                del self._followers[key]
+
+    def followers(self, key: K) -> tuple[Follower[R], ...]:
+        """Those of one record."""
+        return tuple(self._followers.get(key, ()))
 
     async def run(self) -> None:
         """Listen until cancelled; after an outage everyone reads afresh."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sweep(), name="sweep-followers")
-            await listen(self._client, self._channels, self._changed, subscribed=self._refresh_all)
+            await listen(self._client, self._channels, self.heard, subscribed=self._refresh_all)
 
     async def _sweep(self) -> None:
         while True:
@@ -218,34 +236,9 @@ class TicketWatch:
             for follower in self._all():
                 follower.sweep(now_s)
 
-    def _changed(self, message: bytes) -> None:
-        for change in orjson.loads(message):
-            for ticket, event in change["tickets"].items():
-                for follower in tuple(self._followers.get(ticket, ())):
-                    follower.changed(change, event)
-
     def _refresh_all(self) -> None:
         for follower in self._all():
             follower.refresh()
 
-    def _all(self) -> list[Follower]:
+    def _all(self) -> list[Follower[R]]:
         return [follower for followers in self._followers.values() for follower in followers]
-
-
-def _apply(record: TicketRecord, change: dict[str, Any], event: int) -> TicketRecord:
-    """The ticket after a change."""
-    state = TicketState(change["state"])
-    waits = state in (TicketState.QUEUED, TicketState.SEARCHING)
-    match = change.get("match", None if waits else record.match)
-    proposed = state is TicketState.PROPOSED
-    return dataclasses.replace(
-        record,
-        state=state,
-        event=event,
-        match=None if match is None else MatchId(match),
-        assignment=change.get("assignment"),
-        reason=change.get("reason", ""),
-        accepted=change.get("accepted") if proposed else None,
-        asked=change.get("asked", record.asked) if proposed else None,
-        deadline_ms=change.get("deadline", record.deadline_ms) if proposed else None,
-    )

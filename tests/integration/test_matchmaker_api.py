@@ -4,9 +4,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,151 +14,23 @@ import pytest
 import requests
 import schemathesis
 import schemathesis.specs.openapi.checks as openapi_checks
-import uvicorn
 import websockets
 from conftest import free_port
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from matchmaking import DUEL, FLEET, FakeAllocator, until
+from matchmaker_api import RATED, SEATS, SECRET, Api, directing, make, problem, serving, ticket, token
+from matchmaking import FakeAllocator, until
 from schemathesis import GenerationMode, checks
 
 from gameserver.client.matchmaking import Matchmaking, development_player
-from gameserver.seats import SeatIssuer, SeatRefused, SeatVerifier
+from gameserver.seats import SeatRefused, SeatVerifier
 from gameserver.sessions.client import StoreClient, connect
-from gameserver.sessions.model import PlayerId, ServerName, SessionState
+from gameserver.sessions.model import ServerName, SessionState
 from gameserver.sessions.port import StoreUnavailable
-from matchmaker.api.app import MAX_BODY_BYTES, create_app
-from matchmaker.api.auth import PlayerTokens
+from matchmaker.api.app import MAX_BODY_BYTES
 from matchmaker.director import Director
-from matchmaker.model import (
-    DifferenceRule,
-    EqualRule,
-    IntersectionRule,
-    LatencyRule,
-    Limit,
-    QueueName,
-    Team,
-)
 from matchmaker.store import TicketStore
-
-SECRET = b"a secret of thirty-two bytes, no less"
-SEATS = SeatIssuer(bytes(range(32)))
-RATED = replace(DUEL, rules=(DifferenceRule(attribute="rating", limit=Limit(value=100)),))
-SQUAD = replace(
-    DUEL,
-    name=QueueName("squad"),
-    teams=(Team(name="red", players=2), Team(name="blue", players=2)),
-    party_max=2,
-    regions={FLEET: "eu"},
-    rules=(
-        LatencyRule(limit=Limit(value=60)),
-        EqualRule(attribute="mode"),
-        IntersectionRule(attribute="maps"),
-    ),
-)
-SMALL = replace(DUEL, name=QueueName("small"), max_tickets=0)
-QUEUES = (RATED, SQUAD, SMALL)
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    config = uvicorn.Config(
-        app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1, ws="websockets-sansio"
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-
-
-def make(client: StoreClient, allocator: FakeAllocator, *, requests_per_s: float = 1e6) -> tuple[FastAPI, Any]:
-    return create_app(
-        client=client,
-        queues=QUEUES,
-        allocator=allocator,
-        seats=SEATS,
-        players=PlayerTokens(SECRET),
-        requests_per_s=requests_per_s,
-        development=True,
-    )
-
-
-@dataclass
-class Api:
-    """A running API and somebody who asks."""
-
-    url: str
-    http: httpx.AsyncClient
-    allocator: FakeAllocator
-
-    async def ask(
-        self, method: str, path: str, *, by: str = "ann", headers: Mapping[str, str] | None = None, **values: Any
-    ) -> httpx.Response:
-        bearer = {"Authorization": f"Bearer {token(by)}"} if by else {}
-        return await self.http.request(method, path, headers={**bearer, **(headers or {})}, **values)
-
-    async def queue(self, name: str, *, rating: float = 1500, **values: Any) -> dict[str, Any]:
-        reply = await self.ask("POST", "/v1/tickets", by=name, json=ticket(name, rating=rating), **values)
-        assert reply.status_code == 201, reply.text
-        return dict(reply.json())
-
-    async def refused(self, status: int, kind: str, method: str, path: str, **values: Any) -> dict[str, Any]:
-        return problem(await self.ask(method, path, **values), status, kind)
-
-
-def problem(reply: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    """A reply is the wanted problem, in full form."""
-    assert reply.status_code == status, reply.text
-    assert reply.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = reply.json()
-    assert body["type"] == (f"urn:warmfleet:problem:{kind}" if kind else "about:blank")
-    assert body["status"] == status
-    assert body["title"]
-    assert body["detail"]
-    return body
-
-
-def token(player: str) -> str:
-    return PlayerTokens(SECRET).issue(PlayerId(player))
-
-
-def ticket(*names: str, queue: str = "duel", rating: Any = 1500) -> dict[str, Any]:
-    return {"queue": queue, "players": [{"id": name, "attributes": {"rating": rating}} for name in names]}
-
-
-@pytest.fixture
-async def api(valkey: StoreClient) -> AsyncIterator[Api]:
-    """The API alone; tickets stay where they are."""
-    allocator = FakeAllocator()
-    app, watch = make(valkey, allocator)
-    watching = asyncio.create_task(watch.run())
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
-        yield Api(url, http, allocator)
-    watching.cancel()
-    await asyncio.wait([watching])
-
-
-@asynccontextmanager
-async def directing(api: Api, client: StoreClient) -> AsyncIterator[None]:
-    task = asyncio.create_task(Director(RATED, TicketStore(client), api.allocator).run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def test_create_read_cancel(api: Api) -> None:
@@ -492,11 +363,11 @@ async def test_a_watcher_that_has_gone_is_forgotten(valkey: StoreClient) -> None
         ann = await api.queue("ann")
         socket = await watch(api, ann["id"])
         await socket.recv()
-        assert ticket_watch._followers
+        assert ticket_watch.tickets._followers
         await socket.close()
 
         async def forgotten() -> bool:
-            return not ticket_watch._followers
+            return not ticket_watch.tickets._followers
 
         await until(forgotten)
 
