@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev up style types layers test check bench fuzz proto picture lock clean
+.PHONY: install dev up style types layers test check bench fuzz proto metrics picture lock clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,9 @@ fuzz: dev ## coverage-guided fuzzing of everything that bytes from outside reach
 
 proto: dev ## regenerate the gRPC stubs from our .proto files
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto allocator/backends/pb/*.proto
+
+metrics: install ## write docs/metrics.md anew
+	$(BIN)/python docs/metrics.py
 
 picture: dev ## take docs/arena.png anew
 	$(BIN)/python docs/picture.py

@@ -15,6 +15,10 @@ case " $* " in
     /sbin/ldconfig -p | grep -q libatomic || packages="$packages libatomic1"
     ;;
 esac
+case " $* " in
+# promtool and a real Prometheus, for the tests of rules and dashboards.
+*" test "* | *" check "*) command -v promtool >/dev/null || packages="$packages prometheus" ;;
+esac
 if [ -n "$packages" ]; then
     sudo=""
     if [ "$(id -u)" != 0 ]; then

@@ -34,12 +34,14 @@ from fleets.local.agones import FleetStatus, LocalAgones
 from fleets.local.planner import LocalFleet
 from fleets.local.states import OVER
 from fleets.local.valkey import EmbeddedValkey
+from fleets.metrics import STARTS_FAILED, show_servers
 from fleets.spec.convert import to_aim, to_policy, to_queue_config, version_of
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import Specs
 from fleets.web import mount_operator, mount_pages, mount_targets
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.health import watch_store
 from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
@@ -67,6 +69,7 @@ REQUESTS_PER_S = 50.0
 """Per player: on a laptop bots share one machine and hurry."""
 _VALKEY_RETRY_S = 0.5
 _SCALE_S = 2.0
+_COUNT_S = 1.0
 _LEAD_S = 1.0
 """What a process takes to get Ready, until it was measured."""
 
@@ -121,6 +124,7 @@ class _Laptop:
     def __init__(self, settings: LaptopSettings, client: StoreClient, valkey_url: str, url: str) -> None:
         specs, home = settings.specs, settings.home
         self._settings = settings
+        self._client = client
         self._url = url
         seats = SeatIssuer(_seat_key(home))
         self.agones = LocalAgones(
@@ -179,6 +183,8 @@ class _Laptop:
                 tasks.create_task(self._watch.run(), name="watch"),
                 tasks.create_task(self._autoscaler.run(), name="autoscaler"),
                 tasks.create_task(self._scale(), name="scale"),
+                tasks.create_task(self._count(), name="count"),
+                tasks.create_task(watch_store(self._client), name="watch-store"),
             ]
             web = tasks.create_task(server.serve(sockets=[listener]), name="web")
             self._settings.home.publish(Running(pid=os.getpid(), url=self._url, operator_token=self._operator_token))
@@ -233,6 +239,21 @@ class _Laptop:
                 self._decisions[fleet] = decision
                 self._buffers[fleet] = 0 if decision.idle else max(floors[fleet], decision.buffer)
             await asyncio.sleep(_SCALE_S)
+
+    async def _count(self) -> None:
+        """The fleets' metrics."""
+        while True:
+            for status in self.agones.status():
+                states = [server.server.state for server in status.servers]
+                show_servers(
+                    status.fleet.name,
+                    ready=states.count(ServerState.READY),
+                    allocated=states.count(ServerState.ALLOCATED),
+                    reserved=states.count(ServerState.RESERVED),
+                    replicas=len(states),
+                )
+                STARTS_FAILED.labels(status.fleet.name).set(status.failures)
+            await asyncio.sleep(_COUNT_S)
 
     def _grow(self, fleet: FleetName) -> Callable[[int], None]:
         """Matches that wait for a server, and an empty shelf, ask for more than the buffer."""

@@ -246,7 +246,8 @@ class GameServerProcess:
     async def _hear(self) -> None:
         assert self._store is not None
         rooms = {session: room.record.epoch for session, room in self._rooms.items() if not room.handed_over}
-        orders = await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S, mode=self._mode, rooms=rooms)
+        with metrics.HEARTBEAT_SECONDS.time():
+            orders = await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S, mode=self._mode, rooms=rooms)
         metrics.HEARTBEATS.labels("heard").inc()
         self._obey(orders, rooms)
 

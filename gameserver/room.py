@@ -59,6 +59,8 @@ MAX_SPECTATORS = 64
 SLOW_TICK_S = 0.25
 """A tick that takes longer is told in the log: a game that sleeps, waits or computes holds up every room of its process."""
 _COMPLAINT_INTERVAL_S = 10.0
+_PROBE_INTERVAL_S = 1.0
+"""Between two measurements of a client's round trip."""
 _RESULTS_TOLD_BYTES = 32 * 1024
 """Larger results are stored, and not told."""
 _STORE_RETRY_S = 0.5
@@ -82,6 +84,11 @@ class Member:
     joined: bool = False
     view: int = 0
     """Of the newest applied input: what its player saw when it acted (tick × 256)."""
+    probe_tick: int = 0
+    """The snapshot whose acknowledgement is waited for, to measure the round trip; 0: none."""
+    probe_at_s: float = 0.0
+    rtt_s: float | None = None
+    """The newest measured one."""
     areas: dict[int, Area | None] = field(default_factory=dict)
     """In games with an interest: the area that each snapshot showed, by its tick."""
 
@@ -130,7 +137,7 @@ class Room:
         self._results: bytes | None = None
         self._stopped: tuple[CloseCode, str] | None = None
         self._empty_since_s = now()
-        self._complain_at_s = float("-inf")
+        self._complain_at_s = self._probed_at_s = float("-inf")
         self._clock = TickClock(tick_rate_hz, now())
         self._views = Views(Areas(game.schema, game.interest), self.history) if game.interest else None
         self._game = game(self)
@@ -205,7 +212,8 @@ class Room:
             member.inputs.reset()
             member.events.clear()
             member.areas.clear()
-            member.ack_tick = member.event_seq = member.view = 0
+            member.ack_tick = member.event_seq = member.view = member.probe_tick = 0
+            member.rtt_s = None
         connection.send(encode(self._welcome(grant, spectator=spectator)))
         if self.history.tick:
             self._send_snapshot(member)
@@ -224,8 +232,17 @@ class Room:
             member.inputs.push(first_seq, count, view, message)
         if ack_tick > member.ack_tick:
             member.ack_tick = min(ack_tick, self.history.tick)
+            if member.probe_tick and ack_tick >= member.probe_tick:
+                self._note_trip(member)
         while member.events and member.events[0][0] <= ack_event:
             member.events.popleft()
+
+    def _note_trip(self, member: Member) -> None:
+        rtt_s = self._now() - member.probe_at_s
+        metrics.CLIENT_RTT_SECONDS.observe(rtt_s)
+        if member.rtt_s is not None:
+            metrics.CLIENT_JITTER_SECONDS.observe(abs(rtt_s - member.rtt_s))
+        member.rtt_s, member.probe_tick = rtt_s, 0
 
     def lose(self, member: Member, connection: Connection) -> None:
         """Note that a connection is gone; a superseded one changes nothing."""
@@ -332,6 +349,8 @@ class Room:
 
     def _note_duration(self, took_s: float) -> None:
         metrics.TICK_DURATION_SECONDS.observe(took_s)
+        if took_s > self._clock.interval_s:
+            metrics.TICKS_OVER_BUDGET.inc()
         if took_s > SLOW_TICK_S and self._now() >= self._complain_at_s:
             # Nobody can take the time back from a game that sleeps or waits; all rooms of this process are late by it.
             self._complain_at_s = self._now() + _COMPLAINT_INTERVAL_S
@@ -347,6 +366,15 @@ class Room:
         self._game.step(self._clock.interval_s)
         self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot()))
         self._send_snapshots()
+        if now - self._probed_at_s >= _PROBE_INTERVAL_S:
+            self._probed_at_s = now
+            self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        """Note when the newest snapshot went out, for those who will acknowledge it."""
+        for member in self.members.values():
+            if member.connection is not None:
+                member.probe_tick, member.probe_at_s = self.history.tick, now
 
     def _apply_inputs(self) -> None:
         """Hand the game its inputs: the first of each player, decoded together, then the second of each, and so on."""
@@ -386,35 +414,44 @@ class Room:
     def _send_snapshots(self) -> None:
         """Send the newest world to everyone: one body per distinct acknowledgement (and area), one short head per client."""
         bodies: dict[int, tuple[int, bytes]] = {}
-        skipped = 0
+        skipped = sent = sent_bytes = largest_bytes = 0
         for member in self._audience(None):
             connection = member.connection
             if connection is None:
                 continue
-            if not self._send_newest(member, bodies):
+            size_bytes = self._send_newest(member, bodies)
+            if size_bytes:
+                sent += 1
+                sent_bytes += size_bytes
+                largest_bytes = max(largest_bytes, size_bytes)
+            else:
                 skipped += 1
             if member.events:
                 for _, message in member.events:
                     connection.send(message)
         if skipped:
             metrics.SNAPSHOTS_SKIPPED.inc(skipped)
+        if sent:
+            metrics.SNAPSHOTS_SENT.inc(sent)
+            metrics.SNAPSHOTS_SENT_BYTES.inc(sent_bytes)
+            metrics.SNAPSHOT_LARGEST_BYTES.observe(largest_bytes)
 
-    def _send_newest(self, member: Member, bodies: dict[int, tuple[int, bytes]]) -> bool:
-        """Send one client its snapshot; `bodies` are those of this tick so far, by acknowledged tick."""
+    def _send_newest(self, member: Member, bodies: dict[int, tuple[int, bytes]]) -> int:
+        """Send one client its snapshot; `bodies` are those of this tick so far, by acknowledged tick. Returns its bytes, 0 when it was not sent."""
         connection = member.connection
         if connection is None:
-            return False
+            return 0
         if self._views is not None:
             return self._send_view(self._views, member, connection)
         made = bodies.get(member.ack_tick)
         if made is None:
             made = bodies[member.ack_tick] = self.history.body(member.ack_tick)
         head = SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, self.history.tick, made[0], 0)
-        return connection.send_snapshot(head, made[1])
+        return len(head) + len(made[1]) if connection.send_snapshot(head, made[1]) else 0
 
-    def _send_view(self, views: Views, member: Member, connection: Connection) -> bool:
+    def _send_view(self, views: Views, member: Member, connection: Connection) -> int:
         if member.player is not None and not member.joined:
-            return False  # the game does not know yet where it is
+            return 0  # the game does not know yet where it is
         point = self._game.viewpoint(member.player) if member.player is not None else None
         area = None if point is None else views.areas.at(*point)
         known, tick = member.ack_tick in member.areas, self.history.tick
@@ -424,7 +461,7 @@ class Room:
             member.areas[tick] = area
             if len(member.areas) > 2 * self.history.size:
                 member.areas = {at: shown for at, shown in member.areas.items() if at >= self.history.oldest}
-        return sent
+        return SNAPSHOT_HEADER.size + len(body) if sent else 0
 
     def _send_event(self, member: Member, data: dict[str, Any]) -> None:
         if member.connection is None:

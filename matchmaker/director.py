@@ -179,6 +179,8 @@ class Director:
             self._cursor = look.cursor
             return True
         self._cursor = look.cursor
+        metrics.TICKETS_TIMED_OUT.labels(queue.name).inc(look.timed_out)
+        metrics.TICKET_OLDEST.labels(queue.name).set(look.oldest_s)
         for offence in look.offences:
             metrics.OFFENCES.labels(queue.name).inc()
             await self._store.bar(queue.name, offence, duration_s=self._cost(offence))
@@ -234,7 +236,8 @@ class Director:
             if not done:
                 continue  # a ticket has gone, as the log will say; the others are still in the pool
             for ticket in proposal.tickets:
-                metrics.TICKET_WAIT.labels(queue.name).observe(max(0.0, look.now_s - ticket.created_at_s))
+                waited_s = max(0.0, look.now_s - ticket.created_at_s)
+                metrics.TICKET_WAIT.labels(queue.name, nearest(queue, ticket)).observe(waited_s)
             self._removed.update((ticket, None) for ticket in match.tickets)
             if not queue.acceptance_s:
                 self._start(match, retried=False)
@@ -312,6 +315,9 @@ class Director:
             metrics.TAKEOVERS.labels(self.queue.name).inc()
         if not leading:
             self._cursor = ""
+            if self.leading:  # another tells them from now on
+                metrics.TICKET_OLDEST.labels(self.queue.name).set(0)
+                metrics.MATCHING_POOL.labels(self.queue.name).set(0)
         self.leading = leading
         metrics.LEADING.labels(self.queue.name).set(leading)
 
@@ -401,6 +407,16 @@ class Director:
             fleets=proposal.fleets,
             roles=proposal.roles,
         )
+
+
+def nearest(queue: QueueConfig, ticket: Ticket) -> str:
+    """The region, of those where the queue's fleets are, to which the players' worst round trip is shortest; '' when none was measured."""
+    worst = {
+        region: max(player.latencies_ms[region] for player in ticket.players)
+        for region in set(queue.regions.values())
+        if region and all(region in player.latencies_ms for player in ticket.players)
+    }
+    return min(worst, key=lambda region: (worst[region], region)) if worst else ""
 
 
 def _options(queue: QueueConfig, match: Match) -> dict[str, str]:

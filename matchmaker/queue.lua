@@ -235,7 +235,7 @@ end
 
 -- Time out what has waited too long: tickets, and proposed matches that somebody has not answered.
 local function expire(p, now, age_ms)
-  local news = {}
+  local news, gone = {}, 0
   if age_ms > 0 then
     local late, parts, why = redis.call('ZRANGEBYSCORE', p .. 'pool', '-inf', now - age_ms, 'LIMIT', 0, 1000), {}, 'no match within the time limit'
     for _, id in ipairs(late) do
@@ -243,6 +243,7 @@ local function expire(p, now, age_ms)
       finish(p, id, parts, 'state', 'timed_out', 'reason', why)
     end
     tell(news, 'timed_out', parts, because(why))
+    gone = #late
   end
   for _, match in ipairs(redis.call('ZRANGEBYSCORE', p .. 'deadlines', '-inf', now, 'LIMIT', 0, 100)) do
     local guilty = {}
@@ -254,6 +255,7 @@ local function expire(p, now, age_ms)
     dissolve(p, news, match, guilty)
   end
   publish(p, news)
+  return gone
 end
 
 local function hold(p, token, ms)
@@ -266,11 +268,11 @@ end
 -- ARGV: lease token, lease in ms, cursor in the log ('' for none), age in ms at which tickets time out (0: never), most entries.
 -- One look at the queue by its director: takes or renews the lease, times out what is late, and returns what has changed since the cursor.
 -- Returns {'HELD'} while another directs; {'LOST', now_ms, cursor} when the log does not reach back to the cursor: read the pool, go on from the new one;
--- or {'OK', now_ms, cursor, how it is closed or '', offenders, entries}, each entry {'+', id, created_ms, players}, {'-', id} or {'m', match}.
+-- or {'OK', now_ms, cursor, how it is closed or '', offenders, entries, tickets timed out, when the oldest was created in ms or 0}, each entry {'+', id, created_ms, players}, {'-', id} or {'m', match}.
 local function queue_cycle(keys, args)
   local p, now = keys[1], now_ms()
   if not hold(p, args[1], args[2]) then return { 'HELD' } end
-  expire(p, now, tonumber(args[4]))
+  local gone = expire(p, now, tonumber(args[4]))
   local entries = args[3] ~= '' and redis.call('XRANGE', p .. 'log', args[3], '+', 'COUNT', args[5] + 1) or {}
   if #entries == 0 or entries[1][1] ~= args[3] then
     return { 'LOST', now, redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', '!', '') }
@@ -282,8 +284,9 @@ local function queue_cycle(keys, args)
   end
   -- Everything is read: whatever comes from now on must wake the director, also while it still works on what it was given.
   if #entries <= tonumber(args[5]) then redis.call('SET', p .. 'idle', 1) end
+  local oldest = redis.call('ZRANGE', p .. 'pool', 0, 0, 'WITHSCORES')[2] or 0
   local offenders = redis.call('LRANGE', p .. 'offenders', 0, 99)
-  return { 'OK', now, entries[#entries][1], redis.call('GET', p .. 'closed') or '', offenders, changes }
+  return { 'OK', now, entries[#entries][1], redis.call('GET', p .. 'closed') or '', offenders, changes, gone, tonumber(oldest) }
 end
 
 -- ARGV: lease token, how long players may take to accept in ms (0: nobody is asked); then of each match: id, match (JSON), number of tickets, ticket ids.

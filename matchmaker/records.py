@@ -111,6 +111,10 @@ class Look:
     """Matches that everybody has accepted: to be placed."""
     offences: tuple[Offence, ...] = ()
     closed: Closed = Closed.OPEN
+    timed_out: int = 0
+    """Tickets that this look has ended, since they had waited too long."""
+    oldest_s: float = 0.0
+    """Age of the ticket that waits longest."""
     full: bool = False
     """There is more to read at once."""
 

@@ -249,6 +249,8 @@ class TicketStore:
             accepted=tuple(accepted),
             offences=tuple(decode_offence(raw.decode()) for raw in reply[4]),
             closed=Closed(reply[3].decode()),
+            timed_out=reply[6],
+            oldest_s=max(0.0, now_s - reply[7] / 1000) if reply[7] else 0.0,
             full=len(reply[5]) >= _MOST_CHANGES,
         )
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from fleets.admission.metrics import REVIEWS, SECONDS
 from fleets.admission.mutation import Mutation
 from fleets.admission.review import MAX_BODY_BYTES, BadReview, answer
 from gameserver.certificates import CertificateFiles, ServerCertificate
@@ -25,30 +26,22 @@ _log = structlog.get_logger(__name__)
 
 
 def make_app(mutation: Mutation) -> Starlette:
-    """The ASGI app; one registry of metrics each."""
-    registry = CollectorRegistry()
-    reviews = Counter("warmfleet_admission_reviews", "Reviews answered, by outcome.", ["outcome"], registry=registry)
-    seconds = Histogram(
-        "warmfleet_admission_seconds",
-        "Time to answer a review.",
-        buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
-        registry=registry,
-    )
+    """The ASGI app."""
 
     async def mutate(request: Request) -> Response:
         body = await _read(request)
         if body is None:
-            reviews.labels("too_large").inc()
+            REVIEWS.labels("too_large").inc()
             return PlainTextResponse(f"the body is larger than {MAX_BODY_BYTES} bytes\n", 413)
         try:
-            with seconds.time():
+            with SECONDS.time():
                 review = answer(body, mutation)
         except BadReview as error:
-            reviews.labels("malformed").inc()
+            REVIEWS.labels("malformed").inc()
             return PlainTextResponse(f"{error}\n", 400)
         response = review["response"]
         outcome = "patched" if "patch" in response else "unchanged" if response["allowed"] else "denied"
-        reviews.labels(outcome).inc()
+        REVIEWS.labels(outcome).inc()
         if outcome == "denied":
             _log.warning("pod denied", uid=response["uid"], reason=response["status"]["message"])
         return JSONResponse(review)
@@ -57,7 +50,7 @@ def make_app(mutation: Mutation) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def metrics(request: Request) -> Response:
-        body, kind = await exposition(registry, request.headers.get("accept", ""))
+        body, kind = await exposition(REGISTRY, request.headers.get("accept", ""))
         return Response(body, media_type=kind)
 
     return Starlette(

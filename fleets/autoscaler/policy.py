@@ -80,6 +80,12 @@ class Decision:
     """The buffer before the hold, schedules and bounds."""
     reasons: tuple[str, ...]
     """In the order in which they applied, for people."""
+    expected: float = 0.0
+    """Matches until a server ordered at the next look is Ready; 0 when it was not asked."""
+    warm: int = 0
+    """Rooms that keep cold starts rare enough until then."""
+    limited: bool = False
+    """The maximum keeps it from what is wanted."""
     blind: bool = False
     """Decided without knowing the demand."""
     idle: bool = False
@@ -128,7 +134,7 @@ def decide(
         buffer = _hold(seen.at_s, wanted, earlier, reasons)
     scheduled = _scheduled(aim.schedules, seen.at_s, seen.lead_s, buffer, reasons)
     decision = _bounded(aim, seen, scheduled, wanted, reasons)
-    return replace(decision, idle=idle and not scheduled)
+    return replace(decision, expected=expected.mean, warm=warm, idle=idle and not scheduled)
 
 
 def decide_blind(aim: FleetAim, seen: Observed, *, why: str) -> Decision:
@@ -176,7 +182,14 @@ def _bounded(aim: FleetAim, seen: Observed, buffer: int, wanted: int, reasons: l
         reasons.append(f"min {aim.min} servers")
     elif bounded < replicas:
         reasons.append(f"max {aim.max} servers: {_servers(replicas - bounded)} fewer than wanted")
-    return Decision(at_s=seen.at_s, replicas=bounded, buffer=bounded - taken, wanted=wanted, reasons=tuple(reasons))
+    return Decision(
+        at_s=seen.at_s,
+        replicas=bounded,
+        buffer=bounded - taken,
+        wanted=wanted,
+        limited=bounded < replicas,
+        reasons=tuple(reasons),
+    )
 
 
 def _servers(count: int) -> str:

@@ -19,6 +19,7 @@ import structlog
 from allocator.model import GameServer, ServerState
 from allocator.ports import BackendUnavailable
 from allocator.shelf import Shelf
+from fleets import metrics
 from fleets.autoscaler.forecast import BUCKET_S, ArrivalForecast, Recent, RecentArrivals
 from fleets.autoscaler.history import DemandHistory
 from fleets.autoscaler.leadtime import LeadTimes
@@ -132,6 +133,7 @@ class Autoscaler:
             decision = decide_blind(demand.aim, seen, why=why)
         else:
             decision = decide(demand.aim, seen, demand.arrivals, demand.decisions, interval_s=interval_s)
+        _measure(fleet, seen, decision)
         while demand.decisions and decision.at_s - demand.decisions[0].at_s > HOLD_S:
             demand.decisions.popleft()
         if not decision.blind:
@@ -215,6 +217,23 @@ class Autoscaler:
             hour, reckoned_s = demand.lead_times.note(demand.at_s + now_s - demand.seen_at_s, now_s - began_s)
             with suppress(StoreUnavailable):
                 await demand.history.note_lead_time(hour, reckoned_s)
+
+
+def _measure(fleet: FleetName, seen: Observed, decision: Decision) -> None:
+    how = "blind" if decision.blind else "idle" if decision.idle else "seen"
+    metrics.DECISIONS.labels(fleet, how).inc()
+    for gauge, value in (
+        (metrics.WANTED, decision.replicas),
+        (metrics.BUFFER, decision.buffer),
+        (metrics.ARRIVALS, decision.expected),
+        (metrics.WARM_ROOMS, decision.warm),
+        (metrics.LIMITED, decision.limited),
+        (metrics.FREE_ROOMS, seen.free_rooms),
+        (metrics.WAITING, seen.waiting),
+        (metrics.LIVE, seen.live),
+        (metrics.LEAD_SECONDS, seen.lead_s),
+    ):
+        gauge.labels(fleet).set(value)
 
 
 def _observed(demand: _Demand, servers: Servers, age_s: float) -> Observed:

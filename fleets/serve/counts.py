@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 import structlog
-from prometheus_client import Gauge
 
 from allocator.ports import BackendUnavailable
+from fleets.metrics import show_servers
 from gameserver.sessions.model import FleetName
 
 if TYPE_CHECKING:  # needs the extra `kubernetes`, which only parts that ask a cluster have
@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # needs the extra `kubernetes`, which only parts that ask a c
 log = structlog.get_logger(__name__)
 
 _PERIOD_S = 5.0
-SERVERS = Gauge("warmfleet_fleet_servers", "Servers of a Fleet by its own status in the cluster.", ["fleet", "state"])
 
 
 @runtime_checkable
@@ -51,8 +50,7 @@ async def watch_counts(cluster: Counts, fleets: Sequence[FleetName]) -> NoReturn
 
 
 def _show(fleet: FleetName, counts: "FleetCounts | None") -> None:
-    ready, allocated, reserved = (counts.ready, counts.allocated, counts.reserved) if counts else (0, 0, 0)
-    replicas = counts.replicas if counts else 0
-    for state, number in (("Ready", ready), ("Allocated", allocated), ("Reserved", reserved)):
-        SERVERS.labels(fleet, state).set(number)
-    SERVERS.labels(fleet, "other").set(max(0, replicas - ready - allocated - reserved))
+    ready, allocated, reserved, replicas = (
+        (counts.ready, counts.allocated, counts.reserved, counts.replicas) if counts else (0, 0, 0, 0)
+    )
+    show_servers(fleet, ready=ready, allocated=allocated, reserved=reserved, replicas=replicas)

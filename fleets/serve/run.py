@@ -24,6 +24,7 @@ from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles, ServerCertificate
 from gameserver.exposition import exposition
 from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.health import watch_store
 from gameserver.sessions.port import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ async def _serve(
     log.info("part_serves", part=part.name.value, services=sorted(part.services))
     async with asyncio.TaskGroup() as tasks:
         services = [tasks.create_task(_service(run), name=name) for name, run in part.services.items()]
+        services.append(tasks.create_task(watch_store(client), name="watch-store"))
         if tls is not None:
             services.append(tasks.create_task(tls.watch(CERTIFICATE_CHECK_S), name="certificate"))
         web = tasks.create_task(server.serve(sockets=[listener]), name="web")

@@ -20,3 +20,8 @@ STALLS = Counter(
 )
 ROOMS = Gauge("warmfleet_rooms", "Rooms open in this process.")
 PLAYERS = Gauge("warmfleet_players_connected", "Players connected to rooms of this process.")
+HEARTBEAT_SECONDS = Histogram(
+    "warmfleet_heartbeat_seconds",
+    "Time of this server's word to the session store and its answer.",
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+)

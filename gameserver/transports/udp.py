@@ -21,6 +21,7 @@ from typing import Self
 
 import structlog
 
+from gameserver import metrics
 from gameserver.protocol.messages import Bye, CloseCode, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
@@ -91,6 +92,7 @@ class UdpTransport:
         self._connections: dict[int, _UdpConnection] = {}
         self._flushing = False
         self._unsent = 0
+        self._counted = (0, 0, 0, 0)
         self._clock_due_s = 0.0
         """When to look at the wall clock again, which may have been set."""
         self._timer: asyncio.TimerHandle | None = None
@@ -156,6 +158,19 @@ class UdpTransport:
         self._core.disconnect(client)
         self._flush_soon()
 
+    def _count(self) -> None:
+        """Tell the metrics what has happened since the last time."""
+        counters = (
+            metrics.DATAGRAMS_RECEIVED,
+            metrics.DATAGRAMS_LOST,
+            metrics.DATAGRAMS_IGNORED,
+            metrics.DATAGRAMS_UNSENT,
+        )
+        counts = (self._core.received, self._core.lost, self._core.ignored, self._unsent)
+        for counter, count, before in zip(counters, counts, self._counted, strict=True):
+            counter.inc(count - before)
+        self._counted = counts
+
     # What the loop calls.
 
     def _readable(self) -> None:
@@ -163,6 +178,7 @@ class UdpTransport:
         if now_s >= self._clock_due_s:
             self._clock_due_s = now_s + 1.0
             self._core.unix_offset_s = _unix_offset_s()
+            self._count()
         receive, read = self._core.receive, self._socket.recvfrom
         for _ in range(_READS_PER_WAKE):
             try:

@@ -7,9 +7,12 @@ WINDOW = 256
 class ReplayProtection:
     """The sequence numbers that one receiver has taken from one sender."""
 
-    __slots__ = ("_newest", "_taken")
+    __slots__ = ("_first", "_newest", "_taken", "lost")
 
     def __init__(self) -> None:
+        self.lost = 0
+        """Packets that had not come by the time that they would have been too old."""
+        self._first = -1
         self._newest = 0
         self._taken = [-1] * WINDOW
         """For each place of the window the highest number taken that falls on it."""
@@ -25,6 +28,11 @@ class ReplayProtection:
 
     def advance(self, sequence: int) -> None:
         """Note that the packet was taken; only after it has been decrypted."""
-        if sequence > self._newest:
+        if self._first < 0:
+            self._first = self._newest = sequence
+        elif sequence > self._newest:
+            oldest, newest = max(self._newest - WINDOW + 1, self._first), min(sequence - WINDOW, self._newest)
+            for left in range(oldest, newest + 1):  # mostly one; never more than the window has
+                self.lost += self._taken[left % WINDOW] != left
             self._newest = sequence
         self._taken[sequence % WINDOW] = sequence

@@ -124,6 +124,10 @@ class NetcodeServer:
         self.unix_offset_s = unix_offset_s
         self.ignored = 0
         """Datagrams that led to nothing: malformed, forged, replayed, or from strangers."""
+        self.received = 0
+        """Packets of clients that were taken."""
+        self._lost_before = 0
+        """Of clients that have gone."""
         self._addresses = frozenset(addresses)
         self._protocol_id = protocol_id
         self._private_key = private_key
@@ -147,6 +151,11 @@ class NetcodeServer:
         self._elapsed = Elapsed()
         """What timeouts and keep-alives go by; moves on in `data_to_send`. All times below are its, but for `now_s`."""
         self._sweep_at_s = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Packets of clients that never came, as far as that is certain by now."""
+        return self._lost_before + sum(client.replay.lost for client in self._clients.values())
 
     @property
     def clients(self) -> int:
@@ -216,6 +225,7 @@ class NetcodeServer:
             return True
         client.heard_at_s = self._elapsed.time_s
         client.confirmed = True
+        self.received += 1
         if opened.kind == p.PAYLOAD:
             self._events.append(Received(client.number, opened.body))
         return True
@@ -230,6 +240,7 @@ class NetcodeServer:
 
     def _forget(self, client: _Client, reason: DisconnectReason) -> None:
         heappush(self._free, client.slot)
+        self._lost_before += client.replay.lost
         del self._clients[client.number]
         del self._by_peer[client.peer]
         self._ids.discard(client.client_id)

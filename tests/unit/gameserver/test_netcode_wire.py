@@ -267,3 +267,15 @@ def test_unfinished_messages_are_bounded() -> None:
     for first, _ in messages:
         assert reassembly.add(first) is None
     assert [reassembly.add(second) is not None for _, second in reversed(messages)] == [True] * 8 + [False]
+
+
+def test_lost_packets_are_counted_once_they_are_too_old() -> None:
+    """A gap counts when its packet could no longer be taken; late and repeated ones do not."""
+    replay = ReplayProtection()
+    for sequence in [7, 8, 10, 9, 12, *range(14, 13 + WINDOW)]:  # 11 and 13 never come
+        replay.advance(sequence)
+    assert replay.lost == 1
+    replay.advance(13 + WINDOW)
+    assert replay.lost == 2
+    replay.advance(1 << 60)
+    assert replay.lost <= 2 + WINDOW

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import pytest
+from prometheus_client import Histogram
 
+from gameserver import metrics
 from gameserver.client.session import ClientSession, Ended, Happened, Moving, Seated, WorldSeen
 from gameserver.game import Columns, Game, Player
 from gameserver.protocol import messages as m
@@ -471,3 +473,23 @@ async def test_results_are_told_before_the_end() -> None:
     assert wire.client.results == {"winner": "ann"}
     told = [message for message in said if b'"results"' in message]
     assert len(told) > 3, "each copy may be the one that arrives"
+
+
+async def test_round_trips_are_measured_once_a_second() -> None:
+    """From a snapshot to the first input that acknowledges it, however many inputs there are."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    rtt, jitter = metrics.CLIENT_RTT_SECONDS, metrics.CLIENT_JITTER_SECONDS
+    before, before_jitter = count_of(rtt), count_of(jitter)
+    for _ in range(3):
+        await stage.tick(2)
+        stage.send(wire, member, 1, 1, 1)
+        stage.now_s += 0.99
+    assert count_of(rtt) - before == 3
+    assert count_of(jitter) - before_jitter == 2
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+def count_of(histogram: Histogram) -> float:
+    return next(s.value for family in histogram.collect() for s in family.samples if s.name.endswith("_count"))
