@@ -47,3 +47,8 @@ DATAGRAMS_UNSENT = Counter(
     "warmfleet_datagrams_unsent_total",
     "Datagrams that the kernel did not take: its buffer was full, or there was no way.",
 )
+ROOMS_ENDED = Counter(
+    "warmfleet_rooms_ended_total",
+    "Rooms that ended: finished, failed (the game raised), moved (the match goes on elsewhere), cut_short (the server went).",
+    ["outcome"],
+)

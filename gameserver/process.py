@@ -20,6 +20,7 @@ from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnava
 from gameserver.exposition import MetricsServer
 from gameserver.game import Game
 from gameserver.gate import Gate, NoRoom
+from gameserver.metrics import ROOMS_ENDED
 from gameserver.metronome import Metronome
 from gameserver.protocol.interest import Areas
 from gameserver.protocol.messages import CloseCode
@@ -155,6 +156,7 @@ class GameServerProcess:
                 metrics.ROOMS_RESTORED.inc()
         except Exception as error:
             log.exception("game_raised", session=session_id)
+            ROOMS_ENDED.labels("failed").inc()
             await self._give_up(session)
             raise NoRoom(CloseCode.GAME_ERROR, "the game failed to start") from error
         self._rooms[session.id] = room

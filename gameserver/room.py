@@ -335,10 +335,19 @@ class Room:
             )
             if self.handed_over:
                 code, reason, self._results = CloseCode.GOING_AWAY, "the match goes on elsewhere", None
+            metrics.ROOMS_ENDED.labels(self._outcome(code)).inc()
             for member in self._audience(None):
                 self._drop(member, code, reason)
         if self._results is not None and self._store is not None:
             await self._end(self._store, self._results)
+
+    def _outcome(self, code: CloseCode) -> str:
+        """How the room ended, as the metrics say it."""
+        if self.handed_over or code is CloseCode.FENCED:
+            return "moved"
+        if code is CloseCode.GAME_ERROR:
+            return "failed"
+        return "cut_short" if self._results is None else "finished"
 
     # One tick.
 

@@ -3,7 +3,8 @@ What must change in a game server's pod before it is created; pure.
 
 Agones gives every pod of a fleet the same sidecar ports. Two pods in one host network then share them: the second sidecar cannot listen,
 and the second game talks to the first game's sidecar. The cure: each pod gets three sidecar ports of its own, derived by offsets from its
-host port, which is in the pod already and unique on its node. The same port always gives the same three, so a second run changes nothing.
+host port, which is in the pod already and unique on its node; so does the port of our own game's metrics. The same port always gives the
+same ones, so a second run changes nothing.
 
 Beside it, for every game server's pod: the rate-limit variable under the name the sidecar reads (Agones' controller sets REQUESTS_RATE_LIMIT,
 its sidecar reads REQUEST_RATE_LIMIT), and, where asked for by annotation, the sidecar's own Guaranteed resources and a PORT variable.
@@ -24,6 +25,9 @@ GUARANTEED_ANNOTATION = "warmfleet.dev/guaranteed-sidecar"
 """`"true"`: give the sidecar requests equal to limits, without which the pod is Burstable and no CPU is exclusive."""
 PORT_ANNOTATION = "warmfleet.dev/port-variable"
 """Name of the variable that tells the game its first host port."""
+METRICS = "metrics"
+"""Name of the game container's port that is for Prometheus, not for players."""
+METRICS_VARIABLE = "WARMFLEET_METRICS_PORT"
 EPHEMERAL_FROM = 32768
 """Linux' default net.ipv4.ip_local_port_range starts here: a listener above may meet an outgoing connection."""
 
@@ -43,17 +47,18 @@ class SidecarPorts:
     grpc: int = 10_000
     http: int = 12_000
     health: int = 14_000
-    """Offsets. By default: 17000 to 22000, clear of Kubernetes' NodePorts (from 30000), the kubelet (10250) and etcd (2379)."""
+    metrics: int = 16_000
+    """Offsets. By default: 17000 to 24000, clear of Kubernetes' NodePorts (from 30000), the kubelet (10250) and etcd (2379)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.first <= self.last < EPHEMERAL_FROM:
             raise ValueError(
                 f"game ports {self.first} to {self.last}: an ascending range below {EPHEMERAL_FROM} is wanted"
             )
-        starts = sorted((0, self.grpc, self.http, self.health))
+        starts = sorted((0, self.grpc, self.http, self.health, self.metrics))
         if min(b - a for a, b in itertools.pairwise(starts)) <= self.last - self.first:
             raise ValueError(
-                f"sidecar port offsets {self.grpc}, {self.http}, {self.health} are closer together than the "
+                f"sidecar port offsets {', '.join(map(str, starts[1:]))} are closer together than the "
                 f"{self.last - self.first + 1} game ports: two pods of a node could get the same port"
             )
         if self.last + starts[-1] >= EPHEMERAL_FROM:
@@ -61,14 +66,14 @@ class SidecarPorts:
                 f"port {self.last} + offset {starts[-1]} is not below {EPHEMERAL_FROM}, where outgoing connections begin"
             )
 
-    def of(self, host_port: int) -> tuple[int, int, int]:
-        """The gRPC, HTTP and health port. Raises Refused outside the range."""
+    def of(self, host_port: int) -> tuple[int, int, int, int]:
+        """The gRPC, HTTP, health and metrics port. Raises Refused outside the range."""
         if not self.first <= host_port <= self.last:
             raise Refused(
                 f"host port {host_port} is outside the game ports {self.first} to {self.last}: "
                 "set the Platform's gamePorts to Agones' gameservers.minPort and maxPort"
             )
-        return host_port + self.grpc, host_port + self.http, host_port + self.health
+        return host_port + self.grpc, host_port + self.http, host_port + self.health, host_port + self.metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,7 @@ def _separate(spec: dict[str, Any], sidecar: dict[str, Any], game: dict[str, Any
             "a pod in the host network has no host port to derive its sidecar's ports from: "
             "give the GameServer a port with portPolicy Passthrough"
         )
-    grpc, http, health = ports.of(min(host_ports))
+    grpc, http, health, metrics = ports.of(min(host_ports))
     _set_arguments(sidecar, {"--grpc-port": grpc, "--http-port": http, "--health-port": health})
     # Declared as host ports, they let the scheduler keep apart what a port range that was set wrongly would bring together.
     declared = {"sdk-grpc": grpc, "sdk-http": http, "sdk-health": health}
@@ -127,6 +132,10 @@ def _separate(spec: dict[str, Any], sidecar: dict[str, Any], game: dict[str, Any
         {"name": name, "containerPort": port, "hostPort": port, "protocol": "TCP"} for name, port in declared.items()
     ]
     _set_probe(sidecar, "/healthz", health)
+    if any(port.get("name") == METRICS for port in _list(game, "ports")):
+        own = {"containerPort": metrics, "hostPort": metrics}
+        game["ports"] = [port | own if port.get("name") == METRICS else port for port in _list(game, "ports")]
+        _set_env(game, METRICS_VARIABLE, str(metrics))
     for container in _containers(spec):
         if container is sidecar:
             continue
@@ -140,11 +149,11 @@ def _separate(spec: dict[str, Any], sidecar: dict[str, Any], game: dict[str, Any
 
 
 def _host_ports(container: Mapping[str, Any]) -> list[int]:
-    """Of a container, in order. Raises Refused where a host port is not the container's port."""
+    """For players, of a container, in order. Raises Refused where a host port is not the container's port."""
     found = []
     for port in _list(container, "ports"):
         host_port = port.get("hostPort")
-        if host_port is None:
+        if host_port is None or port.get("name") == METRICS:
             continue
         if type(host_port) is not int or port.get("containerPort") != host_port:
             raise Refused(

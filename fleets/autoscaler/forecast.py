@@ -26,6 +26,8 @@ _HALF_LIFE_S = 900.0
 _STRETCH_S, _STRETCHES = 30.0, 30
 _ERROR_FADE = 0.5 ** (1 / 72)
 """Of what the error remembers, a bucket: half of it is six hours old."""
+_JUDGED = DAY
+"""Newest buckets of a history that the error is learned from: older ones count for less than a fifteenth, and four weeks of them take half a second of CPU."""
 _FIRST_ERROR, _LEAST_ERROR = 0.15, 0.03
 """Relative error assumed before any was seen, and the least that is ever assumed."""
 
@@ -78,8 +80,11 @@ class ArrivalForecast:
         """Computed since the newest bucket closed."""
         self._error2 = _FIRST_ERROR**2
         if history:
-            first = max(min(history), max(history) - KEEP)
-            for bucket in range(first, max(history) + 1):
+            newest = max(history)
+            first = max(min(history), newest - KEEP)
+            judged = max(first, newest - _JUDGED)
+            self._counts = {bucket: history.get(bucket, 0) for bucket in range(first, judged)}
+            for bucket in range(judged, newest + 1):
                 self.close(bucket, history.get(bucket, 0))
 
     def close(self, bucket: int, count: int) -> None:

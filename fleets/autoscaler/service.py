@@ -157,9 +157,12 @@ class Autoscaler:
         shelf = await self._shelf.observe(fleet)
         bucket = int(at_s // BUCKET_S)
         if bucket > demand.known:
-            for closed, count in sorted((await demand.history.arrivals()).items()):
-                if demand.known <= closed < bucket:
-                    demand.arrivals.close(closed, count)
+            history = {closed: count for closed, count in (await demand.history.arrivals()).items() if closed < bucket}
+            if not demand.known:
+                demand.arrivals = ArrivalForecast(history)
+            for closed in sorted(history) if demand.known else ():
+                if closed >= demand.known:
+                    demand.arrivals.close(closed, history[closed])
             demand.known = bucket
         live = sum(len(entry.sessions) for entry in shelf.entries) + len(shelf.lost)
         if demand.at_s:

@@ -25,8 +25,8 @@ def admission(
         str, typer.Option(help="Agones' gameservers.minPort and maxPort.")
     ] = f"{_PORTS.first}-{_PORTS.last}",
     offsets: Annotated[
-        str, typer.Option(help="From a host port to its sidecar's gRPC, HTTP and health port.")
-    ] = f"{_PORTS.grpc},{_PORTS.http},{_PORTS.health}",
+        str, typer.Option(help="From a host port to its sidecar's gRPC, HTTP and health port, and its game's metrics.")
+    ] = f"{_PORTS.grpc},{_PORTS.http},{_PORTS.health},{_PORTS.metrics}",
     rate_limit: Annotated[str, typer.Option(help="Sidecar's pause between writes, as 20ms.")] = _DEFAULT.rate_limit,
     sidecar_cpu: Annotated[str, typer.Option(help="Of a guaranteed sidecar.")] = _DEFAULT.sidecar_cpu,
     sidecar_memory: Annotated[str, typer.Option(help="Of a guaranteed sidecar.")] = _DEFAULT.sidecar_memory,
@@ -35,8 +35,9 @@ def admission(
     """Serve the admission webhook for game servers' pods over HTTPS."""
     try:
         first, last = _integers(game_ports, r"(\d+)-(\d+)", "--game-ports 7000-8000")
-        grpc, http, health = _integers(offsets, r"(\d+),(\d+),(\d+)", "--offsets 10000,12000,14000")
-        ports = SidecarPorts(first=first, last=last, grpc=grpc, http=http, health=health)
+        form = "--offsets 10000,12000,14000,16000"
+        grpc, http, health, metrics = _integers(offsets, r"(\d+),(\d+),(\d+),(\d+)", form)
+        ports = SidecarPorts(first=first, last=last, grpc=grpc, http=http, health=health, metrics=metrics)
     except ValueError as error:
         fail(str(error), MISUSED)
     if not re.fullmatch(r"\d+(ms|s)", rate_limit):

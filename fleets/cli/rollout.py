@@ -14,7 +14,7 @@ from fleets.cluster.plan import marked
 from fleets.cluster.ports import ClusterError, ClusterUnavailable
 from fleets.rollout.model import OVER, Limits, Observed, Phase, State, WrongPhase
 from fleets.rollout.planner import abort, plan, wanted_canary
-from fleets.rollout.ports import HealthSource, StateChanged
+from fleets.rollout.ports import StateChanged
 from fleets.rollout.prometheus import PrometheusHealth
 from fleets.rollout.tracks import ClusterTracks
 from fleets.spec.fleet import FleetSpec
@@ -56,9 +56,10 @@ def start(
         fail(f"--fleet {fleet}: is not in these files; there are: {known or 'none'}", MISUSED)
     new = next(i for i in marked(what.items, what.owner) if i["kind"] == "Fleet" and i["metadata"]["name"] == fleet)
     url = prometheus or (what.specs.platform.spec.prometheus or "" if what.specs.platform is not None else "")
-    tracks = ClusterTracks(connect(kubeconfig, context), what.namespace, fleet, _health(url))
+    limits = _limits(spec, url)
+    tracks = ClusterTracks(connect(kubeconfig, context), what.namespace, fleet, PrometheusHealth)
     try:
-        state = tracks.begin(new, _limits(spec), time.time())
+        state = tracks.begin(new, limits, time.time())
     except ClusterError as error:
         fail(str(error))
     progress(f"{fleet}: {state.old} → {state.new}, {state.phase}")
@@ -71,11 +72,10 @@ def continue_(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
     context: Context = None,
-    prometheus: Prometheus = "",
     every: Every = 5.0,
 ) -> None:
-    """Go on with a rollout whose command was cut short."""
-    tracks = ClusterTracks(connect(kubeconfig, context), namespace, fleet, _health(prometheus))
+    """Go on with a rollout whose command was cut short, under the limits that it began with."""
+    tracks = ClusterTracks(connect(kubeconfig, context), namespace, fleet, PrometheusHealth)
     _see_through(tracks, _loaded(tracks), every)
 
 
@@ -206,11 +206,19 @@ def _told(limits: Limits, state: State, seen: Observed) -> str:
         lines += (
             f"; canary {canary.ready} ready, {canary.busy} busy, {seen.health.failed} of {seen.health.started} failed"
         )
+    if seen.health.unknown:
+        lines += f"; ticks and matches are not known: {seen.health.unknown}"
     return lines
 
 
-def _limits(spec: FleetSpec) -> Limits:
+def _limits(spec: FleetSpec, prometheus: str) -> Limits:
     rollout, stops = spec.spec.rollout, spec.spec.rollout.abort_on
+    for key, limit in (("tickJitter", stops.tick_jitter), ("matchCompletion", stops.match_completion)):
+        if limit is not None and not prometheus:
+            fail(
+                f"rollout.abortOn.{key}: only Prometheus knows that: give --prometheus URL, or the Platform's prometheus",
+                MISUSED,
+            )
     return Limits(
         steps=tuple(rollout.steps) or (1.0,),
         pause_s=rollout.pause,
@@ -220,8 +228,5 @@ def _limits(spec: FleetSpec) -> Limits:
         match_completion=stops.match_completion,
         min_servers=stops.min_servers,
         max_servers=spec.spec.warm.max,
+        prometheus=prometheus,
     )
-
-
-def _health(url: str) -> HealthSource | None:
-    return PrometheusHealth(url) if url else None

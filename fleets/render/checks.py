@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from fleets.render.agones import eviction
 from fleets.render.placement import in_host_network, pool_of
-from fleets.render.pod import inner_ports, port_policy, ports, raises_priority
+from fleets.render.pod import METRICS_PORT, inner_ports, measured, port_policy, ports, raises_priority
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PARTS, PlatformBody
 from fleets.spec.types import size_bytes
@@ -180,6 +180,8 @@ def _port_errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str
         return
     if inside[-1] > 65535:
         yield "lowLatency.hostPort", f"{inside[0]} leaves no room for {len(inside)} ports up to 65535"
+    if measured(fleet, platform) and METRICS_PORT in inside:
+        yield "lowLatency.hostPort", f"{METRICS_PORT} is the port of the servers' metrics: choose others"
     game = platform.game_ports
     if (
         in_host_network(fleet)

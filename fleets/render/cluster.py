@@ -1,11 +1,12 @@
-"""What stands around a fleet in the cluster: priority, disruption budget, image pre-pull."""
+"""What stands around a fleet in the cluster: priority, disruption budget, image pre-pull, monitor."""
 
 from typing import Literal
 
+from fleets.admission.mutation import METRICS
 from fleets.render.agones import eviction
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
 from fleets.render.placement import nodes
-from fleets.render.pod import priority_class
+from fleets.render.pod import measured, priority_class
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PlatformBody
 
@@ -42,6 +43,25 @@ def disruption_budget(fleet: FleetSpec, platform: PlatformBody) -> Manifest | No
         namespace=platform.namespace,
         labels={FLEET_LABEL: name},
         spec={"maxUnavailable": _DISRUPTED_AT_ONCE, "selector": {"matchLabels": {FLEET_LABEL: name}}},
+    )
+
+
+def monitor(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
+    """What has Prometheus read the metrics of its game servers, canaries among them; their `pod` is the GameServer's name."""
+    if not measured(fleet, platform):
+        return None
+    name = fleet.metadata.name
+    return manifest(
+        "monitoring.coreos.com/v1",
+        "PodMonitor",
+        name,
+        namespace=platform.namespace,
+        labels={FLEET_LABEL: name},
+        spec={
+            "selector": {"matchLabels": {FLEET_LABEL: name}},
+            "podTargetLabels": [FLEET_LABEL],
+            "podMetricsEndpoints": [{"port": METRICS, "path": "/metrics", "interval": "15s"}],
+        },
     )
 
 

@@ -1,15 +1,15 @@
 """Network policies: who may be reached where, in the words of Kubernetes, Cilium or Calico, as the Platform says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
 from fleets.render.placement import in_host_network
-from fleets.render.pod import inner_ports, ports
+from fleets.render.pod import METRICS_PORT, inner_ports, measured, ports
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PlatformBody
 
-Ports = list[tuple[str, int, int]]
+Ports = Sequence[tuple[str, int, int]]
 """Protocol, first and last port of a range."""
 _DNS: Ports = [("UDP", 53, 53), ("TCP", 53, 53)]
 _API_SERVER: Ports = [("TCP", 443, 443), ("TCP", 6443, 6443)]
@@ -17,7 +17,8 @@ _API_SERVER: Ports = [("TCP", 443, 443), ("TCP", 6443, 6443)]
 
 def fleet_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     """
-    Players reach the game's ports and nothing else; our own game reaches DNS, Valkey and the API server (the sidecar's) and nothing else.
+    Players reach the game's ports and nothing else, pods of the cluster its metrics. Our own game reaches DNS, Valkey and the API server (the
+    sidecar's) and nothing else.
 
     None in the host network, which network policies do not reach. A foreign command's ways out are its own.
     """
@@ -25,15 +26,24 @@ def fleet_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
         return None
     out = [("TCP", platform.valkey.port, platform.valkey.port)] if fleet.spec.server.game is not None else None
     name, labels = fleet.metadata.name, {FLEET_LABEL: fleet.metadata.name}
-    return policy(platform, name, labels, reached=_reached(fleet, platform), out=out, api_server=True)
+    inside: Ports = [("TCP", METRICS_PORT, METRICS_PORT)] if measured(fleet, platform) else []
+    return policy(platform, name, labels, reached=_reached(fleet, platform), inside=inside, out=out, api_server=True)
 
 
 def policy(
-    platform: PlatformBody, name: str, labels: Mapping[str, str], *, reached: Ports, out: Ports | None, api_server: bool
+    platform: PlatformBody,
+    name: str,
+    labels: Mapping[str, str],
+    *,
+    reached: Ports,
+    inside: Ports = (),
+    out: Ports | None,
+    api_server: bool,
 ) -> Manifest | None:
     """
     For the pods with `labels`: reached on some ports; reaching DNS, `out` and perhaps the API server, or whatever they like.
 
+    Args: inside: ports that only pods of the cluster reach.
     Returns: None where the platform wants no policies.
     """
     made = {"kubernetes": _kubernetes, "cilium": _cilium, "calico": _calico}.get(platform.network_policy)
@@ -44,7 +54,7 @@ def policy(
         "cilium": ("cilium.io/v2", "CiliumNetworkPolicy"),
         "calico": ("projectcalico.org/v3", "NetworkPolicy"),
     }
-    spec = made(labels, reached, out, api_server)
+    spec = made(labels, reached, inside, out, api_server)
     return manifest(*kinds[platform.network_policy], name, namespace=platform.namespace, labels=labels, spec=spec)
 
 
@@ -55,7 +65,9 @@ def _reached(fleet: FleetSpec, platform: PlatformBody) -> Ports:
     return [(protocol, port, port) for protocol, port in zip(protocols, inside, strict=True)]
 
 
-def _kubernetes(labels: Mapping[str, str], reached: Ports, out: Ports | None, api_server: bool) -> dict[str, Any]:
+def _kubernetes(
+    labels: Mapping[str, str], reached: Ports, inside: Ports, out: Ports | None, api_server: bool
+) -> dict[str, Any]:
     def listed(some: Ports) -> dict[str, Any]:
         rows = [{"protocol": protocol, "port": a} | ({"endPort": b} if b > a else {}) for protocol, a, b in some]
         return {"ports": rows}
@@ -63,7 +75,10 @@ def _kubernetes(labels: Mapping[str, str], reached: Ports, out: Ports | None, ap
     spec: dict[str, Any] = {
         "podSelector": {"matchLabels": dict(labels)},
         "policyTypes": ["Ingress", "Egress"] if out is not None else ["Ingress"],
-        "ingress": [listed(reached)],
+        "ingress": [
+            listed(reached),
+            *([{"from": [{"namespaceSelector": {}}], **listed(inside)}] if inside else []),
+        ],
     }
     if out is not None:  # the API server is outside the pod network, where this kind of policy knows addresses only
         beyond = list(dict.fromkeys([*out, *(_API_SERVER if api_server else [])]))
@@ -71,14 +86,19 @@ def _kubernetes(labels: Mapping[str, str], reached: Ports, out: Ports | None, ap
     return spec
 
 
-def _cilium(labels: Mapping[str, str], reached: Ports, out: Ports | None, api_server: bool) -> dict[str, Any]:
+def _cilium(
+    labels: Mapping[str, str], reached: Ports, inside: Ports, out: Ports | None, api_server: bool
+) -> dict[str, Any]:
     def listed(some: Ports) -> list[dict[str, Any]]:
         rows = [{"port": str(a)} | ({"endPort": b} if b > a else {}) | {"protocol": proto} for proto, a, b in some]
         return [{"ports": rows}]
 
     spec: dict[str, Any] = {
         "endpointSelector": {"matchLabels": dict(labels)},
-        "ingress": [{"fromEntities": ["all"], "toPorts": listed(reached)}],
+        "ingress": [
+            {"fromEntities": ["all"], "toPorts": listed(reached)},
+            *([{"fromEntities": ["cluster"], "toPorts": listed(inside)}] if inside else []),
+        ],
     }
     if out is not None:
         spec["egress"] = [{"toEntities": ["kube-apiserver"]}] if api_server else []
@@ -86,7 +106,9 @@ def _cilium(labels: Mapping[str, str], reached: Ports, out: Ports | None, api_se
     return spec
 
 
-def _calico(labels: Mapping[str, str], reached: Ports, out: Ports | None, api_server: bool) -> dict[str, Any]:
+def _calico(
+    labels: Mapping[str, str], reached: Ports, inside: Ports, out: Ports | None, api_server: bool
+) -> dict[str, Any]:
     def allow(some: Ports) -> list[dict[str, Any]]:
         return [
             {"action": "Allow", "protocol": proto, "destination": {"ports": [a if a == b else f"{a}:{b}"]}}
@@ -96,7 +118,7 @@ def _calico(labels: Mapping[str, str], reached: Ports, out: Ports | None, api_se
     spec: dict[str, Any] = {
         "selector": " && ".join(f"{key} == '{value}'" for key, value in labels.items()),
         "types": ["Ingress", "Egress"] if out is not None else ["Ingress"],
-        "ingress": allow(reached),
+        "ingress": [*allow(reached), *({**rule, "source": {"namespaceSelector": "all()"}} for rule in allow(inside))],
     }
     if out is not None:
         server = {"action": "Allow", "destination": {"services": {"name": "kubernetes", "namespace": "default"}}}

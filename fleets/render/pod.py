@@ -8,7 +8,7 @@ import json
 import math
 from typing import Any, Literal
 
-from fleets.admission.mutation import GUARANTEED_ANNOTATION, PORT_ANNOTATION
+from fleets.admission.mutation import GUARANTEED_ANNOTATION, METRICS, METRICS_VARIABLE, PORT_ANNOTATION
 from fleets.render.manifest import FLEET_LABEL
 from fleets.render.placement import NETWORK_LABEL, in_host_network, neighbours, nodes, pool_of
 from fleets.spec.fleet import FleetSpec, LowLatency, SecretKey
@@ -19,6 +19,8 @@ ADMISSION_LABEL = "warmfleet.dev/admission"
 """`required`: no pod without the webhook (fail closed). `optional`: it only tunes the sidecar (fail open)."""
 FIRST_CONTAINER_PORT = 7001
 """Of Dynamic ports, which need a fixed one inside; the one on the node is Agones' choice."""
+METRICS_PORT = 9464
+"""Of our own game's metrics; the webhook gives pods that share a node's network one each."""
 VALKEY_CA = "/var/run/warmfleet/valkey"
 """Where the CA of Valkey's certificate is mounted, as ca.crt."""
 _AFTER_DRAIN_S = 15
@@ -53,6 +55,11 @@ def inner_ports(fleet: FleetSpec) -> list[int] | None:
     first = FIRST_CONTAINER_PORT if policy == "Dynamic" else fleet.spec.low_latency.host_port
     assert first is not None  # the model wants it with Static
     return [first + i for i in range(count)]
+
+
+def measured(fleet: FleetSpec, platform: PlatformBody) -> bool:
+    """Whether Prometheus is to read its servers' metrics; a foreign program's are its own affair."""
+    return platform.prometheus_operator and fleet.spec.server.game is not None
 
 
 def wants_webhook(fleet: FleetSpec) -> bool:
@@ -172,6 +179,8 @@ def _container(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": _security(fleet),
     }
+    if measured(fleet, platform):
+        container["ports"] = [{"name": METRICS, "containerPort": METRICS_PORT, "protocol": "TCP"}]
     mounts: list[dict[str, Any]]
     mounts = [{"name": f"hugepages-{size.lower()}", "mountPath": _HUGE_PAGES[size]} for size in huge_pages(levers)]
     if _reads_ca(fleet, platform):
@@ -263,6 +272,10 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
     elif inside is not None:
         for (name, _), port in zip(ports(fleet), inside, strict=True):
             values[f"WARMFLEET_{name.upper()}_PORT"] = str(port)
+    if measured(fleet, platform):
+        # The pod's own address: in the host network that is the node's inner one, not every address it has.
+        entries.append({"name": "WARMFLEET_METRICS_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+        values[METRICS_VARIABLE] = str(METRICS_PORT)
     if levers.dscp is not None:
         values["WARMFLEET_DSCP"] = str(_DSCP[levers.dscp])
     values |= server.env

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from fleets.render.agones import agones_fleet, fleet_autoscaler
-from fleets.render.cluster import disruption_budget, pre_pull, priority
+from fleets.render.cluster import disruption_budget, monitor, pre_pull, priority
 from fleets.render.manifest import FLEET_LABEL, Manifest, file_name, to_yaml
 from fleets.render.network import fleet_policy
 from fleets.render.scaling import recommendations
@@ -47,6 +47,7 @@ def render(
             disruption_budget(fleet, platform),
             fleet_policy(fleet, platform),
             pre_pull(fleet, platform),
+            monitor(fleet, platform),
             agones_fleet(fleet, platform),
             fleet_autoscaler(fleet, platform),
             *recommendations(

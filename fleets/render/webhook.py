@@ -103,7 +103,7 @@ def _deployment(admission: Admission, platform: PlatformBody) -> Manifest:
             f"--certificate={_FOLDER}/tls.crt",
             f"--key={_FOLDER}/tls.key",
             f"--game-ports={game.first}-{game.last}",
-            f"--offsets={offsets.grpc},{offsets.http},{offsets.health}",
+            f"--offsets={offsets.grpc},{offsets.http},{offsets.health},{offsets.metrics}",
             f"--rate-limit={admission.rate_limit}",
             f"--sidecar-cpu={admission.sidecar_cpu}",
             f"--sidecar-memory={admission.sidecar_memory}",

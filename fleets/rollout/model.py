@@ -65,6 +65,8 @@ class Limits:
     match_completion: float | None = None
     min_servers: int = 3
     max_servers: int = 1_000_000
+    prometheus: str = ""
+    """URL of the one that knows of ticks and matches; remembered, so that whoever goes on asks the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,8 @@ class Health:
     tick_jitter_s: float | None = None
     """p99; None where nothing is known."""
     match_completion: float | None = None
+    unknown: str = ""
+    """Why nothing is known of ticks and matches; empty when that is no fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def _event(limits: Limits, state: State, seen: Observed, now_s: float) -> Event 
             if state.ready_at_s is None:
                 late = now_s - state.since_s > limits.ready_within_s and not _step_is_ready(limits, state, seen)
                 return Event.LATE if late else None
-            if now_s - state.ready_at_s < limits.pause_s:
+            if now_s - state.ready_at_s < limits.pause_s or _unwatched(limits, seen):
                 return None
             return Event.HELD if state.step + 1 < len(limits.steps) else Event.HELD_LAST
         case Phase.PROMOTING:
@@ -145,6 +145,11 @@ def _unhealthy(limits: Limits, seen: Observed) -> str:
     if limits.match_completion is not None and completion is not None and completion < limits.match_completion:
         return f"{completion:.1%} of the matches end as they should, fewer than {limits.match_completion:.1%}"
     return ""
+
+
+def _unwatched(limits: Limits, seen: Observed) -> bool:
+    """Whether there are limits that nobody can tell the values of now: no step is passed unwatched."""
+    return bool(seen.health.unknown) and (limits.tick_jitter_s is not None or limits.match_completion is not None)
 
 
 def _reason(event: Event, limits: Limits, seen: Observed) -> str:

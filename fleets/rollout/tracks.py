@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from allocator.ports import RETIRE_LABEL, TRACK_LABEL
@@ -45,7 +45,10 @@ class NoRollout(ClusterError):
 class ClusterTracks:
     """Implements Tracks for one fleet of one namespace."""
 
-    def __init__(self, cluster: Cluster, namespace: str, fleet: str, health: HealthSource | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, fleet: str, health: Callable[[str], HealthSource] | None = None
+    ) -> None:
+        """`health`: makes the source of a URL; None: only servers' states count."""
         self._cluster = cluster
         self._namespace = namespace
         self.fleet = fleet
@@ -196,7 +199,8 @@ class ClusterTracks:
             s["metadata"]["name"]: _state(s) for s in servers if s["metadata"]["labels"].get(_AGONES_FLEET) == name
         }
         failed = {server for server, state in present.items() if state in _FAILED} | self._told_failed(name)
-        beyond = self._health.health(name) if self._health is not None else Health()
+        url = self.limits.prometheus
+        beyond = self._health(url).health(name) if self._health is not None and url else Health()
         return dataclasses.replace(beyond, started=len(present.keys() | failed), failed=len(failed))
 
     def _told_failed(self, fleet: str) -> set[str]:

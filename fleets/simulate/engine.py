@@ -66,6 +66,7 @@ class Outcome:
     nodes_peak: int = 0
     live_peak: int = 0
     events: int = 0
+    """The warm-up's among them: what the simulation's time goes into."""
     unserved: int = 0
     """Still waiting at the end."""
 
@@ -157,7 +158,7 @@ class _Simulation:
 
     def _advance(self, at_s: float) -> None:
         if self._now < self._counted_from_s <= at_s:
-            self.outcome = Outcome()  # what was before is not counted
+            self.outcome = Outcome(events=self.outcome.events)  # what was before is not counted
         passed_s = at_s - self._now
         outcome = self.outcome
         outcome.node_hours += self._node_count * passed_s / 3600

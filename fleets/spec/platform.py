@@ -60,11 +60,12 @@ class GamePorts(Model):
 
 
 class Offsets(Model):
-    """From a pod's host port to its sidecar's ports."""
+    """From a pod's host port to its sidecar's ports, and to that of its game's metrics."""
 
     grpc: Port = 10_000
     http: Port = 12_000
     health: Port = 14_000
+    metrics: Port = 16_000
 
 
 class Taint(Model):
@@ -281,7 +282,7 @@ class PlatformBody(Model):
         if self.admission is not None:
             self.ports()
             reserved = {10250: "the kubelet", 10256: "kube-proxy", self.valkey.port: "Valkey"}
-            for offset in (self.sidecar_ports.grpc, self.sidecar_ports.http, self.sidecar_ports.health):
+            for offset in self.sidecar_ports.model_dump().values():
                 for port, owner in reserved.items():
                     if self.game_ports.first + offset <= port <= self.game_ports.last + offset:
                         raise ValueError(f"sidecarPorts: offset {offset} gives port {port}, which is {owner}'s")
@@ -291,10 +292,7 @@ class PlatformBody(Model):
 
     def ports(self) -> SidecarPorts:
         """How the webhook derives ports. Raises ValueError if two pods could get the same."""
-        game, offsets = self.game_ports, self.sidecar_ports
-        return SidecarPorts(
-            first=game.first, last=game.last, grpc=offsets.grpc, http=offsets.http, health=offsets.health
-        )
+        return SidecarPorts(first=self.game_ports.first, last=self.game_ports.last, **self.sidecar_ports.model_dump())
 
     def image_of(self, part: str, own: str | None) -> str:
         """The image of one of our parts."""

@@ -1,19 +1,21 @@
 """`warmfleet rollout` against an API server in memory whose Fleets have servers, as a person or CI runs it."""
 
-import http.server
 import json
-import threading
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kube_fake import KubeFake
+from prometheus_fake import Pod, PrometheusFake
 from typer.testing import CliRunner
 
+import gameserver.metrics
 from fleets.cli.main import app
 from fleets.rollout.model import Health
-from fleets.rollout.prometheus import PrometheusHealth
+from fleets.rollout.prometheus import COMPLETION, JITTER, PrometheusHealth
 
 _YAML = """
 apiVersion: warmfleet.dev/v1
@@ -215,28 +217,94 @@ def test_what_cannot_be_rolled_out_is_said(studio: Studio) -> None:
     assert "holds no rollout" in studio.run("rollout", "status", "arena", "-n", "games").stderr
 
 
-def test_prometheus_answers_or_nothing_is_known() -> None:
-    """A number, nothing in the window, nonsense, nobody there."""
-    answers = {"1": '{"data": {"result": [{"value": [0, "0.02"]}]}}', "2": '{"data": {"result": []}}', "3": "<html>"}
+# What Prometheus knows
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
+_LIMITS = "{unhealthyRate: 10%, minServers: 1, tickJitter: 5ms, matchCompletion: 95%}"
 
-        def do_GET(self) -> None:
-            body = answers[self.path.rpartition("=")[2]].encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        source = PrometheusHealth(f"http://127.0.0.1:{server.server_port}/", jitter="1", completion="2")
-        assert source.health("arena-canary") == Health(tick_jitter_s=0.02, match_completion=None)
-        assert source.unknown == ""
-        broken = PrometheusHealth(f"http://127.0.0.1:{server.server_port}", jitter="3", completion="1")
-        assert broken.health("arena-canary").tick_jitter_s is None
-        assert broken.unknown
-        server.shutdown()
-    assert PrometheusHealth("http://127.0.0.1:1").health("x") == Health()
+def limited(studio: Studio, tag: str = "2") -> None:
+    """The same YAML with limits on ticks and matches."""
+    studio.write(tag)
+    path = studio.folder / "studio.yaml"
+    path.write_text(path.read_text().replace("{unhealthyRate: 10%, minServers: 1}", _LIMITS))
+
+
+_GOOD = Pod(0.002, {"finished": 97, "failed": 3, "moved": 50})
+_OLD = Pod(0.5, {"failed": 10})
+"""On the old fleet, which is not asked about."""
+
+
+@pytest.mark.parametrize(
+    ("canary", "says"),
+    [
+        (_GOOD, ""),
+        (Pod(0.0061, _GOOD.ended), "ticks are late by 6.1 ms (p99), more than 5 ms"),
+        (
+            Pod(0.002, {"finished": 90, "failed": 6, "cut_short": 4}),
+            "90.0% of the matches end as they should, fewer than 95.0%",
+        ),
+        (Pod(0.002, {}), ""),
+    ],
+    ids=["good", "late", "unfinished", "no match yet"],
+)
+def test_a_version_is_judged_by_its_own_ticks_and_matches(studio: Studio, canary: Pod, says: str) -> None:
+    """Moved matches are neither finished nor failed; the old fleet's numbers are its own."""
+    limited(studio)
+    with PrometheusFake({"arena-canary-x7k2m-ab12c": canary, "arena-x7k2m-ab12c": _OLD}) as prometheus:
+        result = studio.start("--prometheus", prometheus.url)
+    assert prometheus.asked
+    assert (result.exit_code, studio.image()) == ((1, "1") if says else (0, "2")), result.output
+    assert says in result.stdout
+    assert studio.fake.names("fleets") == ["arena"]
+
+
+def test_no_step_is_passed_while_prometheus_is_silent(studio: Studio) -> None:
+    """It is said, nothing is taken back for it, and whoever goes on later asks the same Prometheus."""
+    limited(studio)
+    with PrometheusFake({"arena-canary-a-b": _GOOD}) as prometheus:
+        prometheus.fail = (503, "<html>")
+        for _ in range(3):
+            told = studio.start("--no-wait", "--prometheus", prometheus.url)
+            assert told.exit_code == 0
+            time.sleep(0.02)  # longer than the step's pause
+        assert "ticks and matches are not known" in told.stderr
+        state = json.loads(studio.run("rollout", "status", "arena", "-n", "games", "--json").stdout)["state"]
+        assert (state["phase"], state["step"]) == ("stepping", 0)
+        prometheus.fail = None
+        done = studio.run("rollout", "continue", "arena", "-n", "games", "--every", "0.01")
+    assert (done.exit_code, studio.image()) == (0, "2"), done.output
+
+
+def test_limits_that_nobody_could_watch_are_refused(studio: Studio) -> None:
+    """Before anything is changed."""
+    limited(studio)
+    result = studio.start()
+    assert result.exit_code == 2
+    assert "abortOn.tickJitter: only Prometheus knows that" in result.stderr
+    assert studio.fake.names("fleets") == ["arena"]
+
+
+def test_what_prometheus_answers() -> None:
+    """A number, nothing in the window, its errors, nonsense, nobody there."""
+    with PrometheusFake({"f-canary-a-b": Pod(0.02)}) as fake:
+        assert PrometheusHealth(f"{fake.url}/").health("f-canary") == Health(tick_jitter_s=0.02)
+        assert PrometheusHealth(fake.url).health("other") == Health()
+        assert "bad_data" in PrometheusHealth(fake.url, jitter="rate(").health("f-canary").unknown
+        assert "nobody serves" in PrometheusHealth(fake.url, jitter="x{{{pods}}}[5m]").health("f").unknown
+        for fail in ((200, "<html>"), (500, "")):
+            fake.fail = fail
+            assert PrometheusHealth(fake.url).health("f-canary").unknown
+    assert PrometheusHealth("http://127.0.0.1:1").health("x").unknown
+
+
+def test_the_queries_name_metrics_and_labels_that_servers_have() -> None:
+    """As they are declared where they are counted."""
+    declared = {
+        "warmfleet_tick_lateness_seconds_bucket": (gameserver.metrics.TICK_LATENESS_SECONDS, ()),
+        "warmfleet_rooms_ended_total": (gameserver.metrics.ROOMS_ENDED, ("outcome",)),
+    }
+    for query in (JITTER, COMPLETION):
+        for name, matchers in re.findall(r"(warmfleet_\w+)\{\{(.*?)\}\}\[", query):
+            metric, labels = declared[name]
+            assert name.startswith(metric._name)
+            assert set(re.findall(r"(\w+)!?=", matchers)) == set(labels) == set(metric._labelnames)

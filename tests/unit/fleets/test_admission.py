@@ -54,6 +54,25 @@ def pod(**spec: Any) -> dict[str, Any]:
     return changed
 
 
+def test_a_games_metrics_get_a_port_of_their_own() -> None:
+    """Whatever the API server put there; it is no game port, and a second run changes nothing."""
+    wanted = pod()
+    metrics = {"name": "metrics", "containerPort": 9464, "hostPort": 9464, "protocol": "TCP"}
+    game = wanted["spec"]["containers"][0]
+    game["ports"] = [metrics, *game["ports"]]
+    game["env"].append({"name": "WARMFLEET_METRICS_PORT", "value": "9464"})
+    patch = {operation["path"]: operation["value"] for operation in mutate(wanted, _MUTATION)}
+    assert patch["/spec/containers/0/ports"][0] == {**metrics, "containerPort": 23927, "hostPort": 23927}
+    assert {"name": "WARMFLEET_METRICS_PORT", "value": "23927"} in patch["/spec/containers/0/env"]
+    for path, value in patch.items():
+        *parents, last = path.split("/")[1:]
+        at: Any = wanted
+        for parent in parents:
+            at = at[int(parent)] if isinstance(at, list) else at[parent]
+        at[last] = value
+    assert mutate(wanted, _MUTATION) == []
+
+
 def review(obj: Any, **request: Any) -> bytes:
     body = {
         "apiVersion": "admission.k8s.io/v1",

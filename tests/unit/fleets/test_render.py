@@ -75,7 +75,7 @@ def schemas() -> Schemas:
     return Schemas(crds=read_crds([_CRDS] if _CRDS.exists() else []))
 
 
-_CUSTOM = {"Certificate", "ServiceMonitor", "CiliumNetworkPolicy"}
+_CUSTOM = {"Certificate", "ServiceMonitor", "PodMonitor", "CiliumNetworkPolicy"}
 
 
 def valid(items: Any) -> None:
@@ -583,3 +583,51 @@ def test_the_default_platform_is_what_an_empty_one_says(tmp_path: Path) -> None:
     path.write_text("kind: Platform\n---\nkind: Platform\nmetadata: {name: b}\n")
     with pytest.raises(SpecError, match="a cluster has one Platform"):
         load([path])
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("words", ["kubernetes", "cilium", "calico"])
+def test_prometheus_reads_the_servers_metrics_and_players_do_not(words: str) -> None:
+    """A port of that name, the variables that the server reads, a PodMonitor, and a rule that admits pods of the cluster alone."""
+    on = platform(prometheusOperator=True, networkPolicy=words)
+    made = rendered(fleet(), on=on)
+    container = pod(made["Fleet", "arena"])["containers"][0]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9464, "protocol": "TCP"}]
+    env = {entry["name"]: entry for entry in container["env"]}
+    assert env["WARMFLEET_METRICS_PORT"]["value"] == "9464"
+    assert env["WARMFLEET_METRICS_HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    monitor = made["PodMonitor", "arena"]["spec"]
+    assert monitor["podMetricsEndpoints"][0]["port"] == "metrics"
+    labels = made["Fleet", "arena"]["spec"]["template"]["spec"]["template"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    inside = next(
+        item
+        for (kind, name), item in made.items()
+        if kind in ("NetworkPolicy", "CiliumNetworkPolicy") and name == "arena"
+    )
+    rules = [rule for rule in inside["spec"]["ingress"] if "9464" in json.dumps(rule)]
+    assert len(rules) == 1
+    only = {
+        "kubernetes": ("from", [{"namespaceSelector": {}}]),
+        "cilium": ("fromEntities", ["cluster"]),
+        "calico": ("source", {"namespaceSelector": "all()"}),
+    }[words]
+    assert rules[0][only[0]] == only[1]
+
+
+def test_without_an_operator_or_a_game_of_ours_no_metrics_are_offered() -> None:
+    """No port, no monitor; a foreign program's metrics are its own affair."""
+    theirs = fleet("theirs", {"command": ["./s"]})
+    assert not [kind for kind, _ in rendered(fleet()) if kind == "PodMonitor"]
+    made = rendered(theirs, on=platform(prometheusOperator=True))
+    assert ("PodMonitor", "theirs") not in made
+    assert "ports" not in pod(made["Fleet", "theirs"])["containers"][0]
+
+
+def test_a_static_port_is_not_that_of_the_metrics() -> None:
+    """Else the game could not listen."""
+    levers = {"portPolicy": "Static", "hostPort": 9464}
+    assert "spec.lowLatency.hostPort" in errors(fleet(lowLatency=levers), platform(prometheusOperator=True))
+    assert "spec.lowLatency.hostPort" not in errors(fleet(lowLatency=levers))
