@@ -114,8 +114,8 @@ async def _follow(
     with followed.following(follower):
         record = await followed.fetch()
         await begin()
-        follower.begin(record)
         try:
+            await follower.begin(record)
             # Nothing else waits: a follower to whom nothing happens is this one task, and nothing in any timer.
             while (await request.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
                 pass

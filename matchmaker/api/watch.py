@@ -87,16 +87,22 @@ class Follower(Generic[R]):
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._wrote_at_s = self._loop.time()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self.done: Callable[[bool], None] = lambda cut: None
         """Called once there is nothing more to tell (False), or the follower is cut off (True)."""
 
-    def begin(self, record: R) -> None:
-        """Start with the record as it was read after `Watch.following` had begun."""
+    async def begin(self, record: R) -> None:
+        """Start with the record as it was read after `Watch.following` had begun, told at once: with the answer's head, if nothing holds it up."""
         self._record = record
         if self._early is not None and self._early[1] > record.event:
             self._record, self._fresh = self._early[0](record), True
-        self._tell()
+        self._task = asyncio.current_task()
+        try:
+            await self._push_all()
+        except Exception as error:
+            self._broke(error)
+        finally:
+            self._task = None
 
     def changed(self, change: Change[R], event: int, *, passing_s: float = 0.0) -> None:
         """The channel says so. `passing_s`: for so long it is not worth telling, since another change mostly follows at once."""
@@ -145,10 +151,13 @@ class Follower(Generic[R]):
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("follower_failed", exc_info=error)
-            self.done(True)
+            self._broke(error)
         elif not task.cancelled() and self._behind:
             self._tell()
+
+    def _broke(self, error: BaseException) -> None:
+        log.error("follower_failed", exc_info=error)
+        self.done(True)
 
     @property
     def _behind(self) -> bool:
