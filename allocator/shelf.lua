@@ -19,9 +19,16 @@ end
 
 local function fenced(p, token) return token ~= '' and redis.call('GET', p .. 'keeper') ~= token end
 
+-- When each fleet's keeper was woken and has not looked since. Not a key: it would be written and replicated with each claim, and all that is lost with
+-- it is a wake-up too many.
+local stirred = {}
+
 -- Wake the keeper, once until it has looked.
-local function stir(p)
-  if redis.call('SET', p .. 'stirred', '', 'NX', 'PX', STIR_MS) then redis.call('PUBLISH', p .. 'wake', '') end
+local function stir(p, now)
+  local last = stirred[p]
+  if last and now >= last and now - last < STIR_MS then return end
+  stirred[p] = now
+  redis.call('PUBLISH', p .. 'wake', '')
 end
 
 local function expire_waiters(p, now)
@@ -71,13 +78,13 @@ local function reshelve(p, server)
   end
 end
 
--- Take a room for a session, of the server with the fewest free ones ('Packed') or the most ('Distributed'), but not of `avoid`. Returns the
--- fields to set on its record and when its server was registered; nil when there is none.
+-- Take a room for a session, of the server with the fewest free ones ('Packed') or the most ('Distributed'), but not of `avoid`. Returns
+-- server, room, host, ports and when the server was registered; nil when there is none.
 local function take_room(p, id, strategy, avoid)
   local server
   local spread = strategy == 'Distributed'
-  local found = spread and redis.call('ZRANGE', p .. 'shelf', 0, avoid and 1 or 0, 'REV')
-    or redis.call('ZRANGE', p .. 'shelf', 0, avoid and 1 or 0)
+  local last = avoid and '1' or '0'
+  local found = spread and redis.call('ZRANGE', p .. 'shelf', '0', last, 'REV') or redis.call('ZRANGE', p .. 'shelf', '0', last)
   for _, candidate in ipairs(found) do
     if candidate ~= avoid then server = candidate break end
   end
@@ -86,9 +93,9 @@ local function take_room(p, id, strategy, avoid)
   local room = redis.call('LPOP', p .. 'rooms:' .. server)
   redis.call('HSET', key, 'room:' .. room, id)
   -- What is on the shelf is not draining and has a free room, so its score is enough to go by.
-  if tonumber(redis.call('ZINCRBY', p .. 'shelf', -1, server)) < 1 then redis.call('ZREM', p .. 'shelf', server) end
+  if tonumber(redis.call('ZINCRBY', p .. 'shelf', '-1', server)) < 1 then redis.call('ZREM', p .. 'shelf', server) end
   local place = redis.call('HMGET', key, 'host', 'ports', 'registered_ms')
-  return {'server', server, 'room', room, 'host', place[1], 'ports', place[2]}, place[3]
+  return server, room, place[1], place[2], place[3]
 end
 
 -- Give the room of a server back; with recycle '0' it is spent instead. Only the session that holds it can.
@@ -159,7 +166,7 @@ local function shelf_target(keys, args)
   else
     redis.call('SET', keys[1] .. 'target', args[1], 'PX', args[2])
   end
-  stir(keys[1])
+  stir(keys[1], now_ms())
   return 1
 end
 
@@ -176,7 +183,7 @@ local function shelf_register(keys, args)
     redis.call('DEL', p .. 'rooms:' .. server)
     for room = 0, tonumber(args[6]) - 1 do redis.call('RPUSH', p .. 'rooms:' .. server, room) end
     reshelve(p, server)
-    stir(p)
+    stir(p, now_ms())
   end
   return new
 end
@@ -187,23 +194,23 @@ end
 -- order: nobody overtakes a waiter. The temperature is 'shelf' also for a waiter whose server was there before it came.
 local function shelf_claim(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
-  if redis.call('EXISTS', record) == 1 then
-    stop_waiting(p, id)
-    return {'HAVE', redis.call('HGETALL', record)}
-  end
-  local now = now_ms()
-  local waiters, ahead = redis.call('ZCARD', p .. 'waiters'), 0
-  if waiters > 0 then
+  local now, waiters, ahead = now_ms(), 0, 0
+  if redis.call('EXISTS', record, p .. 'waiters') > 0 then -- mostly neither is there
+    if redis.call('EXISTS', record) == 1 then
+      stop_waiting(p, id)
+      return {'HAVE', redis.call('HGETALL', record)}
+    end
+    waiters = redis.call('ZCARD', p .. 'waiters')
     expire_waiters(p, now)
     ahead = redis.call('ZRANK', p .. 'waiters', id) or redis.call('ZCARD', p .. 'waiters')
   end
-  local place, registered
-  if ahead == 0 or free_rooms(p, ahead + 1) > ahead then place, registered = take_room(p, id, args[6]) end
-  if not place then
+  local server, room, host, ports, registered
+  if ahead == 0 or free_rooms(p, ahead + 1) > ahead then server, room, host, ports, registered = take_room(p, id, args[6]) end
+  if not server then
     if args[5] == '' then return {'NONE'} end
     if waiters == 0 or redis.call('ZSCORE', p .. 'waiters', id) == false then
       redis.call('ZADD', p .. 'waiters', redis.call('INCR', p .. 'waiter-seq'), id)
-      stir(p)
+      stir(p, now)
     end
     redis.call('HSET', p .. 'waiting', id, now + WAITER_ALIVE_MS)
     return {'WAIT', ahead}
@@ -214,16 +221,19 @@ local function shelf_claim(keys, args)
     waited = tonumber(args[5])
     if tonumber(registered) <= now - waited then temperature = 'shelf' end
   end
-  redis.call('HSET', record, 'epoch', 1, 'state', 'pending', 'seats', args[2], 'options', args[3], 'temperature', temperature,
-    'waited_ms', waited, 'checkpoint_tick', 0, 'created_ms', now, 'changed_ms', now, unpack(place))
+  redis.call('HSET', record, 'epoch', '1', 'state', 'pending', 'server', server, 'room', room, 'host', host, 'ports', ports,
+    'seats', args[2], 'temperature', temperature, 'changed_ms', now)
   redis.call('EXPIRE', record, SESSION_TTL_S)
+  -- What is not as it mostly is.
+  if args[3] ~= '{}' then redis.call('HSET', record, 'options', args[3]) end
+  if waited > 0 then redis.call('HSET', record, 'waited_ms', waited) end
   if args[7] ~= '0' then
     redis.call('HSET', record, 'free_seats', args[7])
     redis.call('ZADD', p .. 'open:' .. (cjson.decode(args[3]).queue or ''), args[7], id)
   end
   redis.call('INCR', p .. 'claims') -- the autoscaler forecasts from it
-  stir(p) -- the keeper fills the shelf again
-  return {'NEW', place[2], place[4], place[6], place[8], temperature}
+  stir(p, now) -- the keeper fills the shelf again
+  return {'NEW', server, room, host, ports, temperature}
 end
 
 -- KEYS[2]: session. ARGV: session id, recycle. Gives up a request: a waiter leaves the queue, a session nobody has joined ends. Returns 1 when
@@ -238,7 +248,7 @@ local function shelf_abandon(keys, args)
   end
   free_room(p, id, record, args[2])
   finish(p, id, record, '{"error":"abandoned"}')
-  stir(p)
+  stir(p, now_ms())
   return 1
 end
 
@@ -252,7 +262,7 @@ local function shelf_release(keys, args)
   free_room(p, id, record, args[3])
   redis.call('SREM', p .. 'ended', id)
   redis.call('SREM', p .. 'lost', id)
-  stir(p)
+  stir(p, now_ms())
   return 1
 end
 
@@ -268,7 +278,7 @@ local function shelf_end(keys, args)
   if args[5] == 'lost' and redis.call('SISMEMBER', p .. 'lost', id) == 0 then return 0 end
   free_room(p, id, record, args[4])
   finish(p, id, record, args[3])
-  stir(p)
+  stir(p, now_ms())
   return 1
 end
 
@@ -284,19 +294,18 @@ local function shelf_move(keys, args)
   end
   -- A session that still has its room leaves that server; a lost one may well land on the same name, which is a new server then.
   local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
-  local place
-  if held[5] then
-    place = {'server', held[5], 'room', held[6], 'host', held[7], 'ports', held[8]}
+  local server, room, host, ports = held[5], held[6], held[7], held[8]
+  if server then
     redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
   else
-    place = take_room(p, id, args[4], there and held[3] or nil)
+    server, room, host, ports = take_room(p, id, args[4], there and held[3] or nil)
   end
-  if not place then return {'NONE'} end
+  if not server then return {'NONE'} end
   if there then free_at(p, id, held[3], held[4], '1') end
-  redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), unpack(place))
+  redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), 'server', server, 'room', room, 'host', host, 'ports', ports)
   redis.call('SREM', p .. 'lost', id)
-  redis.call('PUBLISH', p .. 'inbox:' .. place[2], id) -- so that it is there, restored, when its players come
-  stir(p)
+  redis.call('PUBLISH', p .. 'inbox:' .. server, id) -- so that it is there, restored, when its players come
+  stir(p, now_ms())
   return {'HAVE', redis.call('HGETALL', record)}
 end
 
@@ -309,10 +318,10 @@ local function shelf_reserve(keys, args)
   local held = redis.call('HMGET', record, 'epoch', 'state', 'server', 'next_server')
   if held[1] ~= args[3] or held[2] == 'ended' then return -1 end
   if not held[4] then
-    local place = take_room(p, id, args[4], held[3])
-    if not place then return 0 end
-    redis.call('HSET', record, 'state', 'draining', 'next_server', place[2], 'next_room', place[4], 'next_host', place[6], 'next_ports', place[8])
-    stir(p)
+    local server, room, host, ports = take_room(p, id, args[4], held[3])
+    if not server then return 0 end
+    redis.call('HSET', record, 'state', 'draining', 'next_server', server, 'next_room', room, 'next_host', host, 'next_ports', ports)
+    stir(p, now_ms())
   end
   redis.call('PUBLISH', p .. 'inbox:' .. held[3], id)
   return 1
@@ -343,7 +352,7 @@ local function shelf_drain(keys, args)
   if redis.call('EXISTS', key) == 0 then return 0 end
   redis.call('HSET', key, 'draining', args[3])
   reshelve(p, server)
-  stir(p)
+  stir(p, now_ms())
   return 1
 end
 
@@ -370,7 +379,7 @@ local function shelf_drop(keys, args)
   end
   forget(p, server)
   if args[3] == '1' then redis.call('ZADD', p .. 'dead', now_ms() + DEAD_MS, server) end
-  stir(p)
+  stir(p, now_ms())
   return lost
 end
 
@@ -397,7 +406,7 @@ local function shelf_observe(keys, args)
   local keeper = args[1] ~= ''
   if fenced(p, args[1]) then return 'FENCED' end
   if keeper then
-    redis.call('DEL', p .. 'stirred')
+    stirred[p] = nil
     expire_waiters(p, now)
     redis.call('ZREMRANGEBYSCORE', p .. 'dead', 0, now)
   end

@@ -14,7 +14,6 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 | `p keeper` | string: the token of the keeper that works | expires with the lease |
 | `p claims` | integer: sessions ever claimed | claim; stays, since arrivals are its differences |
 | `p target` | string: rooms to keep claimable, in place of the fleet's own figure | expires unless it is set again |
-| `p stirred` | string: the keeper has been woken and has not looked yet | its look; after 1 s |
 | `p lost` | set of session ids whose server is gone | drop; move or end |
 | `p dead` | sorted set: servers dropped though their backend still had them, by when to forget it (ms) | drop; after an hour |
 | `p open:<queue>` | sorted set: session, by seats that more players may take | claim and allocator/seats.py; one that is over goes when it is met |
@@ -200,18 +199,18 @@ class Shelf:
             waited_s: for how long it has waited; the request keeps its place in the queue. None: it does not wait.
             free_seats: how many more players may be seated later, with `allocator.seats`.
         """
-        waited = "" if waited_s is None else round(waited_s * 1000)
-        arguments = (
+        p = prefix(fleet)
+        reply = await self._functions.call(
+            "shelf_claim",
+            [p, f"{p}session:{session}"],
             session,
             encode_seats(seats),
             json.dumps(dict(options)) if options else "{}",
             temperature.value,
-            waited,
+            "" if waited_s is None else round(waited_s * 1000),
             strategy.value,
             free_seats,
-        )
-        reply = await self._functions.call(
-            "shelf_claim", [prefix(fleet), session_key(session)], *arguments, replicas=self._replicas
+            replicas=self._replicas,
         )
         if reply[0] == b"NEW":  # the rest of the record is what was just sent
             _, server, room, host, ports, warm = reply

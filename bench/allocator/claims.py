@@ -8,6 +8,7 @@ of the rounds' ratios.
 """
 
 import asyncio
+import gc
 import itertools
 import socket
 import statistics
@@ -134,7 +135,7 @@ class Bench:
     async def claim(self) -> None:
         """Give one match its session."""
         request = AllocationRequest(match=next(self.matches), fleets=(FLEET,), seats=SEATS)
-        found = await self.allocator.allocate(request, deadline_s=5)
+        found = await self.allocator.allocate(request, deadline_s=30)
         assert isinstance(found, Allocation)
         assert found.temperature is Temperature.SHELF
         self.claimed.append(found.session.id)
@@ -149,9 +150,8 @@ class Bench:
 
     async def release(self) -> None:
         """End every session and forget its record: not timed."""
-        for session in self.claimed:
-            await self.shelf.end(session, reason="bench", recycle=True)
-            await self.client.delete(f"wf:{{{FLEET}}}:session:{session}")
+        await asyncio.gather(*(self.shelf.end(session, reason="bench", recycle=True) for session in self.claimed))
+        await self.client.delete(*(f"wf:{{{FLEET}}}:session:{session}" for session in self.claimed))
         self.claimed.clear()
 
     async def round(self, callers: int, batches: int) -> Round:
@@ -227,6 +227,8 @@ async def _measure(url: str, rounds: int, batches: int, report: Report) -> None:
         await bench.fill()
         for callers in CALLERS:
             await bench.round(callers, 1)  # opens connections, loads the functions
+        gc.collect()
+        gc.freeze()  # as the served parts do
         found: dict[int, list[Round]] = {callers: [] for callers in CALLERS}
         for _ in range(rounds):
             for callers in CALLERS:

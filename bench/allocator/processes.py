@@ -6,6 +6,7 @@ from the first begin to the last end. Repeated in rounds with one process and wi
 """
 
 import asyncio
+import gc
 import multiprocessing
 import statistics
 import time
@@ -47,11 +48,13 @@ async def _claim(url: str, name: str, claims: int, pipe: Connection) -> None:
         async def caller(index: int) -> None:
             for number in range(claims // CALLERS):
                 request = AllocationRequest(match=MatchId(f"{name}-{index}-{number}"), fleets=(FLEET,), seats=SEATS)
-                found = await allocator.allocate(request, deadline_s=5)
+                found = await allocator.allocate(request, deadline_s=30)
                 assert isinstance(found, Allocation)
 
         warm = AllocationRequest(match=MatchId(f"{name}-warm"), fleets=(FLEET,), seats=SEATS)
         await allocator.allocate(warm, deadline_s=5)
+        gc.collect()
+        gc.freeze()  # as the served parts do
         pipe.send("ready")
         pipe.recv()
         begun_s, cpu_s = time.monotonic(), time.process_time()
@@ -64,8 +67,14 @@ def _process(url: str, name: str, claims: int, pipe: Connection) -> None:
         runner.run(_claim(url, name, claims, pipe))
 
 
-def _rate(url: str, processes: int, claims: int, name: str) -> tuple[float, float]:
-    """Claims per second, and a claim's CPU in the client in s."""
+def _valkey_cpu_s(url: str) -> float:
+    with redis.Redis.from_url(url) as client:
+        used = client.info("cpu")
+    return float(used["used_cpu_user_main_thread"]) + float(used["used_cpu_sys_main_thread"])
+
+
+def _rate(url: str, processes: int, claims: int, name: str) -> tuple[float, float, float]:
+    """Claims per second, and a claim's CPU in the client and in Valkey in s."""
     asyncio.run(_fill(url, processes * claims + processes))
     context = multiprocessing.get_context("spawn")
     started = []
@@ -76,30 +85,29 @@ def _rate(url: str, processes: int, claims: int, name: str) -> tuple[float, floa
         started.append((process, ours))
     for _, pipe in started:
         pipe.recv()
+    before_s = _valkey_cpu_s(url)
     for _, pipe in started:
         pipe.send("go")
     times = [pipe.recv() for _, pipe in started]
+    valkey_s = _valkey_cpu_s(url) - before_s
     for process, _ in started:
         process.join()
     whole_s = max(end for _, end, _ in times) - min(begun for begun, _, _ in times)
-    return processes * (claims // CALLERS) * CALLERS / whole_s, statistics.mean(cpu for _, _, cpu in times)
+    claimed = processes * (claims // CALLERS) * CALLERS
+    return claimed / whole_s, statistics.mean(cpu for _, _, cpu in times), valkey_s / claimed
 
 
 def measure(report: Report, quick: bool) -> None:
     """Measure on a Valkey of its own."""
     rounds, claims = (1, 3_200) if quick else (5, 16_000)
-    found: dict[int, list[tuple[float, float]]] = {processes: [] for processes in GOALS}
+    found: dict[int, list[tuple[float, float, float]]] = {processes: [] for processes in GOALS}
     with valkey() as url:
         for number in range(rounds):
             for processes in GOALS:
                 found[processes].append(_rate(url, processes, claims, f"r{number}-{processes}"))
-                with redis.Redis.from_url(url) as client:
-                    took_us = client.info("commandstats")["cmdstat_fcall"]["usec_per_call"]
-                    client.config_resetstat()
     for processes, goal in GOALS.items():
         where = f"{processes} process{'es' if processes > 1 else ''}"
-        rate = statistics.median(rate for rate, _ in found[processes])
+        rate, client_s, valkey_s = (statistics.median(column) for column in zip(*found[processes], strict=True))
         report.add(f"claims per second, {where}", rate, "1/s", goal=goal, at_least=True)
-        cpu_us = statistics.median(cpu for _, cpu in found[processes]) * 1e6
-        report.add(f"CPU of a claim in the client, {where}", cpu_us, "µs")
-    report.add("CPU of a claim in Valkey", took_us, "µs")
+        report.add(f"CPU of a claim in the client, {where}", client_s * 1e6, "µs", goal=60.0)
+        report.add(f"CPU of a claim in Valkey, its network included, {where}", valkey_s * 1e6, "µs", goal=30.0)

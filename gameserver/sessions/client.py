@@ -7,7 +7,7 @@ have no timeout here, and every command runs under `asyncio.timeout`, which keep
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import redis.asyncio
@@ -22,6 +22,8 @@ from gameserver.sessions.pipe import Durable, Pipe
 log = structlog.get_logger(__name__)
 
 COMMAND_TIMEOUT_S = 2.0
+CALL_ENDS_S = 4 * COMMAND_TIMEOUT_S
+"""A function call has its answer by then, or its exception: it may load the functions, lose its connection and make another."""
 _LISTEN_AGAIN_S = 0.2
 
 
@@ -34,14 +36,14 @@ class StoreClient(redis.asyncio.Redis):
         self._durable: Durable | None = None
         """A connection of its own: waiting for replicas holds up what is behind it."""
 
-    async def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
+    def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Awaitable[Any]:
         """Call a Valkey function; like a command, but many at once on one connection."""
         pipe = self._pipe
         if pipe is None:
             if self.connection_pool.connection_class is not redis.asyncio.Connection:
-                return await self.fcall(function, len(keys), *keys, *args)
+                return self.fcall(function, len(keys), *keys, *args)
             pipe = self._pipe = _pipe(self.connection_pool.connection_kwargs)
-        return await pipe.call("FCALL", function, len(keys), *keys, *args)
+        return pipe.call("FCALL", function, len(keys), *keys, *args)
 
     async def call_durably(
         self, function: str, keys: Sequence[str], *args: str | int | float | bytes, replicas: int

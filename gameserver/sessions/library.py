@@ -4,6 +4,7 @@ A library of Valkey functions: loaded once, called by name, loaded again after a
 Shared by every adapter that decides inside Valkey (sessions, shelf, queue). Translates the client's errors, so that none leaves an adapter.
 """
 
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ class FunctionLibrary:
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{function}: {error}", why=_why(error)) from error
 
-    async def _send(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int) -> Any:
+    def _send(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int) -> Awaitable[Any]:
         if replicas:
-            return await self._client.call_durably(function, keys, *args, replicas=replicas)
-        return await self._client.call_function(function, keys, *args)
+            return self._client.call_durably(function, keys, *args, replicas=replicas)
+        return self._client.call_function(function, keys, *args)
 
     async def prepare(self) -> None:
         """Load the library ahead of its first call; a store that is away is met again then."""
