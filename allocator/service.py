@@ -132,9 +132,8 @@ class Allocator:
         """
         begun_s = time.monotonic()
         try:
-            found = await self._at_once(request, deadline_s)
-            if found is None:
-                found = await self._patiently(request, begun_s, deadline_s, wait, shared)
+            at_once = await self._at_once(request, deadline_s)
+            found = at_once or await self._patiently(request, begun_s, deadline_s, wait, shared)
         except asyncio.CancelledError:
             if not shared:  # the caller is gone: nobody would ever use what was claimed
                 await self._give_up(request)
