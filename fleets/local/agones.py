@@ -21,11 +21,12 @@ import grpc.aio
 import structlog
 
 from allocator.model import GameServer, ServerState
-from fleets.local.endpoints import rest_gateway, serve_grpc
+from fleets.local.endpoints import serve_grpc
 from fleets.local.gateway import Gateway
 from fleets.local.planner import SHORT_LIFE_S, LocalFleet, Remove, Start, backoff_s, plan
 from fleets.local.ports import NoFreePort, PortRange
 from fleets.local.process import ServerProcess, last_lines
+from fleets.local.rest import rest_gateway
 from fleets.local.states import OVER, CounterStatus, GameServerRecord, ListStatus, ServerEvent
 from fleets.local.zygotes import NoZygote, Zygotes
 from gameserver.sessions.model import FleetName, ServerName
