@@ -160,9 +160,9 @@ class ServeSettings(BaseSettings):
 
     def url(self) -> str:
         """Valkey's. Raises SettingsError."""
-        form = "redis://[:password@]host:6379/0, or rediss:// for TLS"
+        form = "redis://[user:password@]host:6379/0, rediss:// for TLS, or redis+sentinel://host:26379,…/0?service=NAME"
         url = _wanted("valkey_url", self.valkey_url, form)
-        if not url.startswith(("redis://", "rediss://", "unix://")):
+        if not url.startswith(("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")):
             raise SettingsError(f"WARMFLEET_VALKEY_URL: is no URL of a Valkey or Redis: {form} is wanted")
         return url
 

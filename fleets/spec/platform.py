@@ -110,7 +110,10 @@ class Valkey(Model):
     """The store of sessions and tickets, by reference."""
 
     secret: DnsName = Field(default="warmfleet-valkey", description="Secret with the URL.")
-    key: Word = Field(default="url", description="Its key: redis://, or rediss:// for TLS, with the password in it.")
+    key: Word = Field(
+        default="url",
+        description="Its key: redis:// (rediss:// for TLS, redis+sentinel:// for Sentinels), with the password in it.",
+    )
     port: Port = Field(default=6379, description="For network policies.")
     mode: Literal["standalone", "sentinel", "cluster"] = "standalone"
     addresses: list[Text] = Field(

@@ -7,12 +7,16 @@ have no timeout here, and every command runs under `asyncio.timeout`, which keep
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl, urlencode
 
 import redis.asyncio
 import structlog
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -24,6 +28,7 @@ log = structlog.get_logger(__name__)
 COMMAND_TIMEOUT_S = 2.0
 CALL_ENDS_S = 4 * COMMAND_TIMEOUT_S
 """A function call has its answer by then, or its exception: it may load the functions, lose its connection and make another."""
+SENTINEL_PORT = 26379
 _LISTEN_AGAIN_S = 0.2
 
 
@@ -40,9 +45,9 @@ class StoreClient(redis.asyncio.Redis):
         """Call a Valkey function; like a command, but many at once on one connection."""
         pipe = self._pipe
         if pipe is None:
-            if self.connection_pool.connection_class is not redis.asyncio.Connection:
+            if issubclass(self.connection_pool.connection_class, UnixDomainSocketConnection):
                 return self.fcall(function, len(keys), *keys, *args)
-            pipe = self._pipe = _pipe(self.connection_pool.connection_kwargs)
+            pipe = self._pipe = _pipe(self.connection_pool)
         return pipe.call("FCALL", function, len(keys), *keys, *args)
 
     async def call_durably(
@@ -54,7 +59,7 @@ class StoreClient(redis.asyncio.Redis):
         Raises: besides `call_function`'s, RedisTimeoutError when they have not in time: it may take effect or be lost, so call it again.
         """
         if self._durable is None:
-            self._durable = Durable(_pipe(self.connection_pool.connection_kwargs), timeout_s=COMMAND_TIMEOUT_S / 2)
+            self._durable = Durable(_pipe(self.connection_pool), timeout_s=COMMAND_TIMEOUT_S / 2)
         return await self._durable.call(replicas, "FCALL", function, len(keys), *keys, *args)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -75,18 +80,38 @@ class StoreClient(redis.asyncio.Redis):
             self._pipe.close()
         if self._durable is not None:
             self._durable.close()
+        pool = self.connection_pool
         await super().aclose(close_connection_pool)
+        if isinstance(pool, SentinelConnectionPool):
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
-def _pipe(options: Mapping[str, Any]) -> Pipe:
+def _pipe(pool: redis.asyncio.ConnectionPool) -> Pipe:
+    options = pool.connection_kwargs
+
+    async def where() -> tuple[str, int]:
+        if isinstance(pool, SentinelConnectionPool):
+            return await pool.get_master_address()  # type: ignore[no-any-return, no-untyped-call]
+        return options.get("host", "localhost"), options.get("port", 6379)
+
     return Pipe(
-        options.get("host", "localhost"),
-        options.get("port", 6379),
+        where,
         db=options.get("db") or 0,
         username=options.get("username"),
         password=options.get("password"),
         timeout_s=COMMAND_TIMEOUT_S,
+        tls=_tls(pool),
     )
+
+
+def _tls(pool: redis.asyncio.ConnectionPool) -> ssl.SSLContext | None:
+    """As redis-py itself makes it for this pool."""
+    if not issubclass(pool.connection_class, SSLConnection):
+        return None
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    assert isinstance(connection, SSLConnection)
+    return connection.ssl_context.get()
 
 
 async def listen(
@@ -121,14 +146,66 @@ def connect(url: str) -> StoreClient:
 
     A command on a connection that turns out to be dead is sent once more on a new one: all that is sent here may be repeated. No `driver_info`:
     finding the library's own version out takes 8 ms of each connection, and 2 MB of each forked server.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`; or `redis+sentinel://[user:password@]host:port[,host:port…][/db]?service=NAME`
+        (`rediss+sentinel://`), whose
+            hosts are Sentinels that know where the primary of that name is; `sentinel_username` and `sentinel_password` are for them.
+    Raises: ValueError for a URL that is none of these; it names the mend and holds no secret.
     """
-    client = StoreClient.from_url(
-        url,
-        socket_timeout=None,
-        socket_connect_timeout=COMMAND_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 1),
-        protocol=3,
-        driver_info=None,
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": None,
+        "socket_connect_timeout": COMMAND_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 1),
+        "protocol": 3,
+        "driver_info": None,
+    }
+    if is_sentinel(url):
+        return _by_sentinel(url, options)
+    client = StoreClient.from_url(url, **options)
     assert isinstance(client, StoreClient)
     return client
+
+
+def is_sentinel(url: str) -> bool:
+    """Whether a URL names Sentinels."""
+    return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
+
+
+def _by_sentinel(url: str, options: dict[str, Any]) -> StoreClient:
+    scheme, _, rest = url.partition("+sentinel://")
+    login, _, rest = rest.rpartition("@")
+    hosts, _, rest = rest.partition("/")
+    database, _, query = rest.partition("?")
+    if not rest:
+        hosts, _, query = hosts.partition("?")
+    asked = dict(parse_qsl(query))
+    service = asked.pop("service", "")
+    if not service:
+        raise ValueError("the URL of Sentinels wants ?service=NAME, the name by which they know the primary")
+    for_sentinels = {key: asked.pop(f"sentinel_{key}", None) for key in ("username", "password")}
+    # One host stands for all in a plain URL, by which redis-py reads everything else.
+    plain = f"{scheme}://{login}{'@' if login else ''}sentinels/{database}?{urlencode(asked)}"
+    found = redis.asyncio.connection.parse_url(plain)
+    kind = found.pop("connection_class", None)
+    del found["host"]
+    sentinels = Sentinel([], **{**options, **found}, ssl=kind is SSLConnection)  # type: ignore[no-untyped-call]
+    tls = {key: value for key, value in found.items() if key.startswith("ssl_")}
+    sentinels.sentinels = [
+        StoreClient(host=host, port=port, ssl=kind is SSLConnection, **options, **tls, **for_sentinels)
+        for host, port in map(_address, hosts.split(","))
+    ]
+    client = sentinels.master_for(service, redis_class=StoreClient)
+    assert isinstance(client, StoreClient)
+    return client
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if colon and not port.endswith("]"):
+        if not port.isdecimal():
+            raise ValueError(f"{text!r} is no host:port of a Sentinel")
+        return host.strip("[]"), int(port)
+    if not text:
+        raise ValueError("the URL of Sentinels wants at least one host:port")
+    return text.strip("[]"), SENTINEL_PORT

@@ -5,11 +5,14 @@ The path of every Valkey function (`library.py`). A pool of connections that eac
 returning a connection, a task switch to send, another to read (docs/decisions/0031). A call whose caller has gone is answered all the same and its reply
 dropped, so cancelling one disturbs no other; and calls of one process take effect in the order in which they were made.
 
-Owns connecting, authentication, the deadline and the loss of the connection. Speaks plain TCP; what needs more (TLS, Unix sockets) goes through redis-py.
+Owns connecting, authentication, the deadline and the loss of the connection. Speaks TCP, plain or with TLS; what needs more (Unix sockets) goes
+through redis-py.
 """
 
 import asyncio
+import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import hiredis
@@ -42,10 +45,24 @@ class Pipe:
     """A connection, opened by the first call and again after it was lost."""
 
     def __init__(
-        self, host: str, port: int, *, db: int, username: str | None, password: str | None, timeout_s: float
+        self,
+        where: Callable[[], Awaitable[tuple[str, int]]],
+        *,
+        db: int,
+        username: str | None,
+        password: str | None,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`timeout_s`: for how long the oldest call may be without an answer before the connection is given up, in s."""
-        self._address = (host, port)
+        """
+        Prepare.
+
+        Args:
+            where: tells host and port, before each connection; may raise redis' errors.
+            timeout_s: for how long the oldest call may be without an answer before the connection is given up, in s.
+        """
+        self._where = where
+        self._tls = tls
         self._login: list[tuple[Word, ...]] = []
         if password:
             self._login.append(("AUTH", username, password) if username else ("AUTH", password))
@@ -96,15 +113,19 @@ class Pipe:
         async with self._connecting:
             if self._wire is not None and not self._wire.lost:
                 return self._wire  # another caller was faster
-            host, port = self._address
             loop = asyncio.get_running_loop()
+            address = "the store"
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    _, wire = await loop.create_connection(lambda: _Wire(loop, self._timeout_s), host, port)
+                    host, port = await self._where()
+                    address = f"{host}:{port}"
+                    _, wire = await loop.create_connection(
+                        lambda: _Wire(loop, self._timeout_s), host, port, ssl=self._tls
+                    )
             except TimeoutError as error:
-                raise RedisTimeoutError(f"{host}:{port} does not answer in {self._timeout_s:g} s") from error
+                raise RedisTimeoutError(f"{address} does not answer in {self._timeout_s:g} s") from error
             except OSError as error:
-                raise RedisConnectionError(f"{host}:{port}: {error}") from error
+                raise RedisConnectionError(f"{address}: {error}") from error
             try:
                 for words in self._login:
                     await wire.send(hiredis.pack_command(words))  # type: ignore[arg-type]
