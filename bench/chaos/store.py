@@ -80,15 +80,16 @@ class ValkeyServer:
 class Store:
     """A primary alone, or with a replica and three Sentinels, while entered."""
 
-    def __init__(self, folder: Path, ports: list[int], *, data: Path | None = None) -> None:
+    def __init__(self, folder: Path, ports: list[int], *, small_disk: Path | None = None) -> None:
         """
         Prepare.
 
         Args:
             ports: one for a primary alone; five for two Valkeys and three Sentinels.
-            data: a folder for the Valkeys' data, as a small file system; `folder` by default.
+            small_disk: a small file system for the Valkeys' data; None: it is in `folder`, and no disk gets full.
         """
         self.has_replica = len(ports) > 1
+        self.small_disk = small_disk
         base = [
             "appendonly yes",
             "appendfsync everysec",
@@ -102,7 +103,7 @@ class Store:
             "repl-timeout 5",
             "repl-ping-replica-period 1",
         ]
-        data = data or folder
+        data = small_disk or folder
         self.valkeys = [ValkeyServer(data / "valkey-0", ports[0], base)]
         self.sentinels: list[ValkeyServer] = []
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{ports[0]}/0"
