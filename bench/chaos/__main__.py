@@ -22,8 +22,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench.chaos import store_faults
 from bench.chaos.checker import Violation, check, read, rollbacks
 from bench.chaos.faults import PROCESSES, SERVERS
+from bench.chaos.host import small_disk
 from bench.chaos.injector import Injected, Injector
 from bench.chaos.store import Store
 from bench.chaos.system import ROOMS, Players, System, free_port, now_s
@@ -38,24 +40,27 @@ def main() -> None:
     """Run it."""
     options = _options()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it speaks of every fork
-    with _folder(options.keep) as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        injected = runner.run(_run(options, folder))
+    skipped: dict[str, str] = {}
+    with _folder(options.keep) as folder, small_disk(folder / "disk", skipped) as disk:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            injected = runner.run(_run(options, folder, disk))
         events = read(folder / "journal.jsonl")
     violations = check(events, rooms=ROOMS)
-    _print(injected, violations)
+    _print(injected, violations, skipped)
     _report(options, injected, violations, rollbacks(events)).finish(options.json)
     sys.exit(1 if violations or not all(fault.recovered for fault in injected) else 0)
 
 
-async def _run(options: argparse.Namespace, folder: Path) -> list[Injected]:
-    store = Store(folder / "store", [free_port() for _ in range(5 if options.sentinel else 1)])
+async def _run(options: argparse.Namespace, folder: Path, disk: Path | None) -> list[Injected]:
+    store = Store(folder / "store", [free_port() for _ in range(5 if options.sentinel else 1)], small_disk=disk)
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
+        lanes = [SERVERS, PROCESSES, store_faults.kinds(store)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
         async with players:
             injector = Injector(system, players, folder / "faults.jsonl")
             await injector.warm_up(4)
             until_s = now_s() + 60.0 * options.minutes
-            await injector.run([SERVERS, PROCESSES], seed=options.seed, until_s=until_s, faults=options.faults)
+            await injector.run(lanes, seed=options.seed, until_s=until_s, faults=options.faults)
         return injector.done
 
 
@@ -91,7 +96,7 @@ def blamed(violation: Violation, injected: list[Injected]) -> str:
     return max(before, key=lambda fault: fault.at_s).kind if before else ""
 
 
-def _print(injected: list[Injected], violations: list[Violation]) -> None:
+def _print(injected: list[Injected], violations: list[Violation], skipped: dict[str, str]) -> None:
     table = Table("fault", "injected", "recovered", "p50 s", "p99 s", "violations", box=None)
     blame = Counter(blamed(violation, injected) for violation in violations)
     for kind in sorted({fault.kind for fault in injected}):
@@ -99,6 +104,8 @@ def _print(injected: list[Injected], violations: list[Violation]) -> None:
         took_s = sorted(fault.took_s for fault in of_kind if fault.recovered)
         p50, p99 = (f"{_quantile(took_s, q):.1f}" if took_s else "" for q in (0.5, 0.99))
         table.add_row(kind, str(len(of_kind)), str(len(took_s)), p50, p99, str(blame[kind]))
+    for kind, why in skipped.items():
+        table.add_row(kind, "skipped", "", "", "", why)
     recovered = sum(fault.recovered for fault in injected)
     table.add_row("all", str(len(injected)), str(recovered), "", "", str(len(violations)))
     console = Console(width=120)

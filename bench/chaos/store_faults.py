@@ -1,0 +1,208 @@
+"""Faults of the store: Valkeys and Sentinels killed and frozen, failovers, a store that is full, read-only, slow, or whose disk is."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import redis
+
+from bench.chaos.faults import Fault, Maker, freeze
+from bench.chaos.store import SERVICE, Store, ValkeyServer
+from bench.chaos.system import System
+
+FULL_BYTES = 64 * 1024
+"""What is left on a disk that is full."""
+
+
+def _primary(system: System) -> ValkeyServer | None:
+    """The primary, while nothing else of the store is broken."""
+    return system.store.primary() if system.store.in_step() else None
+
+
+def _replica(system: System) -> ValkeyServer | None:
+    primary = _primary(system)
+    return next((server for server in system.store.valkeys if primary is not None and server is not primary), None)
+
+
+def _fault(name: str, server: ValkeyServer, store: Store, run: Callable[[], Awaitable[None]]) -> Fault:
+    return Fault(target=f"{name} :{server.port}", run=run, healed=lambda: store.in_step())
+
+
+def restart_primary(system: System, rng: random.Random) -> Fault | None:
+    """Killed and started again at once, before anybody takes over: its file has all."""
+    server = _primary(system)
+    if server is None:
+        return None
+
+    async def run() -> None:
+        await asyncio.to_thread(server.kill)
+        server.start()
+
+    return _fault("primary", server, system.store, run)
+
+
+def lose_primary(system: System, rng: random.Random) -> Fault | None:
+    """Killed; its replica takes over; it comes back as a replica."""
+    server = _primary(system)
+    if server is None:
+        return None
+    away_s = rng.uniform(2.0, 5.0)
+
+    async def run() -> None:
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(away_s)
+        server.start()
+
+    return _fault("primary", server, system.store, run)
+
+
+def freeze_primary(system: System, rng: random.Random) -> Fault | None:
+    """It stands still, is taken for dead or not, and wakes up."""
+    server = _primary(system)
+    return (
+        None if server is None else _fault("primary", server, system.store, freeze(server.pid, rng.uniform(0.5, 5.0)))
+    )
+
+
+def lose_replica(system: System, rng: random.Random) -> Fault | None:
+    """Claims wait for it: they count once it has them."""
+    server = _replica(system)
+    if server is None:
+        return None
+    away_s = rng.uniform(0.5, 3.0)
+
+    async def run() -> None:
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(away_s)
+        server.start()
+
+    return _fault("replica", server, system.store, run)
+
+
+def lose_sentinel(system: System, rng: random.Random) -> Fault | None:
+    """One of three."""
+    server = rng.choice(system.store.sentinels)
+    away_s = rng.uniform(0.5, 3.0)
+
+    async def run() -> None:
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(away_s)
+        server.start()
+
+    return _fault("sentinel", server, system.store, run)
+
+
+def command_failover(system: System, rng: random.Random) -> Fault | None:
+    """As an operator does before maintenance."""
+    server = _primary(system)
+    if server is None:
+        return None
+    sentinel = rng.choice(system.store.sentinels)
+
+    async def run() -> None:
+        try:
+            await asyncio.to_thread(sentinel.ask, "SENTINEL", "FAILOVER", SERVICE)
+        except redis.RedisError:
+            return  # it is in the middle of one
+        await asyncio.sleep(1.0)
+
+    return _fault("primary", server, system.store, run)
+
+
+def _configured(setting: str, broken: Callable[[ValkeyServer], str], well: str) -> Maker:
+    """A Valkey setting that makes it refuse, for a while."""
+
+    def make(system: System, rng: random.Random) -> Fault | None:
+        server = _primary(system)
+        if server is None:
+            return None
+        for_s = rng.uniform(0.5, 4.0)
+
+        async def run() -> None:
+            try:
+                await asyncio.to_thread(lambda: server.ask("CONFIG", "SET", setting, broken(server)))
+                await asyncio.sleep(for_s)
+            finally:
+                await _insist(server, "CONFIG", "SET", setting, well)
+
+        return _fault("primary", server, system.store, run)
+
+    return make
+
+
+def pause_writes(system: System, rng: random.Random) -> Fault | None:
+    """As slow as a disk that does not answer: writes wait."""
+    server = _primary(system)
+    if server is None:
+        return None
+    for_s = rng.uniform(0.5, 4.0)
+
+    async def run() -> None:
+        await _insist(server, "CLIENT", "PAUSE", round(for_s * 1000), "WRITE")
+        await asyncio.sleep(for_s)
+
+    return _fault("primary", server, system.store, run)
+
+
+def fill_disk(system: System, rng: random.Random) -> Fault | None:
+    """No byte more can be written: Valkey refuses writes until there is room again."""
+    folder, server = system.store.small_disk, _primary(system)
+    if folder is None or server is None:
+        return None
+    for_s = rng.uniform(1.0, 4.0)
+
+    async def run() -> None:
+        ballast = folder / "ballast"
+        try:
+            await asyncio.to_thread(_fill, ballast)
+            await asyncio.sleep(for_s)
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    return _fault("disk of primary", server, system.store, run)
+
+
+def _fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file:
+        size = 1 << 20
+        while size >= 512:
+            try:
+                file.write(bytes(size))
+            except OSError:  # ENOSPC: what is left is smaller
+                size //= 2
+
+
+async def _insist(server: ValkeyServer, *words: str | int) -> None:
+    """Say it until it is heard: a fault must end."""
+    for _ in range(50):
+        try:
+            await asyncio.to_thread(server.ask, *words)
+            return
+        except redis.RedisError:
+            await asyncio.sleep(0.2)
+
+
+def _half_of_used(server: ValkeyServer) -> str:
+    return str(int(server.ask("INFO", "memory")["used_memory"]) // 2)
+
+
+def kinds(store: Store) -> dict[str, Maker]:
+    """Those that this store can have."""
+    found: dict[str, Maker] = {
+        "kill -9 Valkey, restart": restart_primary,
+        "Valkey full (noeviction)": _configured("maxmemory", _half_of_used, "0"),
+        "Valkey refuses writes": _configured("min-replicas-to-write", lambda _: "5", "0"),
+        "Valkey's writes stall": pause_writes,
+    }
+    if store.has_replica:
+        found |= {
+            "kill -9 Valkey, failover": lose_primary,
+            "freeze Valkey": freeze_primary,
+            "kill -9 Valkey's replica": lose_replica,
+            "kill -9 Sentinel": lose_sentinel,
+            "commanded failover": command_failover,
+        }
+    if store.small_disk is not None:
+        found["disk full"] = fill_disk
+    return found
