@@ -155,6 +155,7 @@ class _Laptop:
             queues=queues,
             allocator=allocator,
             running=allocator.seats,
+            supply=allocator,
             seats=seats,
             players=PlayerTokens(home.secret("jwt")),
             connect=ConnectTokens(home.secret("netcode")),

@@ -56,3 +56,14 @@ BACKFILLED = Counter("warmfleet_backfilled_players_total", "Players sent to runn
 WATCHERS = Gauge("warmfleet_ticket_watchers", "Open event streams, WebSockets and long polls.")
 WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
 RATE_LIMITED = Counter("warmfleet_requests_rate_limited_total", "Requests answered with 429.")
+WAIT_ERROR = Histogram(
+    "warmfleet_wait_estimate_error_seconds",
+    "By how much the wait that a ticket was told at its creation differed from the one that it had.",
+    ["queue"],
+    buckets=_WAITS_S,
+)
+WAIT_ESTIMATES = Counter(
+    "warmfleet_wait_estimates_total",
+    "Tickets that had been told a time within which nine of ten are matched: `kept` were, `late` were not.",
+    ["queue", "outcome"],
+)

@@ -5,13 +5,14 @@ What matching costs and is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from bench.matchmaker import cycle, quality, service
+from bench.matchmaker import cycle, quality, service, wait
 from bench.report import run_parts
 
 PARTS = {
     "cycle": cycle.measure,
     "quality": quality.measure,
     "service": service.measure,
+    "wait": wait.measure,
 }
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
         queues=[to_queue_config(queue, specs.fleets) for queue in specs.queues],
         allocator=allocator,
         running=allocator.seats,
+        supply=allocator,
         seats=SeatIssuer(settings.seat_key()),
         players=settings.players(),
         keys=settings.keys(),

@@ -10,19 +10,20 @@ from fastapi import FastAPI
 from allocator.api import problems
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
-from matchmaker.api import described, matches, operations, parties
+from matchmaker.api import described, explanations, matches, operations, parties
 from matchmaker.api import development as _development
 from matchmaker.api import queues as _queues
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens
+from matchmaker.api.estimates import Estimates
 from matchmaker.api.lean import Lean
 from matchmaker.api.party_watch import PartyWatch
 from matchmaker.api.services import Services
 from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.api.tickets import Handlers, Tickets
 from matchmaker.model import QueueConfig
-from matchmaker.ports import Allocator, RunningSessions
+from matchmaker.ports import Allocator, RunningSessions, Supply
 from matchmaker.store import TicketStore
 
 MAX_BODY_BYTES = 64 * 1024
@@ -52,6 +53,7 @@ def create_app(
     players: PlayerTokens,
     keys: ApiKeys | None = None,
     running: RunningSessions | None = None,
+    supply: Supply | None = None,
     connect: ConnectTokens | None = None,
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
@@ -63,10 +65,14 @@ def create_app(
     Args:
         keys: of the studio's own services and operators; none by default.
         running: seats of running sessions; without it there is no backfill.
+        supply: how much is warm, for explanations; None where that is not known.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
+    estimates = Estimates(queues)
+    watch = TicketWatch(client, [queue.name for queue in queues])
+    watch.listeners.append(estimates.heard)
     services = Services(
         client=client,
         queues={queue.name: queue for queue in queues},
@@ -80,7 +86,9 @@ def create_app(
             player_limit=RateLimit(per_s=requests_per_s, burst=4 * requests_per_s),
             key_limit=RateLimit(per_s=key_requests_per_s, burst=4 * key_requests_per_s),
         ),
-        watch=TicketWatch(client, [queue.name for queue in queues]),
+        watch=watch,
+        estimates=estimates,
+        supply=supply,
     )
     app = _empty()
     beside = _add_endpoints(app, services)
@@ -115,6 +123,7 @@ def _add_endpoints(app: Lean, services: Services) -> Beside:
     }
     app.include_router(described.router())
     app.include_router(parties.router(services, gathered, tickets))
+    app.include_router(explanations.router(services, tickets))
     app.include_router(_queues.router(services))
     app.include_router(matches.router(services))
     return Beside(services.watch, watch)

@@ -1,11 +1,12 @@
 """Queues and how they do, and seats of running sessions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
 
 from gameserver.sessions.model import PlayerId
-from matchmaker.api.schemas import AssignmentBody, QueueBody
+from matchmaker.api.schemas import AssignmentBody, QueueBody, QueueWaitBody
 from matchmaker.api.services import SIGNED, Authorization, Services
 
 
@@ -24,6 +25,7 @@ def router(services: Services) -> APIRouter:
                 teams={team.name: team.players for team in queue.teams},
                 partyMax=queue.party_max,
                 closed=(await services.store.closed(queue.name)).value or None,
+                estimatedWait=_wait(services.estimates.usual(queue.name)),
             )
             for queue in services.queues.values()
         ]
@@ -41,3 +43,7 @@ def router(services: Services) -> APIRouter:
         return await services.assignments.seat(session, caller.player or PlayerId(player))
 
     return api
+
+
+def _wait(told: Mapping[str, float] | None) -> QueueWaitBody | None:
+    return None if told is None else QueueWaitBody(**told)

@@ -170,6 +170,19 @@ class AcceptanceBody(BaseModel):
     deadline: str
 
 
+class WaitBody(BaseModel):
+    """How much longer a ticket waits, in s, as those like it have waited lately."""
+
+    seconds: float = Field(description="Half of them waited no longer.")
+    within: float = Field(description="Nine of ten waited no longer.")
+
+
+class QueueWaitBody(WaitBody):
+    """How long tickets of a queue waited lately, in s."""
+
+    error: float | None = Field(default=None, description="Half of the estimates were off by no more.")
+
+
 class TicketBody(BaseModel):
     """A ticket as it stands."""
 
@@ -183,6 +196,9 @@ class TicketBody(BaseModel):
     assignment: AssignmentBody | None = None
     assignments: dict[str, AssignmentBody] | None = Field(default=None, description="By player, for an API key.")
     reason: str | None = None
+    estimatedWait: WaitBody | None = Field(  # noqa: N815
+        default=None, description="While it waits, once the matchmaker has seen some of its like matched."
+    )
 
 
 class QueueBody(BaseModel):
@@ -194,6 +210,7 @@ class QueueBody(BaseModel):
     teams: dict[str, int]
     partyMax: int  # noqa: N815
     closed: str | None = Field(default=None, description="`paused` or `draining`, when an operator has closed it.")
+    estimatedWait: QueueWaitBody | None = None  # noqa: N815
 
 
 class DevelopmentPlayerRequest(_Body):

@@ -10,9 +10,10 @@ from fastapi.security import HTTPBearer
 from gameserver.sessions.client import StoreClient
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import Callers
+from matchmaker.api.estimates import Estimates
 from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.model import QueueConfig, QueueName
-from matchmaker.ports import Allocator, RunningSessions
+from matchmaker.ports import Allocator, RunningSessions, Supply
 from matchmaker.store import TicketStore
 
 Authorization = Annotated[str, Header(include_in_schema=False)]
@@ -34,3 +35,6 @@ class Services:
     assignments: Assignments
     callers: Callers
     watch: TicketWatch
+    estimates: Estimates
+    supply: Supply | None
+    """How much is warm; None where that is not known."""

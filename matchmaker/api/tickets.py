@@ -70,7 +70,10 @@ class Tickets:
         metrics.TICKETS_CREATED.labels(queue.name, outcome).inc()
         if isinstance(made, Refused):
             raise _refused(made, queue, caller)
-        return made if isinstance(made, TicketRecord) else await self.fetch(made, caller)
+        if not isinstance(made, TicketRecord):
+            return await self.fetch(made, caller)
+        self._services.estimates.created(made)
+        return made
 
     async def fetch(self, ticket: str, caller: Caller) -> TicketRecord:
         """A ticket of the player's own party. Raises Problem 404."""
@@ -118,6 +121,8 @@ class Tickets:
         }
         if record.match is not None:
             body["match"] = record.match
+        if (wait := self._services.estimates.of(record)) is not None:
+            body["estimatedWait"] = wait
         if record.reason:
             body["reason"] = record.reason
         if record.deadline_ms is not None:
