@@ -43,15 +43,18 @@ WORD_BITS = 64
 def limits_at(limit: Limit, ages_s: Array, optional_after_s: float = math.inf) -> Array:
     """`Limit.at` for many ages, number for number; infinite from `optional_after_s` on."""
     values = np.array([limit.value, *(step.limit for step in limit.expand)])
-    if limit.expand:
+    if limit.expand and not limit.linear:
+        result = np.full(len(ages_s), values[0])
+        for step in limit.expand:
+            result = np.where(ages_s >= step.after_s, step.limit, result)
+    elif limit.expand:
         afters = np.array([step.after_s for step in limit.expand])
         place = np.searchsorted(afters, ages_s, side="right")
         result = values[place]
-        if limit.linear:
-            ahead = place < len(afters)
-            at, since = place[ahead], np.concatenate(([0.0], afters))
-            elapsed = np.maximum(0.0, ages_s[ahead] - since[at])
-            result[ahead] = values[at] + (values[at + 1] - values[at]) * elapsed / (afters[at] - since[at])
+        ahead = place < len(afters)
+        at, since = place[ahead], np.concatenate(([0.0], afters))
+        elapsed = np.maximum(0.0, ages_s[ahead] - since[at])
+        result[ahead] = values[at] + (values[at + 1] - values[at]) * elapsed / (afters[at] - since[at])
     else:
         result = np.full(len(ages_s), values[0])
     if optional_after_s < math.inf:

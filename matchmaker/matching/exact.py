@@ -16,8 +16,8 @@ from matchmaker.matching.moment import Moment
 from matchmaker.matching.rules import check, strangers
 from matchmaker.matching.scan import Shape
 
-_NEAREST = 512
-"""Tickets on either side that a search that is not thorough asks whether they are companions."""
+_NEAREST = 1024
+"""Tickets that a search that is not thorough asks whether they are companions."""
 _COMPANIONS = 64
 """Companions that a search weighs: the nearest."""
 _NODES = 400
@@ -34,11 +34,8 @@ class Exact:
         self._moment = moment
         self._shape = shape
         self._free = free
-        self._strangers = moment.columns["strangers"][moment.rows]
-        self._order: Array | None = None
         self._left = _NODES_PER_CYCLE
         self._steps = 0
-        self._rank: Array = np.zeros(0, np.int64)
 
     def seeds(self, count: int) -> list[int]:
         """The free tickets whose turn it is: who waited long and was searched for seldom. Notes that they are searched for."""
@@ -61,8 +58,7 @@ class Exact:
         sizes = self._moment.size
         if sizes[seed] + sizes[companions].sum() < sum(self._shape.fewest):
             return None
-        distance = np.abs(self._moment.value[companions] - self._moment.value[seed])
-        companions = companions[np.lexsort((self._moment.tie[companions], distance))][:_COMPANIONS]
+        companions = self._nearest(seed, companions)
         self._steps = min(_NODES, self._left)
         self._left -= self._steps
         for chosen in self._sets(seed, companions):
@@ -76,26 +72,26 @@ class Exact:
 
     def _companions(self, seed: int, *, thorough: bool) -> Array:
         """The free tickets that could be in one match with the seed, as far as the two of them tell."""
-        near = np.flatnonzero(self._free) if thorough else self._around(seed)
-        near = near[self._free[near] & (near != seed)]
+        moment = self._moment
+        near = np.flatnonzero(self._free & (moment.key == moment.key[seed]))
+        if not thorough:
+            near = self._nearest(seed, near, _NEAREST)
+        near = near[near != seed]
         return np.asarray(near[self._pairs(np.array([seed]), near)[0]])
 
-    def _around(self, seed: int) -> Array:
-        """The nearest of those that were free when this was first asked for."""
-        if self._order is None:
-            free = np.flatnonzero(self._free)
-            self._order = free[np.lexsort((self._moment.tie[free], self._moment.value[free], self._moment.key[free]))]
-            self._rank = np.zeros(len(self._moment), np.int64)
-            self._rank[self._order] = np.arange(len(self._order))
-        rank = self._rank[seed]
-        return np.asarray(self._order[max(0, rank - _NEAREST) : rank + _NEAREST])
+    def _nearest(self, seed: int, others: Array, count: int = _COMPANIONS) -> Array:
+        """So many of some tickets that are nearest to the seed in what good company is near in, in that order."""
+        distance = np.abs(self._moment.value[others] - self._moment.value[seed])
+        if len(others) > 2 * count:
+            within = np.flatnonzero(distance <= np.partition(distance, count)[count])
+            others, distance = others[within], distance[within]
+        return np.asarray(others[np.lexsort((self._moment.tie[others], distance))][:count])
 
     def _pairs(self, some: Array, others: Array) -> Array:
-        """[one, other]: whether two tickets may meet, by the rules about pairs."""
+        """[one, other]: whether two tickets of the same key may meet, by the rules about pairs."""
         moment = self._moment
         a, b = some[:, None], others[None, :]
-        fit = moment.key[a] == moment.key[b]
-        fit &= moment.size[a] + moment.size[b] <= sum(self._shape.rooms)
+        fit = moment.size[a] + moment.size[b] <= sum(self._shape.rooms)
         for span in moment.spans:
             limit = (np.maximum if span.loosest else np.minimum)(span.limit[a], span.limit[b])
             reach = np.maximum(span.high[a], span.high[b]) - np.minimum(span.low[a], span.low[b])
@@ -108,7 +104,7 @@ class Exact:
                 fit &= common != 0
             else:
                 fit &= np.bitwise_count(common) >= np.maximum(bits.needs[a], bits.needs[b])
-        shy = fit & (self._strangers[a] | self._strangers[b])
+        shy = fit & (moment.strangers[a] | moment.strangers[b])
         for i, j in np.argwhere(shy).tolist():
             pair = moment.tickets([int(some[i]), int(others[j])])
             fit[i, j] = not strangers(moment.queue, pair, moment.now_s)

@@ -31,6 +31,8 @@ from matchmaker.model import (
     Ticket,
 )
 
+_GRAIN = (1 << 20) - 1
+"""Values that are told apart when tickets are sorted."""
 _DOUBT = 1e-7
 """Sums are not compared with limits any closer than this, relatively."""
 
@@ -52,6 +54,8 @@ class Moment:
         self.size = columns["size"][self.rows]
         self.key = columns["key"][self.rows]
         self.tie = columns["tie"][self.rows]
+        self.strangers = columns["strangers"][self.rows]
+        """Whether a player of it blocks or avoids others."""
         self.spans: list[SpanColumn] = []
         self.bits: list[BitsColumn] = []
         self.near: Array | None = None
@@ -102,14 +106,56 @@ class Moment:
                 bits = np.where(asked, columns[f"bits{place}"][self.rows], np.uint64(0))
                 self.bits.append(BitsColumn(bits=bits, apart=True))
             case LatencyRule() if columns.regions:
-                trips = columns["round_trips_ms"][self.rows]
-                within = trips <= self._limit(place, rule)[:, None]
-                self._reach = within @ (np.uint64(1) << np.arange(len(columns.regions), dtype=np.uint64))
-                self.near = np.argmin(np.where(within, trips, np.inf), axis=1)
-                if not loosest:
+                self._look_around(columns["round_trips_ms"][self.rows], self._limit(place, rule))
+                if not loosest and self._reach is not None:
                     self.bits.append(BitsColumn(bits=self._reach))
             case _:
                 pass
+
+    def _look_around(self, trips_ms: Array, limit_ms: Array) -> None:
+        """Which regions each ticket reaches, and the nearest of them; region by region, which is faster than all at once."""
+        regions = trips_ms.shape[1]
+        word = np.min_scalar_type((1 << regions) - 1)
+        reach, near = np.zeros(len(self), word), np.zeros(len(self), np.int16)
+        nearest = np.full(len(self), np.inf)
+        for region in range(regions):
+            trip = trips_ms[:, region]
+            within = trip <= limit_ms
+            reach |= within * np.array(1 << region, word)
+            nearer = within & (trip < nearest)
+            near += nearer * (np.int16(region) - near)
+            np.minimum(nearest, np.where(within, trip, np.inf), out=nearest)
+        self._reach, self.near = reach, near
+
+    def order(self, index: Array, *, home: bool) -> tuple[Array, Array]:
+        """
+        Tickets in the order in which good company is near, and the group of each: its key, and its nearest region.
+
+        `home`: False: instead of the nearest the region within its reach that most of the others reach too, so that those who could meet stand together.
+        """
+        group = self.key[index]
+        if self.near is not None:
+            near = self.near[index] if home else self._common_region(index)
+            group = group * (len(self.columns.regions) + 1) + near
+        value = self.value[index]
+        low = value.min(initial=np.inf)
+        share = (value - low) / max(value.max(initial=-np.inf) - low, 1e-300)
+        # Everything in one integer, since those are sorted fastest: group, value, and what decides between equals.
+        coarse = (share * _GRAIN).astype(np.int64) + group * np.int64(_GRAIN + 1)
+        tie_bits = max(0, 62 - int(coarse.max(initial=1)).bit_length())
+        order = np.argsort((coarse << tie_bits) + (self.tie[index] * (1 << min(tie_bits, 32))).astype(np.int64))
+        return index[order], group[order]
+
+    def _common_region(self, index: Array) -> Array:
+        assert self._reach is not None
+        reach = self._reach[index]
+        best, common = np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
+        for region in range(len(self.columns.regions)):
+            within = (reach & np.array(1 << region, reach.dtype)) != 0
+            count = within * (1 + int(within.sum()))
+            common += (count > best) * (region - common)
+            np.maximum(best, count, out=best)
+        return common
 
     def _limit(self, place: int, rule: Rule) -> Array:
         """The rule's limit at each ticket's own age."""
@@ -145,7 +191,8 @@ class Moment:
         if not whole:
             doubtful[:] = True
         else:
-            doubtful |= np.logical_or.reduceat(self.columns["strangers"][self.rows[found.position]], found.start[:-1])
+            if self.strangers.any():
+                doubtful |= np.logical_or.reduceat(self.strangers[found.position], found.start[:-1])
             for place, rule in enumerate(self.queue.rules):
                 if not rule.weight:
                     fine, unsure = self._obeys_rule(place, rule, found)
@@ -261,7 +308,7 @@ class Moment:
                     measure = worst.min(axis=1)
                 elif rule.age is Age.OWN:
                     common = np.bitwise_and.reduceat(self._reach[found.position], found.start[:-1])
-                    bit = np.uint64(1) << np.arange(len(self.columns.regions), dtype=np.uint64)
+                    bit = common.dtype.type(1) << np.arange(len(self.columns.regions), dtype=common.dtype)
                     measure = np.where(common[:, None] & bit, worst, np.inf).min(axis=1)
                 else:
                     reachable = worst <= self.allowed(place, rule, found)[:, None]
@@ -292,11 +339,18 @@ def _without_gaps(values: Array) -> Array:
     return np.where(missing, ABSENT, values) if missing.any() else values
 
 
+def padded(column: Array, pad: int, value: int = 0) -> Array:
+    """A column with so many more entries at its end."""
+    longer = np.full((len(column) + pad, *column.shape[1:]), value, column.dtype)
+    longer[: len(column)] = column
+    return longer
+
+
 def subset(row: SpanColumn | BitsColumn, index: Array, pad: int) -> Any:
     """A column of some tickets, with `pad` meaningless entries at its end (see `scan.Row`)."""
 
     def take(column: Array) -> Array:
-        return np.concatenate((column[index], np.zeros(pad, column.dtype)))
+        return padded(column[index], pad)
 
     if isinstance(row, BitsColumn):
         return BitsColumn(bits=take(row.bits), needs=None if row.needs is None else take(row.needs), apart=row.apart)

@@ -8,6 +8,7 @@ stretch of the row and makes one match after the other of it (`again`), which is
 picks, best first, those that share no ticket, which finds better ones.
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,11 @@ Array = npt.NDArray[Any]
 _CHUNK = 8192
 """Anchors that go in lock step: their state stays in the processor's cache."""
 _COMPRESS_EVERY = 6
-"""Steps after which anchors that are done are left behind."""
+"""Steps after which anchors that are done are left behind,"""
+_COMPRESS_BELOW = 0.5
+"""if no more than this share of them would go on."""
+_AWAY = 1e301
+"""Further than any number, also one that is absent."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class BitsColumn:
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """The tickets in order, `length` of them; every array has `width` more entries at its end, whose group is -1."""
+    """The tickets in order, `length` of them; every array has width + 2 × stride more entries at its end, whose group is -1."""
 
     length: int
     group: Array
@@ -115,7 +120,7 @@ def scan(
     parts = []
     for begin in range(offset, row.length, _CHUNK * stride):
         anchors = np.arange(begin, min(begin + _CHUNK * stride, row.length), stride)
-        parts.append(_lockstep(row, shape, anchors, width, again=again, partial=partial, spread=spread))
+        parts.append(_lockstep(row, shape, anchors, stride, width, again=again, partial=partial, spread=spread))
     if not parts:
         return Candidates(position=np.zeros(0, np.int64), team=np.zeros(0, np.int8), start=np.zeros(1, np.int64))
     position = np.concatenate([part[0] for part in parts])
@@ -125,26 +130,29 @@ def scan(
 
 
 class _Ahead:
-    """The tickets that anchors come to, step by step: of stretches without overlap laid out at once, else fetched one step at a time."""
+    """The tickets that a chunk's anchors come to, step by step, laid out so that one step of all anchors is one stretch of memory."""
 
-    def __init__(self, row: Row, anchors: Array, width: int, *, whole: bool) -> None:
+    def __init__(self, row: Row, begin: int, count: int, stride: int, width: int) -> None:
         columns = [row.group, row.size]
         for span in row.spans:
             columns += [span.low, span.high, span.limit] if span.high is not span.low else [span.low, span.limit]
         for bits in row.bits:
             columns += [bits.bits] if bits.needs is None else [bits.bits, bits.needs]
-        self._columns = [*columns, row.roles] if row.roles is not None else columns
-        self.laid_out: list[Array] | None = None
-        if whole:
-            at = anchors[None, :] + np.arange(width)[:, None]
-            self.laid_out = [column[at] for column in self._columns]
+        if row.roles is not None:
+            columns.append(row.roles)
+        self._stride = stride
+        end = begin + (count + width // stride + 1) * stride
+        self._phases = [
+            np.ascontiguousarray(np.swapaxes(c[begin:end].reshape(-1, stride, *c.shape[1:]), 0, 1)) for c in columns
+        ]
 
-    def at(self, place: Array, step: int) -> list[Array]:
-        """Group, size, then the columns of each span, of each set, and the roles."""
-        if self.laid_out is not None:
-            return [column[step] for column in self.laid_out]
-        at = place + step
-        return [column[at] for column in self._columns]
+    def at(self, step: int, which: Array | slice) -> list[Array]:
+        """Group, size, then the columns of each span, of each set, and the roles. `which`: of the chunk's anchors."""
+        first, phase = divmod(step, self._stride)
+        if isinstance(which, slice):
+            return [column[phase, first : first + which.stop] for column in self._phases]
+        at = which + first
+        return [column[phase][at] for column in self._phases]
 
 
 class _State:
@@ -154,8 +162,8 @@ class _State:
         count = len(anchors)
         self.row = row
         self.shape = shape
-        self.id: Array = np.arange(count)
-        self.place = anchors
+        self.id: Array | slice = slice(0, count)
+        """Which of the chunk's anchors are left."""
         self.group = row.group[anchors]
         self.serial: Array = np.zeros(count, np.int16)
         self.left = np.full(count, sum(shape.rooms), np.int16)
@@ -164,13 +172,14 @@ class _State:
         self.rooms_left = np.zeros((len(shape.rooms), count), np.int16)
         """Of anchors left behind."""
         self.spans: list[list[Array]] = [[np.zeros(count) for _ in range(3)] for _ in row.spans]
-        self.bits: list[list[Array]] = [[np.zeros(count, np.uint64), np.zeros(count)] for _ in row.bits]
+        self.bits: list[list[Array]] = [[np.zeros(count, each.bits.dtype), np.zeros(count)] for each in row.bits]
         self.roles = [np.zeros((count, row.roles.shape[1]), np.int16) for _ in shape.rooms if row.roles is not None]
         self.empty: list[Any] = [*shape.rooms, sum(shape.rooms)]
         for span in row.spans:
             self.empty += [np.inf, -np.inf, -np.inf if span.loosest else np.inf]
         for bits in row.bits:
-            self.empty += [np.uint64(0) if bits.apart else ~np.uint64(0), -np.inf]
+            word = bits.bits.dtype.type
+            self.empty += [word(0) if bits.apart else ~word(0), -np.inf]
         self.empty += [0 for _ in self.roles]
         self.reset(slice(None))
         self.serial[:] = 0
@@ -188,15 +197,16 @@ class _State:
 
     def follow(self, group: Array) -> None:
         """Open a new match where the row comes to another group: what was gathered of the last one is left."""
-        moved = group != self.group
-        if moved.any():
+        moved = np.flatnonzero(group != self.group)
+        if len(moved):
             self.reset(moved)
-            self.group = np.where(moved, group, self.group)
+            self.group[moved] = group[moved]
 
     def compress(self, keep: Array) -> None:
         """Leave anchors behind, with the room that they have left."""
         self.rooms_left[:, self.id] = self.rooms
-        self.id, self.place, self.group, self.serial = (a[keep] for a in (self.id, self.place, self.group, self.serial))
+        self.id = keep if isinstance(self.id, slice) else self.id[keep]
+        self.group, self.serial = self.group[keep], self.serial[keep]
         self.rooms, self.left = [room[keep] for room in self.rooms], self.left[keep]
         self.spans = [[array[keep] for array in span] for span in self.spans]
         self.bits = [[array[keep] for array in bits] for bits in self.bits]
@@ -204,49 +214,52 @@ class _State:
 
 
 def _lockstep(
-    row: Row, shape: Shape, anchors: Array, width: int, *, again: bool, partial: bool, spread: bool
+    row: Row, shape: Shape, anchors: Array, stride: int, width: int, *, again: bool, partial: bool, spread: bool
 ) -> tuple[Array, Array, Array]:
     """One chunk of `scan`: positions and teams of the tickets taken, match after match, and how many each match has."""
     state = _State(row, shape, anchors)
     taken = np.zeros((width, len(anchors)), np.int8)  # 1 + the team
     serial = np.zeros((width if again else 0, len(anchors)), np.int16)  # which of the anchor's matches
-    ahead = _Ahead(row, anchors, width, whole=again)
+    ahead = _Ahead(row, int(anchors[0]), len(anchors), stride, width)
     for step in range(width):
         if step and step % _COMPRESS_EVERY == 0 and not again:
-            still = state.left > 0
-            if not still.any():
+            still = np.flatnonzero(state.left)
+            if not len(still):
                 break
-            if still.mean() < 0.7:
+            if len(still) < _COMPRESS_BELOW * len(state.left):
                 state.compress(still)
-        group, size, *rest = ahead.at(state.place, step)
+        group, size, *rest = ahead.at(step, state.id)
         if again:
             state.follow(group)
             serial[step] = state.serial
-        fits, changes = _fits(state, rest, group == state.group)
+        fits = _fits(state, rest, group == state.group)
         team = _team(state, size, rest[-1] if state.roles else size, fits, spread=spread)
-        fits = team > 0
         if not fits.any():
             continue
         taken[step, state.id] = team
-        for target, value in changes:
-            np.copyto(target, value, where=fits)
-        if again and (done := state.left == 0).any():
+        _take(state, rest, ~fits)
+        if again and len(done := np.flatnonzero(state.left == 0)):
             state.reset(done)
     state.compress(np.zeros(0, np.int64))
     if again:
         return _cut(taken, serial, row, shape, anchors)
     allowed = np.array(shape.rooms)[:, None] - np.array(shape.fewest)[:, None] if partial else 0
     complete = np.flatnonzero((state.rooms_left <= allowed).all(axis=0))
-    found = np.ascontiguousarray(taken[:, complete].T)
-    match, step_of = np.nonzero(found)
-    counts = np.bincount(match, minlength=len(complete))
-    return anchors[complete][match] + step_of, found[match, step_of] - np.int8(1), counts
+    match, step_of, team = _entries(taken[:, complete])
+    return anchors[complete][match] + step_of, team, np.bincount(match, minlength=len(complete))
+
+
+def _entries(taken: Array) -> tuple[Array, Array, Array]:
+    """Anchor, step and team of what was taken, anchor by anchor."""
+    steps, found = len(taken), taken.T.ravel()
+    at = np.flatnonzero(found > 0)  # of truth values, which is far faster than of numbers in two dimensions
+    anchor = at // max(1, steps)
+    return anchor, at - anchor * steps, found[at] - np.int8(1)
 
 
 def _cut(taken: Array, serial: Array, row: Row, shape: Shape, anchors: Array) -> tuple[Array, Array, Array]:
     """The full matches of anchors that made several."""
-    found = np.ascontiguousarray(taken.T)
-    anchor, step_of = np.nonzero(found)
+    anchor, step_of, team = _entries(taken)
     if not len(anchor):
         return np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int64)
     position = anchors[anchor] + step_of
@@ -255,55 +268,75 @@ def _cut(taken: Array, serial: Array, row: Row, shape: Shape, anchors: Array) ->
     full = np.add.reduceat(row.size[position], start, dtype=np.int64) == sum(shape.rooms)
     counts = np.diff(np.concatenate((start, [len(label)])))
     keep = np.repeat(full, counts)
-    return position[keep], found[anchor, step_of][keep] - np.int8(1), counts[full]
+    return position[keep], team[keep], counts[full]
 
 
-def _fits(state: _State, ticket: list[Array], fits: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Which anchors' tickets obey the pairwise rules, and what becomes of the state where they are taken."""
-    changes: list[tuple[Array, Array]] = []
+# Nothing below selects by a mask: a masked copy of some thousand numbers takes twenty times as long as their minimum. Where a ticket does not fit, what
+# is added moves its number so far away that a minimum or maximum passes it by.
+
+
+def _fits(state: _State, ticket: list[Array], fits: Array) -> Array:
+    """Which anchors' tickets obey the pairwise rules."""
     columns = iter(ticket)
     for column, (low, high, limit) in zip(state.row.spans, state.spans, strict=True):
         theirs = next(columns)
-        lower = np.minimum(low, theirs)
-        higher = np.maximum(high, theirs if column.high is column.low else next(columns))
-        strictest = (np.maximum if column.loosest else np.minimum)(limit, next(columns))
-        fits &= higher - lower <= strictest
-        changes += [(low, lower), (high, higher), (limit, strictest)]
+        reach = np.maximum(high, theirs if column.high is column.low else next(columns))
+        reach -= np.minimum(low, theirs)
+        fits &= reach <= (np.maximum if column.loosest else np.minimum)(limit, next(columns))
     for kind, (bits, needs) in zip(state.row.bits, state.bits, strict=True):
-        theirs = next(columns)
+        common = bits & next(columns)
         if kind.apart:
-            fits &= bits & theirs == 0
-            changes.append((bits, bits | theirs))
-            continue
-        common = bits & theirs
-        changes.append((bits, common))
-        if kind.needs is None:
+            fits &= common == 0
+        elif kind.needs is None:
             fits &= common != 0
         else:
-            most = np.maximum(needs, next(columns))
-            fits &= np.bitwise_count(common) >= most
-            changes.append((needs, most))
-    return fits, changes
+            fits &= np.bitwise_count(common) >= np.maximum(needs, next(columns))
+    return fits
+
+
+def _take(state: _State, ticket: list[Array], unfit: Array) -> None:
+    """Add the tickets to what their anchors have gathered, but for the unfit ones."""
+    columns = iter(ticket)
+    away = unfit * _AWAY
+    for column, (low, high, limit) in zip(state.row.spans, state.spans, strict=True):
+        theirs = next(columns)
+        np.minimum(low, theirs + away, out=low)
+        np.maximum(high, (theirs if column.high is column.low else next(columns)) - away, out=high)
+        if column.loosest:
+            np.maximum(limit, next(columns) - away, out=limit)
+        else:
+            np.minimum(limit, next(columns) + away, out=limit)
+    for kind, (bits, needs) in zip(state.row.bits, state.bits, strict=True):
+        theirs = next(columns)
+        every = np.negative(unfit.astype(bits.dtype))  # all bits where unfit
+        if kind.apart:
+            bits |= theirs & ~every
+        else:
+            bits &= theirs | every
+        if kind.needs is not None:
+            np.maximum(needs, next(columns) - away, out=needs)
 
 
 def _team(state: _State, size: Array, roles: Array, fits: Array, *, spread: bool) -> Array:
-    """1 + the team that takes each anchor's ticket, which is noted; 0 where none does."""
+    """1 + the team that takes each anchor's ticket, which is noted; 0 where none does, which is taken from `fits`."""
+    gaps = [room - size for room in state.rooms]
+    if state.roles:
+        assert state.shape.role_rooms is not None
+        for gap, seated, places in zip(gaps, state.roles, state.shape.role_rooms, strict=True):
+            gap[(seated + roles > places).any(axis=1)] = -1
+    nearest = [gap.view(np.uint16) for gap in gaps]  # those below 0 are the largest
+    best = functools.reduce(np.maximum, gaps) if spread else functools.reduce(np.minimum, nearest).view(np.int16)
+    fits &= best >= 0
     team = np.zeros(len(size), np.int8)
-    best = np.full(len(size), -1 if spread else np.iinfo(np.int16).max, np.int16)
-    for index, room in enumerate(state.rooms):
-        takes = (room >= size) & ((room > best) if spread else (room < best))
-        takes &= fits
+    free = fits.copy()
+    for index, (room, gap) in enumerate(zip(state.rooms, gaps, strict=True)):
+        mine = (gap == best) & free
+        free ^= mine
+        team += mine.view(np.int8) * np.int8(index + 1)
+        room -= mine * size
         if state.roles:
-            assert state.shape.role_rooms is not None
-            takes &= (state.roles[index] + roles <= state.shape.role_rooms[index]).all(axis=1)
-        np.copyto(best, room, where=takes)
-        np.copyto(team, np.int8(index + 1), where=takes)
-    np.subtract(state.left, size, out=state.left, where=team > 0)
-    for index, room in enumerate(state.rooms):
-        mine = team == index + 1
-        np.subtract(room, size, out=room, where=mine)
-        if state.roles:
-            state.roles[index][mine] += roles[mine]
+            state.roles[index] += mine[:, None] * roles
+    state.left -= fits * size
     return team
 
 
