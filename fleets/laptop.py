@@ -14,7 +14,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from allocator.shelf import Shelf
 from fleets.autoscaler.policy import Decision
 from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.home import Home, Running
+from fleets.listening import CannotListen, Server, listen
 from fleets.local.agones import FleetStatus, LocalAgones
 from fleets.local.planner import LocalFleet
 from fleets.local.states import OVER
@@ -74,6 +75,9 @@ _LEAD_S = 1.0
 """What a process takes to get Ready, until it was measured."""
 
 
+_TAKEN = "If another `warmfleet up` runs there, stop it (Ctrl-C), or give this one another port: --port {port}"
+
+
 class CannotStart(Exception):
     """The system cannot come up; the message says why and what to do."""
 
@@ -102,7 +106,10 @@ async def run(
 
     Raises: CannotStart.
     """
-    listener = _listen(settings.host, settings.port)
+    try:
+        listener = listen(settings.host, settings.port, mend=_TAKEN.format(port=settings.port + 1))
+    except CannotListen as error:
+        raise CannotStart(str(error)) from None
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -176,7 +183,7 @@ class _Laptop:
         config = uvicorn.Config(
             self._app, log_config=None, access_log=False, timeout_graceful_shutdown=2, ws="websockets-sansio"
         )
-        server = _Server(config)
+        server = Server(config)
         async with asyncio.TaskGroup() as tasks:
             services = [
                 *(tasks.create_task(keeper.run(), name=f"keeper-{keeper.policy.name}") for keeper in self._keepers),
@@ -306,31 +313,6 @@ class _Laptop:
                     process.kill()
                     await process.wait()
             await asyncio.sleep(1.0)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are `warmfleet up`'s own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise CannotStart(
-            f"cannot listen on {host}:{port}: {error.strerror}. If another `warmfleet up` runs there, stop it (Ctrl-C), "
-            f"or give this one another port: --port {port + 1}"
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 async def _until_answers(client: StoreClient, name: str, report: Report, stop: asyncio.Event) -> None:

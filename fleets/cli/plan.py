@@ -1,8 +1,7 @@
 """`warmfleet plan` and `warmfleet diff`: what applying would do to a cluster, by object and by field."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -37,61 +36,45 @@ _SIGNS = {
 }
 
 
-def plan_command(
-    files: Files = None,
-    platform: PlatformFile = None,
-    manifests: Folder = None,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    prune: Prune = False,
-    force: Force = False,
-    check: Check = False,
-    json_output: JsonOutput = False,
-) -> None:
-    """Show what would be created, changed and removed; changes nothing. Exit code 1 on conflicts, refusals, or with --check on any change."""
-    _run(files, platform, manifests, kubeconfig, context, prune, force, check, json_output, fields=False)
+def _command(told: str, *, fields: bool) -> Callable[..., None]:
+    """Both commands take the same, and differ in what they show."""
+
+    def command(
+        files: Files = None,
+        platform: PlatformFile = None,
+        manifests: Folder = None,
+        kubeconfig: Kubeconfig = None,
+        context: Context = None,
+        prune: Prune = False,
+        force: Force = False,
+        check: Check = False,
+        json_output: JsonOutput = False,
+    ) -> None:
+        what = wanted(files, platform, manifests)
+        show_findings(what.findings)
+        if what.broken:
+            raise typer.Exit(FAILED)
+        steps = make_plan(connect(kubeconfig, context), what, prune=prune, force=force)
+        if json_output:
+            print(json.dumps({"steps": [step_row(step) for step in steps], "findings": finding_rows(what.findings)}))
+        else:
+            show_steps(steps, fields=fields)
+        changed = any(step.deed is not Deed.KEEP for step in steps)
+        if any(step.stuck for step in steps) or (check and changed):
+            raise typer.Exit(FAILED)
+
+    command.__doc__ = told
+    return command
 
 
-def diff_command(
-    files: Files = None,
-    platform: PlatformFile = None,
-    manifests: Folder = None,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    prune: Prune = False,
-    force: Force = False,
-    check: Check = False,
-    json_output: JsonOutput = False,
-) -> None:
-    """Show every field that would change, and who set it where that was not us. Exit codes as `plan`'s."""
-    _run(files, platform, manifests, kubeconfig, context, prune, force, check, json_output, fields=True)
-
-
-def _run(
-    files: list[Path] | None,
-    platform: Path | None,
-    manifests: Path | None,
-    kubeconfig: Path | None,
-    context: str | None,
-    prune: bool,
-    force: bool,
-    check: bool,
-    json_output: bool,
-    *,
-    fields: bool,
-) -> None:
-    what = wanted(files, platform, manifests)
-    show_findings(what.findings)
-    if what.broken:
-        raise typer.Exit(FAILED)
-    steps = make_plan(connect(kubeconfig, context), what, prune=prune, force=force)
-    if json_output:
-        print(json.dumps({"steps": [step_row(step) for step in steps], "findings": finding_rows(what.findings)}))
-    else:
-        show_steps(steps, fields=fields)
-    changed = any(step.deed is not Deed.KEEP for step in steps)
-    if any(step.stuck for step in steps) or (check and changed):
-        raise typer.Exit(FAILED)
+plan_command = _command(
+    "Show what would be created, changed and removed; changes nothing. "
+    "Exit code 1 on conflicts, refusals, or with --check on any change.",
+    fields=False,
+)
+diff_command = _command(
+    "Show every field that would change, and who set it where that was not us. Exit codes as `plan`'s.", fields=True
+)
 
 
 def make_plan(cluster: Cluster, what: Wanted, *, prune: bool, force: bool) -> tuple[Step, ...]:

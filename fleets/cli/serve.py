@@ -48,7 +48,8 @@ def serve(
 async def _run(part: PartName, settings: ServeSettings, specs: Specs) -> None:
     # Imported here: the other commands start without a Kubernetes client.
     from allocator.ports import BackendUnavailable
-    from fleets.serve.run import CannotListen, run
+    from fleets.listening import CannotListen
+    from fleets.serve.run import run
     from gameserver.certificates import CertificateError
 
     stop = asyncio.Event()

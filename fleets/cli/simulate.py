@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from fleets.autoscaler.policy import FleetAim
 from fleets.cli.options import MISUSED, fail
+from fleets.cli.scenario import show_scenario
 from fleets.simulate.engine import World
 from fleets.simulate.plot import PlotUnavailable, plot
 from fleets.simulate.sweep import Point, Setting, advantage, recommend, run_all, usual_settings
@@ -24,6 +25,10 @@ from fleets.spec.loader import SpecError, load
 def simulate(
     files: Annotated[
         list[Path] | None, typer.Argument(help="YAML files with the fleet; none: a fleet by the options.")
+    ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a YAML with a whole service by regions (docs/scale.md)."),
     ] = None,
     fleet: Annotated[str, typer.Option(help="Which fleet of the files; by default the first.")] = "",
     trace: Annotated[
@@ -51,6 +56,9 @@ def simulate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Simulate a fleet over a week of matches: cold starts, waits, node-hours, and which warm settings to choose."""
+    if scenario is not None:
+        show_scenario(scenario, seed=seed, json_output=json_output)
+        return
     aim = _aim(files or [], fleet)
     world = World(
         boot_s=boot, node_boot_s=node_boot, servers_per_node=servers_per_node, crash_per_server_h=crashes,

@@ -19,6 +19,7 @@ from fleets.spec.platform import PARTS, PlatformBody, ServiceBody
 HTTP_PORT = 8080
 SPECS = "/etc/warmfleet/specs"
 """The folder of the fleets' and queues' YAML in each container."""
+_TLS = "/var/run/warmfleet/tls"
 _SPECS = "warmfleet-specs"
 _SPECS_BYTES = 700_000
 """Of one ConfigMap, which may have 1 MiB."""
@@ -39,6 +40,10 @@ class Part:
     """Ports that it reaches, beside DNS and the API server."""
     by_queue: bool = False
     """Whether the depth of the queues is its load."""
+    values: tuple[tuple[str, str], ...] = ()
+    """Variables that only it has."""
+    tls_secret: str | None = None
+    """It answers over HTTPS, with the certificate of this Secret."""
 
 
 _GAME_SERVERS = {"apiGroups": ["agones.dev"], "resources": ["gameservers"]}
@@ -76,6 +81,8 @@ def _parts(platform: PlatformBody) -> dict[str, Part]:
                 },
             ),
             out=store,
+            values=(("WARMFLEET_SCALE_INTERVAL_S", str(platform.autoscaler.interval_s)),),
+            tls_secret=platform.autoscaler.tls_secret,
         ),
     }
 
@@ -90,10 +97,11 @@ def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> 
     Everything of the parts that are enabled.
 
     Args: documents: the YAML of the fleets and queues as the studio wrote it; the parts read it from a ConfigMap.
-    Returns: empty where the platform renders no services.
+    Returns: empty where the platform renders no services; without a part that would have nothing to do, and therefore end at once.
     """
     if platform.services is None:
         return []
+    idle = _idle(documents)
     queues = sorted(d["metadata"]["name"] for d in documents if d.get("kind") == "Queue")
     configs = _config_maps(platform, documents)
     digest = hashlib.sha256(to_yaml(configs).encode()).hexdigest()[:16]
@@ -101,13 +109,22 @@ def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> 
     parts = _parts(platform)
     for part in PARTS:
         body: ServiceBody = getattr(platform.services, part)
-        if body.enabled:
+        if body.enabled and part not in idle:
             items += _service(
                 part, parts[part], body, platform, queues, [c["metadata"]["name"] for c in configs], digest
             )
     if platform.services.matchmaker.enabled:
         items += entry(platform, name_of("matchmaker"), HTTP_PORT)
     return items
+
+
+def _idle(documents: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Parts that none of the documents gives work."""
+    fleets = [d.get("spec", {}) for d in documents if d.get("kind") == "Fleet"]
+    idle = set() if any(d.get("kind") == "Queue" for d in documents) else {"director"}
+    if not any(spec.get("warm", {}).get("buffer", "auto") == "auto" for spec in fleets):
+        idle.add("autoscaler")
+    return idle if fleets else idle | {"allocator"}
 
 
 def _config_maps(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> list[Manifest]:
@@ -169,7 +186,9 @@ def _service(
         items += scaling(platform, name, labels, body.autoscale, queues if what.by_queue else [])
     items += recommendations(platform, name, labels, api_version="apps/v1", kind="Deployment")
     if platform.prometheus_operator:
-        endpoint = {"port": "http", "path": "/metrics", "interval": "15s"}
+        endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": "15s"}
+        if what.tls_secret is not None:
+            endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
         items.append(
             manifest(
                 "monitoring.coreos.com/v1",
@@ -234,6 +253,7 @@ def _deployment(
         "volumes": [
             {"name": "specs", "projected": {"sources": [{"configMap": {"name": name}} for name in configs]}},
             *([ca_volume(platform)] if platform.valkey.ca is not None else []),
+            *([{"name": "tls", "secret": {"secretName": what.tls_secret}}] if what.tls_secret is not None else []),
         ],
     }
     if platform.images is not None and platform.images.pull_secrets:
@@ -250,17 +270,23 @@ def _deployment(
 
 
 def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody) -> dict[str, Any]:
+    scheme = {"scheme": "HTTPS"} if what.tls_secret is not None else {}
+
     def probe(path: str, **timing: int) -> dict[str, Any]:
-        return {"httpGet": {"path": path, "port": "http"}, **timing}
+        return {"httpGet": {"path": path, "port": "http", **scheme}, **timing}
 
     # A part says itself which setting it lacks; not every studio has all of these.
     secrets = [secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform))]
     secrets += [secret_env(variable, getattr(platform, field), optional=True) for variable, field in what.secrets]
     secrets += [secret_env(variable, source) for variable, source in body.secret_env.items()]
-    values = {"WARMFLEET_NAMESPACE": platform.namespace, **body.env}
+    values = {"WARMFLEET_NAMESPACE": platform.namespace, **dict(what.values)}
     mounts: list[dict[str, Any]] = [{"name": "specs", "mountPath": SPECS, "readOnly": True}]
     if platform.valkey.ca is not None:
         mounts.append({"name": "valkey-ca", "mountPath": VALKEY_CA, "readOnly": True})
+    if what.tls_secret is not None:
+        mounts.append({"name": "tls", "mountPath": _TLS, "readOnly": True})
+        values |= {"WARMFLEET_TLS_CERTIFICATE": f"{_TLS}/tls.crt", "WARMFLEET_TLS_KEY": f"{_TLS}/tls.key"}
+    values |= body.env
     return {
         "name": part,
         "image": platform.image_of(part, body.image),

@@ -8,8 +8,8 @@ and not ready. On a stop the part is not ready at once, requests under way are f
 import asyncio
 import gc
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
+from fleets.listening import Server, listen
 from fleets.serve.parts import Part, make
 from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings
 from fleets.spec.loader import Specs
@@ -31,10 +32,6 @@ from gameserver.sessions.port import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _LAST_WORDS_S = 2.0
-
-
-class CannotListen(Exception):
-    """The address is taken or not this machine's; the message says so."""
 
 
 async def run(
@@ -50,7 +47,7 @@ async def run(
 
     Raises: CannotListen, SettingsError, BackendUnavailable, CertificateError.
     """
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port, mend="Give another --host or --port")
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         client = connect(settings.url())
@@ -80,7 +77,7 @@ async def _serve(
         tls = ServerCertificate(CertificateFiles(certificate=settings.tls_certificate, key=settings.tls_key))
         config.load()
         config.ssl = tls.context  # ours, since uvicorn reads its files once only
-    server = _Server(config)
+    server = Server(config)
     log.info("part_serves", part=part.name.value, services=sorted(part.services))
     async with asyncio.TaskGroup() as tasks:
         services = [tasks.create_task(_service(run), name=name) for name, run in part.services.items()]
@@ -144,25 +141,3 @@ class _Operations:
     async def _metrics(self, headers: Headers) -> Response:
         body, kind = await exposition(REGISTRY, headers.get("accept", ""))
         return Response(body, media_type=kind)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are the command's own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}: give another --host or --port") from None
-    listener.setblocking(False)
-    return listener

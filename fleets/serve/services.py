@@ -6,8 +6,7 @@ over TLS on addresses of their own, to clients with a certificate of `client_ca`
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +19,7 @@ from allocator.api.tokens import ServiceTokens, TokensUnusable
 from allocator.ports import Backend
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.listening import Server
 from fleets.serve.settings import CERTIFICATE_CHECK_S, ServeSettings, SettingsError
 from gameserver.certificates import CertificateFiles, ServerCertificate
 
@@ -87,7 +87,7 @@ async def _run_grpc(server: AllocationServer) -> None:
         await asyncio.Event().wait()
 
 
-class _Secured(uvicorn.Server):
+class _Secured(Server):
     """REST over TLS on an address of its own."""
 
     def __init__(self, app: FastAPI, address: str, tls: CertificateFiles) -> None:
@@ -119,8 +119,3 @@ class _Secured(uvicorn.Server):
             self.should_exit = True
             watching.cancel()
             await asyncio.wait([serving, watching])
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the command's own."""
-        yield

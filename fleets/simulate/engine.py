@@ -62,9 +62,17 @@ class Outcome:
     """Of the cold ones."""
     node_hours: float = 0.0
     server_hours: float = 0.0
+    ordered_peak: int = 0
+    """Servers ordered in the minute that had most."""
+    allocated_peak: int = 0
+    """Servers that went from Ready to Allocated in the minute that had most."""
     servers_peak: int = 0
     nodes_peak: int = 0
     live_peak: int = 0
+    ready_hours: float = 0.0
+    """Of servers that stood Ready, unused."""
+    hours: float = 0.0
+    """That were counted."""
     events: int = 0
     """The warm-up's among them: what the simulation's time goes into."""
     unserved: int = 0
@@ -74,6 +82,11 @@ class Outcome:
     def cold_share(self) -> float:
         """Of all matches."""
         return self.cold / self.matches if self.matches else 0.0
+
+    @property
+    def ready_mean(self) -> float:
+        """Servers that stood Ready, on average."""
+        return self.ready_hours / self.hours if self.hours else 0.0
 
     def wait_s(self, quantile: float) -> float:
         """A quantile of the wait of all matches; those that found a warm room waited 0."""
@@ -99,6 +112,21 @@ class _Node:
     gone: bool = False
     idle_mark: int = 0
     """Grows with each change: an idle timer that finds another value is void."""
+
+
+class _PerMinute:
+    """Counts within the current minute."""
+
+    def __init__(self) -> None:
+        self._minute, self._count = -1, 0
+
+    def add(self, at_s: float) -> int:
+        """One more; returns how many in this minute."""
+        minute = int(at_s // 60)
+        if minute != self._minute:
+            self._minute, self._count = minute, 0
+        self._count += 1
+        return self._count
 
 
 def simulate(trace: Trace, aim: FleetAim, world: World, supply: Supply, rng: np.random.Generator) -> Outcome:
@@ -128,6 +156,7 @@ class _Simulation:
         self._counted_from_s = self._now + world.warm_up_s
         self._boots = self._draws()
         self._lead_times = LeadTimes()
+        self._orders, self._allocations = _PerMinute(), _PerMinute()
 
     def run(self) -> Outcome:
         """Merge the trace with the events, in order of time."""
@@ -158,11 +187,19 @@ class _Simulation:
 
     def _advance(self, at_s: float) -> None:
         if self._now < self._counted_from_s <= at_s:
-            self.outcome = Outcome(events=self.outcome.events)  # what was before is not counted
+            # What was before is not counted; what is there now is.
+            self.outcome = Outcome(
+                events=self.outcome.events,
+                live_peak=self._live,
+                servers_peak=self._replicas(),
+                nodes_peak=self._node_count,
+            )
         passed_s = at_s - self._now
         outcome = self.outcome
         outcome.node_hours += self._node_count * passed_s / 3600
         outcome.server_hours += self._replicas() * passed_s / 3600
+        outcome.ready_hours += len(self._ready) * passed_s / 3600
+        outcome.hours += passed_s / 3600
         self._exposure_s += self._live * passed_s
         self._now = at_s
 
@@ -232,6 +269,7 @@ class _Simulation:
         self._by_free[free][server] = None
 
     def _allocate(self) -> _Server:
+        self.outcome.allocated_peak = max(self.outcome.allocated_peak, self._allocations.add(self._now))
         server = next(iter(self._ready))
         del self._ready[server]
         server.ready, server.allocated = False, True
@@ -290,6 +328,7 @@ class _Simulation:
         node = self._node_with_room()
         if node is None:
             return
+        self.outcome.ordered_peak = max(self.outcome.ordered_peak, self._orders.add(self._now))
         self._place(node, node.free - 1)
         server = _Server(node, self._aim.rooms, self._now)
         self._booting[server] = None

@@ -75,12 +75,18 @@ class Shape:
     bursts: tuple[Burst, ...] = ()
 
 
+def busy(shape: Shape) -> NDArray[np.float64]:
+    """How busy each minute is by the season alone, as a multiple of the mean."""
+    season = _season(shape, np.arange(round(shape.days * DAY_S / _MINUTE_S)) * _MINUTE_S)
+    multiple: NDArray[np.float64] = season / season.mean()
+    return multiple
+
+
 def synthetic(shape: Shape, rng: np.random.Generator) -> Trace:
     """Draw a trace: Poisson arrivals, minute by minute, whose rate has a day, a week, bursts and a noise of its own."""
     minutes = round(shape.days * DAY_S / _MINUTE_S)
     at_s = np.arange(minutes) * _MINUTE_S
-    rate = _season(shape, at_s)
-    rate *= shape.matches_per_s / rate.mean()
+    rate = shape.matches_per_s * busy(shape)
     rate *= np.exp(_wandering(minutes, shape.noise, rng))
     for burst in shape.bursts:
         since_s = at_s - burst.at_s

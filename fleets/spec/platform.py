@@ -14,6 +14,10 @@ PARTS = ("matchmaker", "director", "allocator", "autoscaler")
 """What `warmfleet serve` runs in a container each; the admission webhook stands beside them."""
 
 
+AUTOSCALER_PATH = "/v1/fleet-autoscale"
+"""Where our autoscaler answers."""
+
+
 class Images(Model):
     """Where the images of our parts are: `<repository>/<part>:<tag>`."""
 
@@ -90,9 +94,21 @@ class Autoscaler(Model):
 
     service: Name = "warmfleet-autoscaler"
     port: Port = 8000
-    path: Annotated[str, Field(pattern=r"^/")] = "/v1/fleet-autoscale"
+    path: Annotated[str, Field(pattern=r"^/", description="Other than ours: of a service of your own.")] = (
+        AUTOSCALER_PATH
+    )
     ca_bundle: Text | None = Field(default=None, max_length=65536, description="Set: HTTPS. Absent: HTTP.")
+    tls_secret: DnsName | None = Field(
+        default=None,
+        description="With caBundle: Secret of type kubernetes.io/tls, whose certificate our service shows.",
+    )
     interval_s: Annotated[int, Field(ge=1, le=600)] = 2
+
+    @model_validator(mode="after")
+    def _trusted(self) -> "Autoscaler":
+        if self.tls_secret is not None and self.ca_bundle is None:
+            raise ValueError("caBundle: is wanted with tlsSecret: Agones must know whom to trust")
+        return self
 
 
 class Storage(Model):
@@ -276,6 +292,11 @@ class PlatformBody(Model):
                 without += [f"services.{part}" for part, body in bodies.items() if body.enabled and body.image is None]
             if without:
                 raise ValueError(f"images: is missing, and {', '.join(without)} has no image of its own")
+        if self.services is not None and self.services.autoscaler.enabled:
+            if self.autoscaler.path != AUTOSCALER_PATH:
+                raise ValueError(f"autoscaler.path: services.autoscaler answers {AUTOSCALER_PATH}; leave it out")
+            if (self.autoscaler.ca_bundle is None) != (self.autoscaler.tls_secret is None):
+                raise ValueError("autoscaler.caBundle: our service wants its tlsSecret beside it")
         if self.entry is not None and (self.services is None or not self.services.matchmaker.enabled):
             raise ValueError("entry: leads to services.matchmaker, which is not rendered")
         return self

@@ -25,9 +25,17 @@ _QUEUES = [
 ]
 
 
+_FLEET = {
+    "apiVersion": "warmfleet.dev/v1",
+    "kind": "Fleet",
+    "metadata": {"name": "f"},
+    "spec": {"server": {"game": "g:G", "image": "i", "transports": ["websocket", "udp"]}},
+}
+
+
 def rendered(documents: Any = (), **spec: Any) -> dict[tuple[str, str], dict[str, Any]]:
     platform = PlatformBody.model_validate({"images": _IMAGES, "services": {}, **spec})
-    return {(i["kind"], i["metadata"]["name"]): i for i in render([], platform, documents)}
+    return {(i["kind"], i["metadata"]["name"]): i for i in render([], platform, [*documents, _FLEET])}
 
 
 def pod(item: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +85,8 @@ def test_every_part_has_what_a_service_wants() -> None:
         assert ("NetworkPolicy", name) in made
         assert ("Service", name) in made
         by_value = [e for e in container["env"] if "value" in e]
-        assert [e["name"] for e in by_value] == ["WARMFLEET_NAMESPACE"]
+        own = ["WARMFLEET_SCALE_INTERVAL_S"] if part == "autoscaler" else []
+        assert [e["name"] for e in by_value] == ["WARMFLEET_NAMESPACE", *own]
 
 
 def test_only_who_needs_the_api_server_may_call_it() -> None:
@@ -97,7 +106,7 @@ def test_the_specs_are_mounted_and_a_change_rolls_the_pods() -> None:
     """In one order, whatever the order of the files; another text is another annotation."""
     one, other = rendered(_QUEUES), rendered(list(reversed(_QUEUES)))
     assert one == other
-    assert list(one["ConfigMap", "warmfleet-specs-0"]["data"]) == ["queue-a.yaml", "queue-b.yaml"]
+    assert list(one["ConfigMap", "warmfleet-specs-0"]["data"]) == ["fleet-f.yaml", "queue-a.yaml", "queue-b.yaml"]
 
     def mark(made: Any) -> str:
         found: str = made["Deployment", "warmfleet-director"]["spec"]["template"]["metadata"]["annotations"][
@@ -115,7 +124,7 @@ def test_many_specs_are_several_maps_of_a_size_that_kubernetes_takes() -> None:
     maps = {name: item for (kind, name), item in made.items() if kind == "ConfigMap"}
     assert len(maps) > 1
     assert all(sum(map(len, item["data"].values())) < 1 << 20 for item in maps.values())
-    assert sum(len(item["data"]) for item in maps.values()) == 60
+    assert sum(len(item["data"]) for item in maps.values()) == 61
     sources = pod(made["Deployment", "warmfleet-matchmaker"])["volumes"][0]["projected"]["sources"]
     assert [source["configMap"]["name"] for source in sources] == list(maps)
 
@@ -123,7 +132,8 @@ def test_many_specs_are_several_maps_of_a_size_that_kubernetes_takes() -> None:
 def test_who_scales_a_service_owns_its_replicas() -> None:
     """A declared number would fight the scaler at every apply."""
     made = rendered(
-        services={"matchmaker": {"autoscale": {"cpu": 70, "metrics": [{"name": "in_flight", "perReplica": "200"}]}}}
+        _QUEUES,
+        services={"matchmaker": {"autoscale": {"cpu": 70, "metrics": [{"name": "in_flight", "perReplica": "200"}]}}},
     )
     assert "replicas" not in made["Deployment", "warmfleet-matchmaker"]["spec"]
     assert made["Deployment", "warmfleet-director"]["spec"]["replicas"] == 2
@@ -199,7 +209,7 @@ def test_players_come_in_by_https_alone() -> None:
 
 def test_recommendations_change_nothing() -> None:
     """Update mode Off, for the services and for fleets."""
-    made = rendered(verticalRecommendations=True)
+    made = rendered(_QUEUES, verticalRecommendations=True)
     for part in PARTS:
         spec = made["VerticalPodAutoscaler", f"warmfleet-{part}"]["spec"]
         assert spec["updatePolicy"] == {"updateMode": "Off"}
@@ -255,3 +265,23 @@ def test_no_service_speaks_into_our_settings() -> None:
     """Kubernetes would give every pod variables for every Service, as WARMFLEET_VALKEY_PORT."""
     made = rendered(_QUEUES, admission={"issuer": {"name": "x"}})
     assert all(pod(item)["enableServiceLinks"] is False for (kind, _), item in made.items() if kind == "Deployment")
+
+
+@pytest.mark.parametrize(
+    ("documents", "parts"),
+    [
+        ([], {"matchmaker"}),
+        (_QUEUES, {"matchmaker", "director"}),
+        ([_FLEET], {"matchmaker", "allocator", "autoscaler"}),
+        ([{**_FLEET, "spec": {**_FLEET["spec"], "warm": {"buffer": 3}}}], {"matchmaker", "allocator"}),  # type: ignore[dict-item]
+    ],
+)
+def test_a_part_without_work_is_not_rendered(documents: Any, parts: set[str]) -> None:
+    """It would end at once, again and again: no queue to direct, no fleet to keep, no buffer to size."""
+    on = PlatformBody.model_validate({"images": _IMAGES, "services": {}})
+    deployed = {
+        item["spec"]["template"]["spec"]["containers"][0]["name"]
+        for item in render([], on, documents)
+        if item["kind"] == "Deployment"
+    }
+    assert deployed == parts

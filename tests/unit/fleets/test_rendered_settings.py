@@ -1,0 +1,203 @@
+"""What is rendered is what the programs read: commands, variables, ports, probes and volumes, by the programs' own settings."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from fleets.autoscaler.app import make_app
+from fleets.cli.main import app
+from fleets.render.rendering import render
+from fleets.render.services import SPECS
+from fleets.serve.settings import PartName, ServeSettings
+from fleets.spec.fleet import FleetSpec
+from fleets.spec.loader import Specs
+from fleets.spec.platform import PARTS, PlatformBody
+from gameserver.settings import Settings
+
+_KEY = "A" * 43
+_SECRETS = {
+    ("warmfleet-valkey", "url"): "rediss://:pw@valkey:6379/0?ssl_ca_certs=/var/run/warmfleet/valkey/ca.crt",
+    ("warmfleet-seat-keys", "private"): _KEY,
+    ("warmfleet-seat-keys", "public"): _KEY,
+    ("warmfleet-netcode", "key"): _KEY,
+    ("warmfleet-players", "secret"): "s" * 32,
+    ("warmfleet-operator", "token"): "operator",
+}
+_QUEUE = {"apiVersion": "warmfleet.dev/v1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}
+_FLEET = {
+    "apiVersion": "warmfleet.dev/v1",
+    "kind": "Fleet",
+    "metadata": {"name": "arena"},
+    "spec": {
+        "server": {"game": "g:G", "image": "i", "transports": ["websocket", "udp"], "rooms": 8, "tickRate": 60},
+        "disruption": {"drainTimeout": "90s", "onDrain": "migrate"},
+        "lowLatency": {"dscp": "EF"},
+    },
+}
+_PLATFORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "secured": {
+        "namespace": "games",
+        "valkey": {"tls": True, "ca": {"secret": "ca", "key": "ca.crt"}},
+        "autoscaler": {"caBundle": "Y2E=", "tlsSecret": "autoscaler-tls", "intervalS": 7, "port": 443},
+        "prometheusOperator": True,
+        "allowedOrigins": ["https://play.example"],
+    },
+}
+
+
+def made(platform: str) -> dict[tuple[str, str], dict[str, Any]]:
+    body = {
+        "images": {"repository": "registry.example/warmfleet", "tag": "1"},
+        "services": {},
+        "admission": {"issuer": {"name": "internal"}},
+        **_PLATFORMS[platform],
+    }
+    items = render([FleetSpec.model_validate(_FLEET)], PlatformBody.model_validate(body), [_QUEUE, _FLEET])
+    return {(item["kind"], item["metadata"]["name"]): item for item in items}
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    """As the kubelet fills it in."""
+    env = {}
+    for entry in container["env"]:
+        source = entry.get("valueFrom", {})
+        if "secretKeyRef" in source:
+            env[entry["name"]] = _SECRETS[source["secretKeyRef"]["name"], source["secretKeyRef"]["key"]]
+        elif "fieldRef" in source:
+            env[entry["name"]] = {"metadata.name": "arena-x-y", "status.podIP": "10.0.0.7"}[
+                source["fieldRef"]["fieldPath"]
+            ]
+        else:
+            env[entry["name"]] = entry["value"]
+    return env
+
+
+def parsed(container: dict[str, Any]) -> dict[str, Any]:
+    """The options as `warmfleet` understands its command line."""
+    program, *arguments = [*container["command"], *container.get("args", [])]
+    assert program == "warmfleet"
+    group = typer.main.get_command(app)
+    command = group.get_command(None, arguments[0])  # type: ignore[attr-defined]
+    context = command.make_context(arguments[0], arguments[1:])
+    found: dict[str, Any] = context.params
+    return found
+
+
+def mounted(container: dict[str, Any], path: str) -> bool:
+    return any(Path(path).is_relative_to(mount["mountPath"]) for mount in container["volumeMounts"])
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
+    """No variable that it does not know, none missing that it needs; it listens where it is asked."""
+    items = made(platform)
+    pod = items["Deployment", f"warmfleet-{part}"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    options, env = parsed(container), environment(container)
+    assert PartName(options["part"]) is PartName(part)
+    assert [str(path) for path in options["files"]] == [SPECS]
+    known = {f"WARMFLEET_{name.upper()}" for name in ServeSettings.model_fields}
+    assert env.keys() <= known, env.keys() - known
+    settings = ServeSettings.read(env, host=options["host"], port=options["port"])
+    assert settings.host == "0.0.0.0"
+    assert settings.url() == _SECRETS["warmfleet-valkey", "url"]
+    assert settings.namespace == _PLATFORMS[platform].get("namespace", "default")
+    if part == "matchmaker":
+        specs = Specs(fleets=[FleetSpec.model_validate(_FLEET)], queues=[], platform=None, documents=[])
+        assert settings.udp_key(specs)
+        assert settings.seat_key()
+        assert settings.players()
+        assert settings.keys()
+    (port,) = container["ports"]
+    assert port["containerPort"] == settings.port
+    scheme = "HTTP" if settings.tls_certificate is None else "HTTPS"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        get = container[probe]["httpGet"]
+        assert get["path"] in ("/healthz", "/readyz")
+        assert (get["port"], get.get("scheme", "HTTP")) == (port["name"], scheme)
+    for file in filter(None, (settings.tls_certificate, settings.tls_key, SPECS)):
+        assert mounted(container, str(file)), file
+    if "ca" in _PLATFORMS[platform].get("valkey", {}):
+        assert mounted(container, settings.url().partition("ssl_ca_certs=")[2])
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    service = items["Service", f"warmfleet-{part}"]
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    if ("ServiceMonitor", f"warmfleet-{part}") in items:
+        (endpoint,) = items["ServiceMonitor", f"warmfleet-{part}"]["spec"]["endpoints"]
+        assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+        assert endpoint.get("scheme", "http") == scheme.lower()
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
+def test_agones_asks_the_autoscaler_where_it_answers(platform: str) -> None:
+    """Service, port, path, certificate and pace of the FleetAutoscaler are the service's own."""
+    items = made(platform)
+    scaler = items["FleetAutoscaler", "arena"]["spec"]
+    webhook = scaler["policy"]["chain"][0]["webhook"]
+    service = items["Service", webhook["service"]["name"]]
+    assert service["metadata"]["namespace"] == webhook["service"]["namespace"]
+    assert webhook["service"]["port"] in [port["port"] for port in service["spec"]["ports"]]
+    deployment = items["Deployment", "warmfleet-autoscaler"]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= deployment["metadata"]["labels"].items()
+    settings = ServeSettings.read(environment(deployment["spec"]["containers"][0]))
+    assert ("caBundle" in webhook) is (settings.tls_certificate is not None)
+    assert settings.scale_interval_s == scaler["sync"]["fixedInterval"]["seconds"]
+    answers = make_app(None, namespace="", interval_s=1)  # type: ignore[arg-type]
+    assert webhook["service"]["path"] in [getattr(route, "path", "") for route in answers.routes]
+
+
+def test_the_admission_webhook_is_started_as_it_wants() -> None:
+    """Its flags, its port, its certificate's files."""
+    items = made("plain")
+    pod = items["Deployment", "warmfleet-admission"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    options = parsed(container)
+    assert options["port"] == container["ports"][0]["containerPort"]
+    assert mounted(container, str(options["certificate"]))
+    assert mounted(container, str(options["key"]))
+    assert options["offsets"] == "10000,12000,14000,16000"
+    assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
+def test_a_game_server_is_told_what_it_reads(platform: str) -> None:
+    """By its own settings, with the values of the YAML."""
+    fleet = made(platform)["Fleet", "arena"]
+    container = fleet["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]
+    env = environment(container)
+    source = Path(__file__).parents[3].joinpath("gameserver/settings.py").read_text(encoding="utf-8")
+    known = set(re.findall(r'"(WARMFLEET_\w+|POD_NAME)"', source))
+    ports = {"WARMFLEET_WEBSOCKET_PORT", "WARMFLEET_UDP_PORT"}
+    assert env.keys() <= known | ports, env.keys() - known
+    settings = Settings.from_environment(env)
+    assert (settings.game, settings.fleet, settings.server) == ("g:G", "arena", "arena-x-y")
+    assert (settings.rooms, settings.tick_rate_hz) == (8, 60)
+    assert (settings.drain_timeout_s, settings.on_drain) == (90, "migrate")
+    assert settings.transports == ("websocket", "udp")
+    assert set(settings.listen_ports) == {"websocket", "udp"}
+    assert settings.valkey_url == _SECRETS["warmfleet-valkey", "url"]
+    offered = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+    assert settings.metrics_port == offered.get("metrics", 0)
+    assert settings.metrics_host == ("10.0.0.7" if offered else "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("autoscaler", "says"),
+    [
+        ({"path": "/other"}, "autoscaler.path"),
+        ({"caBundle": "Y2E="}, "tlsSecret"),
+        ({"tlsSecret": "t"}, "caBundle"),
+    ],
+)
+def test_what_our_autoscaler_could_not_answer_is_refused(autoscaler: dict[str, str], says: str) -> None:
+    """Another path, a certificate that nobody trusts, trust in a certificate that it lacks; a service of one's own may."""
+    body = {"images": {"repository": "r", "tag": "1"}, "services": {}, "autoscaler": autoscaler}
+    with pytest.raises(ValueError, match=says):
+        PlatformBody.model_validate(body)
+    if "tlsSecret" not in autoscaler:
+        assert PlatformBody.model_validate({**body, "services": {"autoscaler": {"enabled": False}}})
