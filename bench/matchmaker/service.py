@@ -1,138 +1,89 @@
 """
-How long a player waits from POST to assigned.
+Players from POST to assigned, through real processes: how long they wait, how many the matchmaker serves, and what each process pays for a ticket.
 
-Valkey, one process with API and director (its allocator answers at once from memory), and this process with the players, who follow their
-tickets by server-sent events; both players of a match post at the same moment. Time is from a player's POST until it reads `assigned`.
+Valkey, one API process, one director process with the real allocator, whose shelf is filled with real rooms before, and the players in a process of
+their own (`load`), who follow their tickets by server-sent events. They play in a closed loop: so many at once, each posts again when it is assigned.
+All of it shares this machine's cores, so that what a core would serve is told beside what was served: the inverse of the busiest process's CPU.
 """
 
 import asyncio
-import multiprocessing
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import replace
-from multiprocessing.connection import Connection
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import uvicorn
-import uvloop
+import redis
 
+from bench.matchmaker.load import play
+from bench.matchmaker.system import QUEUES, cpu_s, fill_shelf, heard, process, serving
 from bench.report import Report
 from fleets.local.valkey import EmbeddedValkey
-from gameserver.client.matchmaking import Matchmaking
-from gameserver.seats import SeatIssuer
-from gameserver.sessions.client import connect
-from gameserver.sessions.model import PlayerId
-from matchmaker.api.app import create_app
-from matchmaker.api.auth import PlayerTokens
-from matchmaker.director import Director
-from matchmaker.model import DifferenceRule, Limit, QueueConfig, Step, Team
-from matchmaker.store import TicketStore
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-
-from matchmaking import DUEL, FakeAllocator
-
-SECRET = bytes(32)
-RATING = DifferenceRule(attribute="rating", limit=Limit(value=100, expand=(Step(after_s=30, limit=500),)))
-
-
-def queue(team: int) -> QueueConfig:
-    """Two teams of so many players."""
-    return replace(DUEL, teams=(Team(name="red", players=team), Team(name="blue", players=team)), rules=(RATING,))
-
-
-def serve(valkey_url: str, ready: Connection) -> None:
-    """The matchmaker as a process: API, watch, director."""
-
-    async def run() -> None:
-        client = connect(valkey_url)
-        allocator = FakeAllocator()
-        config = queue(1)
-        app, watch = create_app(
-            client=client,
-            queues=[config],
-            allocator=allocator,
-            seats=SeatIssuer(bytes(32)),
-            players=PlayerTokens(SECRET),
-            requests_per_s=1e6,
-        )
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(watch.run())
-            tasks.create_task(Director(config, TicketStore(client), allocator).run())
-            tasks.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 (uvicorn tells it no other way)
-                await asyncio.sleep(0.01)
-            ready.send(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+GOAL_PER_S = 1500
 
 
 @contextmanager
-def serving(valkey_url: str) -> Iterator[str]:
-    """Run `serve` in a process of its own; gives its URL."""
-    processes = multiprocessing.get_context("spawn")
-    mine, theirs = processes.Pipe()
-    process = processes.Process(target=serve, args=(valkey_url, theirs))
-    process.start()
-    try:
-        if not mine.poll(30):
-            raise RuntimeError("the matchmaker does not come up")
-        yield mine.recv()
-    finally:
-        process.kill()
-        process.join()
+def playing(port: int, queue: str, players: int, seconds: float) -> Iterator[Any]:
+    """So many players at once; gives what the process says."""
+    with process(play, port, queue, players, 1.0, seconds) as (pid, says):
+        yield pid, says
 
 
-def player_of(url: str, name: str) -> Matchmaking:
-    """A player's client."""
-    return Matchmaking(url, PlayerTokens(SECRET).issue(PlayerId(name)))
+def run(
+    port: int, pids: dict[str, int], queue: str, players: int, seconds: float
+) -> tuple[float, list[float], dict[str, float]]:
+    """(tickets assigned a second, waits in s, CPU of each process in s a ticket)."""
+    with playing(port, queue, players, seconds) as (player, says):
+        pids = {**pids, "players": player}
+        heard(says)
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        heard(says, seconds + 30)
+        used = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+        per_s, waits_s, failed = heard(says)
+    if failed or not waits_s:
+        raise RuntimeError(f"players were not assigned: {failed}")
+    return per_s, waits_s, {name: spent / (per_s * seconds) for name, spent in used.items()}
 
 
-async def assigned_s(client: Matchmaking, player: str) -> float:
-    """One player's POST to its assignment, in s."""
-    begun_s = time.perf_counter()
-    ticket = await client.create_ticket("duel", [{"id": player, "attributes": {"rating": 1500}}])
-    await client.assignment(ticket["id"])
-    return time.perf_counter() - begun_s
-
-
-async def latency(report: Report, url: str, pairs: int, at_once: int) -> None:
-    """Pairs of players, so many pairs at a time; each pair plays one match after the other."""
-    took_s: list[float] = []
-
-    async def in_turn(clients: dict[str, Matchmaking]) -> None:
-        for _ in range(pairs // at_once):
-            took_s.extend(await asyncio.gather(*(assigned_s(client, name) for name, client in clients.items())))
-
-    async with AsyncExitStack() as stack:
-        names = [(f"{at_once}-{lane}-a", f"{at_once}-{lane}-b") for lane in range(at_once)]
-        lanes = [{name: await stack.enter_async_context(player_of(url, name)) for name in pair} for pair in names]
-        begun_s = time.perf_counter()
-        await asyncio.gather(*(in_turn(lane) for lane in lanes))
-        whole_s = time.perf_counter() - begun_s
-    where = f"POST to assigned, {at_once} pair{'s' if at_once > 1 else ''} at once"
-    quantiles = statistics.quantiles(took_s, n=100, method="inclusive")
-    report.add(f"{where}, median of {len(took_s):,}", statistics.median(took_s) * 1e3, "ms")
-    report.add(f"{where}, p99", quantiles[98] * 1e3, "ms")
-    report.add(f"{where}, worst", max(took_s) * 1e3, "ms")
-    report.add(f"{where}, players assigned", len(took_s) / whole_s, "1/s")
-
-
-async def latencies(report: Report, pairs: int) -> None:
-    """Time players, alone and in a crowd."""
+async def loads(report: Report, quick: bool) -> None:
+    """A few players at once, for the wait; then as many as keep it busy."""
+    seconds = 3.0 if quick else 15.0
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedValkey(Path(folder)) as valkey:
-            with serving(valkey.url) as url:
-                for at_once in (1, 16):
-                    await latency(report, url, pairs, at_once)
+            await fill_shelf(valkey.url, 60_000)
+            with redis.Redis.from_url(valkey.url) as client:
+                pid = int(client.info("server")["process_id"])  # type: ignore[index]
+            with serving(valkey.url) as (port, pids):
+                for queue in QUEUES:
+                    for at_once in (queue.players, 400):
+                        found = run(port, {**pids, "Valkey": pid}, queue.name, at_once, seconds)
+                        _report(
+                            report,
+                            f"{queue.players // 2} against {queue.players // 2}, {at_once} players at once",
+                            at_once,
+                            *found,
+                        )
+
+
+def _report(
+    report: Report, where: str, at_once: int, per_s: float, waits_s: list[float], cost_s: dict[str, float]
+) -> None:
+    quantiles = statistics.quantiles(waits_s, n=100, method="inclusive")
+    report.add(f"{where}: POST to assigned, median of {len(waits_s):,}", statistics.median(waits_s) * 1e3, "ms")
+    report.add(f"{where}: POST to assigned, p99", quantiles[98] * 1e3, "ms")
+    busy = at_once > 100
+    report.add(f"{where}: tickets assigned", per_s, "1/s", goal=GOAL_PER_S if busy else None, at_least=True)
+    if busy:
+        for name, spent in cost_s.items():
+            report.add(f"{where}: CPU of the {name}, a ticket", spent * 1e6, "µs")
+        served = 1 / max(cost_s[name] for name in ("API", "director", "Valkey"))
+        report.add(
+            f"{where}: tickets that a core for each process would serve", served, "1/s", goal=GOAL_PER_S, at_least=True
+        )
 
 
 def measure(report: Report, quick: bool) -> None:
     """Measure it."""
-    asyncio.run(latencies(report, 32 if quick else 480))
+    asyncio.run(loads(report, quick))
