@@ -11,7 +11,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/node/package-lock.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster,tracing]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --prefix tests/node
 	touch $@
 
@@ -48,14 +48,14 @@ fuzz: dev ## coverage-guided fuzzing of everything that bytes from outside reach
 proto: dev ## regenerate the gRPC stubs from our .proto files
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. gameserver/agones/pb/*.proto allocator/backends/pb/*.proto
 
-metrics: install ## write docs/metrics.md anew
+metrics: install ## write docs/metrics.md and docs/alerts.md anew
 	$(BIN)/python docs/metrics.py
 
 picture: dev ## take docs/arena.png anew
 	$(BIN)/python docs/picture.py
 
 lock: ## resolve the newest releases anew and pin them
-	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev,cluster]'
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev,cluster,tracing]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt && rm -rf $(VENV)-lock
 
 clean:

@@ -5,6 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 SESSIONS_MOVED = Counter(
     "warmfleet_sessions_moved_total", "Sessions given another server, by what made them leave.", ["why"]
 )
+for _why in ("lost", "drained"):
+    SESSIONS_MOVED.labels(_why)
 ALLOCATIONS = Counter(
     "warmfleet_allocations_total", "Matches given a server, by how warm it was.", ["fleet", "temperature"]
 )

@@ -26,6 +26,7 @@ from allocator.seats import Seats
 from allocator.selection import Candidate, rank
 from allocator.shelf import NoRoom, Shelf, Waiting
 from allocator.waiting import Calls, Glances, Supplies, Supply
+from gameserver import tracing
 from gameserver.sessions.client import CALL_ENDS_S, StoreClient
 from gameserver.sessions.model import FleetName, MatchId, SessionId, SessionState, fleet_of, session_id
 from gameserver.sessions.port import StoreUnavailable
@@ -101,6 +102,9 @@ class Allocator:
     def __init__(self, shelf: Shelf, client: StoreClient, fleets: Sequence[FleetPolicy], backend: Backend) -> None:
         self._shelf = shelf
         self._fleets: Mapping[FleetName, FleetPolicy] = {fleet.name: fleet for fleet in fleets}
+        for fleet in self._fleets:
+            for temperature in Temperature:
+                metrics.ALLOCATIONS.labels(fleet, temperature.value)  # a share of what never happened is 0, not unknown
         self._seats = Seats(client)
         self._standings = Glances(shelf.standing, self._fleets, ttl_s=_STANDING_TTL_S)
         self._calls = Calls(client, tuple(self._fleets))
@@ -132,8 +136,11 @@ class Allocator:
         """
         begun_s = time.monotonic()
         try:
-            at_once = await self._at_once(request, deadline_s)
-            found = at_once or await self._patiently(request, begun_s, deadline_s, wait, shared)
+            with tracing.span("allocate", match=request.match) as span:
+                at_once = await self._at_once(request, deadline_s)
+                found = at_once or await self._patiently(request, begun_s, deadline_s, wait, shared)
+                if isinstance(found, Allocation):
+                    span.set(fleet=found.session.fleet, temperature=found.temperature.value)
         except asyncio.CancelledError:
             if not shared:  # the caller is gone: nobody would ever use what was claimed
                 await self._give_up(request)
@@ -143,7 +150,7 @@ class Allocator:
             return found
         count, took = _measures(found.session.fleet, found.temperature)
         count.inc()
-        took.observe(time.monotonic() - begun_s)
+        took.observe(time.monotonic() - begun_s, tracing.exemplar())
         return found
 
     async def _at_once(self, request: AllocationRequest, deadline_s: float) -> Allocation | None:
@@ -289,16 +296,17 @@ class Allocator:
         self, request: AllocationRequest, policy: FleetPolicy, wait: _Wait | None = None
     ) -> Allocation | Waiting | NoRoom:
         """Claim a room of one fleet, and with `wait` keep a place in its queue."""
-        return await self._shelf.claim(
-            policy.name,
-            session_id(policy.name, request.match),
-            seats=request.seats,
-            options=request.options,
-            temperature=wait.temperature(policy) if wait else Temperature.SHELF,
-            waited_s=wait.elapsed_s if wait else None,
-            strategy=request.strategy or policy.strategy,
-            free_seats=request.free_seats,
-        )
+        with tracing.span("claim", fleet=policy.name):
+            return await self._shelf.claim(
+                policy.name,
+                session_id(policy.name, request.match),
+                seats=request.seats,
+                options=request.options,
+                temperature=wait.temperature(policy) if wait else Temperature.SHELF,
+                waited_s=wait.elapsed_s if wait else None,
+                strategy=request.strategy or policy.strategy,
+                free_seats=request.free_seats,
+            )
 
     async def _until_answered(
         self, wait: _Wait, ask: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs

@@ -1,10 +1,12 @@
-"""Writes docs/metrics.md from the metrics themselves. `python docs/metrics.py`, or `make metrics`; a test holds the page to it."""
+"""Writes docs/metrics.md and docs/alerts.md from the code. `python docs/metrics.py`, or `make metrics`; a test holds the pages to it."""
 
+import re
 from pathlib import Path
 
 from fleets.observability.catalog import MODULES, PROCESS, metrics_of
+from fleets.observability.rules import alerts
 
-PAGE = Path(__file__).parent / "metrics.md"
+_FOLDER = Path(__file__).parent
 _HEAD = f"""# Metrics
 
 Made from the code (`make metrics`). Every process serves them at `/metrics` in Prometheus' text format, or as OpenMetrics with exemplars (the trace of one
@@ -15,8 +17,30 @@ Every process also tells its own: `{"`, `".join(PROCESS)}` and the rest of prome
 """
 
 
-def page() -> str:
-    """The whole page."""
+_ALERTS = """# Alerts
+
+Made from the code (`make metrics`): what an operator is woken for (`page`: players suffer now, or will within minutes) or told of (`ticket`: look in the
+daytime). `warmfleet observe FOLDER` writes the rules for a Prometheus of your own; with `prometheusOperator: true` in the Platform, `warmfleet render` makes a
+PrometheusRule of them.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Each page and what it should be."""
+    return {_FOLDER / "metrics.md": _metrics(), _FOLDER / "alerts.md": _alerts()}
+
+
+def _alerts() -> str:
+    parts = [_ALERTS]
+    for alert in alerts():
+        summary = alert.summary.replace("{{ $labels.", "<").replace("{{ $value", "<value").replace(" }}", ">")
+        lasting = "at once" if alert.lasting == "0m" else f"after {alert.lasting}"
+        parts.append(f"## {alert.name}\n\n`{alert.severity}`, {lasting}. {re.sub(r' [|] [a-zA-Z]+', '', summary)}\n")
+        parts.append(f"Do: {alert.action}\n\n```\n{alert.query}\n```\n")
+    return "\n".join(parts)
+
+
+def _metrics() -> str:
     parts = [_HEAD]
     for module, title in MODULES.items():
         parts.append(f"## {title}\n\n| metric | kind | labels | what it tells |\n|---|---|---|---|")
@@ -29,4 +53,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

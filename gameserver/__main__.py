@@ -8,6 +8,7 @@ import sys
 import structlog
 import uvloop
 
+from gameserver import tracing
 from gameserver.agones.sdk import SDKUnavailable
 from gameserver.process import serve
 from gameserver.settings import Settings, SettingsError
@@ -33,14 +34,17 @@ def main() -> int:
     configure_logging(json=not sys.stderr.isatty())
     try:
         settings = Settings.from_environment(os.environ)
+        tracing.configure("warmfleet-gameserver", os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(settings))
-    except SettingsError as error:
+    except (SettingsError, tracing.TracingError) as error:
         print(f"gameserver: {error}", file=sys.stderr)
         return 2
     except (SDKUnavailable, OSError) as error:
         print(f"gameserver: {error}", file=sys.stderr)
         return 1
+    finally:
+        tracing.shutdown()
     return 0
 
 

@@ -6,11 +6,13 @@ docs/protocol.md to whoever breaks a rule; nobody else notices.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from gameserver import tracing
 from gameserver.protocol.messages import (
     SPECTATOR_SEAT,
     VERSION,
@@ -97,6 +99,7 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
     async def _seat(self, visitor: "_Visitor", grant: SeatGrant, hello: Hello) -> None:
+        said_s = self._wall()
         try:
             room = await self._find_room(grant)
         except NoRoom as error:
@@ -108,11 +111,25 @@ class Gate:
         elif spectator and room.spectators >= MAX_SPECTATORS:
             visitor.connection.close(CloseCode.FULL, f"{MAX_SPECTATORS} spectators are here already")
         elif not visitor.gone:
-            visitor.take_seat(room, room.seat(grant, visitor.connection, spectator=spectator))
+            with tracing.span("player.seat", parent=_trace_of(grant, room), session=grant.session, seat=grant.seat):
+                tracing.record("player.wait_for_room", parent=tracing.current(), start_s=said_s, end_s=self._wall())
+                visitor.take_seat(room, room.seat(grant, visitor.connection, spectator=spectator))
 
     def forget(self, visitor: "_Visitor") -> None:
         """Its connection is gone."""
         self._visitors.discard(visitor)
+
+
+def _trace_of(grant: SeatGrant, room: Room) -> str:
+    """The trace of this player's ticket, else that of the match; '' where nobody traces."""
+    options = room.record.options
+    if not tracing.enabled() or tracing.OPTION not in options:
+        return ""
+    try:
+        own = json.loads(options.get(tracing.PLAYERS_OPTION, "{}")).get(grant.player)
+    except (ValueError, AttributeError):
+        own = None
+    return own if isinstance(own, str) else options[tracing.OPTION]
 
 
 class _Visitor:

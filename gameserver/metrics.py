@@ -52,3 +52,6 @@ ROOMS_ENDED = Counter(
     "Rooms that ended: finished, failed (the game raised), moved (the match goes on elsewhere), cut_short (the server went).",
     ["outcome"],
 )
+
+for _outcome in ("finished", "failed", "moved", "cut_short"):
+    ROOMS_ENDED.labels(_outcome)

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
+from gameserver import tracing
 from gameserver.agones.mirror import Mirror, Occupancy
 from gameserver.agones.sdk import AgonesSDK, SDKGameServer, SDKRefused, SDKUnavailable
 from gameserver.exposition import MetricsServer
@@ -139,7 +140,13 @@ class GameServerProcess:
             raise NoRoom(CloseCode.GOING_AWAY, "this server drains")
         if len(self._rooms) >= self._settings.rooms:
             raise NoRoom(CloseCode.FULL, f"all {self._settings.rooms} rooms are taken")
+        asked_s = time.time()
         session, state = await self._fetch(session_id, epoch, seats)
+        with tracing.span("room.open", parent=session.options.get(tracing.OPTION, ""), session=session_id, epoch=epoch):
+            tracing.record("room.fetch", parent=tracing.current(), start_s=asked_s, end_s=time.time())
+            return await self._make_room(session, state)
+
+    async def _make_room(self, session: Session, state: bytes | None) -> Room:
         try:
             room = Room(
                 session,
@@ -155,7 +162,7 @@ class GameServerProcess:
                 room.restore(state)
                 metrics.ROOMS_RESTORED.inc()
         except Exception as error:
-            log.exception("game_raised", session=session_id)
+            log.exception("game_raised", session=session.id)
             ROOMS_ENDED.labels("failed").inc()
             await self._give_up(session)
             raise NoRoom(CloseCode.GAME_ERROR, "the game failed to start") from error

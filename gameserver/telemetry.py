@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from gameserver import tracing
+
 
 def configure_logging(*, json: bool, level: int = logging.INFO) -> None:
     """Make structlog write to standard error, one event a line; call once, at the start of a program."""
@@ -12,6 +14,7 @@ def configure_logging(*, json: bool, level: int = logging.INFO) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            tracing.add_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),

@@ -15,14 +15,15 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
 
 from allocator.model import Allocation, AllocationRequest, Unavailable
+from gameserver import tracing
 from gameserver.sessions.client import listen
-from gameserver.sessions.model import MatchId, Seat, SessionId, SessionState, fleet_of
+from gameserver.sessions.model import MatchId, PlayerId, Seat, SessionId, SessionState, fleet_of
 from gameserver.sessions.port import SessionGone, StoreUnavailable
 from matchmaker import metrics
 from matchmaker.acceptance import policy_of
@@ -83,6 +84,7 @@ class Director:
         """
         self.queue = queue
         self.leading = False
+        metrics.begin(queue.name)
         self._store = store
         self._allocator = allocator
         self._new_matcher = new_matcher or (lambda: MatchWorker(queue))
@@ -237,7 +239,9 @@ class Director:
                 continue  # a ticket has gone, as the log will say; the others are still in the pool
             for ticket in proposal.tickets:
                 waited_s = max(0.0, look.now_s - ticket.created_at_s)
-                metrics.TICKET_WAIT.labels(queue.name, nearest(queue, ticket)).observe(waited_s)
+                found = tracing.exemplar(ticket.trace)
+                metrics.TICKET_WAIT.labels(queue.name, nearest(queue, ticket)).observe(waited_s, found)
+                _trace_wait(queue, ticket, match, look.now_s)
             self._removed.update((ticket, None) for ticket in match.tickets)
             if not queue.acceptance_s:
                 self._start(match, retried=False)
@@ -264,6 +268,7 @@ class Director:
                 ),
                 fleets=(fleet_of(want.session),),
                 session=want.session,
+                traces=_traces(tickets),
             )
             left = after(want, joined, match.id)
             if await self._store.commit_backfill(self.queue.name, self._token, want, left, match):
@@ -330,6 +335,15 @@ class Director:
 
     async def _place(self, match: Match, *, retried: bool) -> None:
         """Get a match its server, and its tickets their assignment; repeats through outages of the store."""
+        links = list(match.traces.values())[1:]
+        with tracing.span(
+            "match.place", parent=match.trace, links=links, queue=self.queue.name, match=match.id
+        ) as span:
+            placed = await self._place_on(match, retried=retried)
+            if isinstance(placed, Allocation):
+                span.set(session=placed.session.id, server=placed.session.server)
+
+    async def _place_on(self, match: Match, *, retried: bool) -> Allocation | Unavailable:
         begun_s = time.monotonic()
         while True:
             try:
@@ -338,7 +352,7 @@ class Director:
                     await self._hand_over(match, placed, begun_s)
                 else:
                     await self._give_up(match, placed.reason)
-                return
+                return placed
             except StoreUnavailable as error:
                 log.warning("placing_waits", match=match.id, error=str(error))
                 retried = True
@@ -348,7 +362,7 @@ class Director:
         """Tell the tickets where; a session that they were not sent to, since another director was first, is given up."""
         session = await self._store.assign(self.queue.name, match, assignment_of(placed, match))
         if session == placed.session.id:
-            metrics.PLACING.labels(self.queue.name).observe(time.monotonic() - begun_s)
+            metrics.PLACING.labels(self.queue.name).observe(time.monotonic() - begun_s, tracing.exemplar())
             metrics.MATCHES.labels(self.queue.name, "assigned").inc()
         elif match.session is None:
             log.warning("match_placed_elsewhere", match=match.id, session=session)
@@ -406,6 +420,7 @@ class Director:
             ),
             fleets=proposal.fleets,
             roles=proposal.roles,
+            traces=_traces(proposal.tickets),
         )
 
 
@@ -422,7 +437,28 @@ def nearest(queue: QueueConfig, ticket: Ticket) -> str:
 def _options(queue: QueueConfig, match: Match) -> dict[str, str]:
     """What the game is told."""
     roles = {"roles": json.dumps(dict(match.roles), separators=(",", ":"))} if match.roles else {}
-    return {"queue": queue.name, **roles, **queue.options}
+    traced = {tracing.OPTION: here} if (here := tracing.current()) else {}
+    if traced and match.traces:
+        traced[tracing.PLAYERS_OPTION] = json.dumps(dict(match.traces), separators=(",", ":"))
+    return {"queue": queue.name, **roles, **queue.options, **traced}
+
+
+def _traces(tickets: Iterable[Ticket]) -> dict[PlayerId, str]:
+    return {player.id: ticket.trace for ticket in tickets if ticket.trace for player in ticket.players}
+
+
+def _trace_wait(queue: QueueConfig, ticket: Ticket, match: Match, now_s: float) -> None:
+    """A ticket's wait, in its own trace; it points to the match's where that is another's."""
+    links = [match.trace] if match.trace != ticket.trace else []
+    tracing.record(
+        "ticket.wait",
+        parent=ticket.trace,
+        links=links,
+        start_s=ticket.created_at_s,
+        end_s=now_s,
+        queue=queue.name,
+        match=match.id,
+    )
 
 
 def assignment_of(placed: Allocation, match: Match) -> dict[str, Any]:

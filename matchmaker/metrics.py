@@ -67,3 +67,11 @@ WAIT_ESTIMATES = Counter(
     "Tickets that had been told a time within which nine of ten are matched: `kept` were, `late` were not.",
     ["queue", "outcome"],
 )
+
+
+def begin(queue: str) -> None:
+    """Let what a queue's director counts begin at 0: a rate of what has not happened yet is 0, not unknown."""
+    for outcome in ("assigned", "returned"):
+        MATCHES.labels(queue, outcome)
+    for counter in (TAKEOVERS, ADOPTED, OFFENCES, BACKFILLED, TICKETS_TIMED_OUT, MATCHING_FAILURES, MATCHING_PROPOSALS):
+        counter.labels(queue)

@@ -78,6 +78,8 @@ class Ticket:
     """Unix seconds by the store's clock; kept when the ticket goes back to the queue."""
     priority: str = ""
     """One of the queue's `priorities`, which gives a head start; any other word gives none."""
+    trace: str = ""
+    """The traceparent of the request that made it; '' where nobody traces."""
 
 
 class Age(StrEnum):
@@ -365,3 +367,10 @@ class Match:
     """The role of each player that has one."""
     session: SessionId | None = None
     """The running session that these players join; None: it gets a session of its own."""
+    traces: Mapping[PlayerId, str] = field(default_factory=dict)
+    """The traceparent of each player's ticket that has one; the first is the match's own."""
+
+    @property
+    def trace(self) -> str:
+        """The trace that the match's placing belongs to; '' for none."""
+        return next(iter(self.traces.values()), "")

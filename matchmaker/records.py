@@ -119,19 +119,20 @@ class Look:
     """There is more to read at once."""
 
 
-def encode_party(players: Sequence[TicketPlayer], priority: str) -> bytes:
-    """[priority, [[id, attributes, latencies, blocked, avoided], …]]."""
+def encode_party(players: Sequence[TicketPlayer], priority: str, trace: str = "") -> bytes:
+    """[priority, [[id, attributes, latencies, blocked, avoided], …]], and the trace where there is one."""
     rows = [[p.id, dict(p.attributes), dict(p.latencies_ms), p.blocked, p.avoided] for p in players]
-    return orjson.dumps([priority, rows])
+    return orjson.dumps([priority, rows, trace] if trace else [priority, rows])
 
 
 def decode_ticket(ticket: TicketId, party: bytes, created_ms: bytes) -> Ticket:
     """A ticket, from what `encode_party` made of it and its creation in Unix ms."""
-    priority, rows = orjson.loads(party)
+    priority, rows, *trace = orjson.loads(party)
     return Ticket(
         id=ticket,
         created_at_s=int(created_ms) / 1000,
         priority=priority,
+        trace=trace[0] if trace else "",
         players=tuple(
             TicketPlayer(
                 id=PlayerId(player),
@@ -181,6 +182,8 @@ def encode_match(match: Match) -> bytes:
     }
     if match.session is not None:
         value["session"] = match.session
+    if match.traces:
+        value["traces"] = dict(match.traces)
     return orjson.dumps(value)
 
 
@@ -194,4 +197,5 @@ def decode_match(match: MatchId, raw: bytes) -> Match:
         fleets=tuple(FleetName(fleet) for fleet in value["fleets"]),
         roles={PlayerId(player): role for player, role in value["roles"].items()},
         session=SessionId(value["session"]) if "session" in value else None,
+        traces=value.get("traces", {}),
     )

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 import orjson
 from redis.exceptions import RedisError
 
+from gameserver import tracing
 from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import MatchId, PlayerId, SessionId
@@ -122,7 +123,7 @@ class TicketStore:
         """
         new = _NewTicket(
             id=ticket or new_ticket_id(queue),
-            party=encode_party(players, priority),
+            party=encode_party(players, priority, trace := tracing.current()),
             names="\n".join(player.id for player in players),
             idempotency=idempotency,
             max_tickets=max_tickets,
@@ -142,7 +143,7 @@ class TicketStore:
             case b"CLOSED":
                 return QueueClosed(how=Closed(reply[1].decode()))
             case b"OK":
-                made = Ticket(id=new.id, players=players, created_at_s=reply[2] / 1000, priority=priority)
+                made = Ticket(id=new.id, players=players, created_at_s=reply[2] / 1000, priority=priority, trace=trace)
                 return TicketRecord(
                     ticket=made,
                     queue=queue,

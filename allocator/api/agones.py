@@ -25,7 +25,7 @@ from allocator.backends.pb import allocation_pb2, allocation_pb2_grpc
 from allocator.model import Allocation, AllocationRequest, Cause, FleetPolicy, Strategy, Unavailable
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
-from gameserver import certificates
+from gameserver import certificates, tracing
 from gameserver.certificates import Certificate, CertificateError, CertificateFiles
 from gameserver.sessions.model import FleetName, MatchId
 from gameserver.sessions.port import StoreUnavailable
@@ -88,7 +88,8 @@ class AllocationService(allocation_pb2_grpc.AllocationServiceServicer):
         wait_s = self._wait_s if left_s is None else min(self._wait_s, left_s * _MARGIN)
         self._waiting += 1
         try:
-            found = await self._allocator.allocate(asked, deadline_s=max(wait_s, 0.05), wait=wait_s > 0)
+            with tracing.span("Allocate", parent=metadata.get(tracing.OPTION, "")):
+                found = await self._allocator.allocate(asked, deadline_s=max(wait_s, 0.05), wait=wait_s > 0)
         except StoreUnavailable as error:
             log.warning("store_unavailable", error=str(error))
             await _abort(context, grpc.StatusCode.UNAVAILABLE, f"{error.why}; ask again")

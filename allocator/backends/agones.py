@@ -31,7 +31,7 @@ from allocator.backends.request import FleetRule, ServerRequest
 from allocator.backends.wire import Given, given_by_message, to_message
 from allocator.model import GameServer
 from allocator.ports import SHELF_LABEL, BackendUnavailable
-from gameserver import certificates
+from gameserver import certificates, tracing
 from gameserver.certificates import Certificate, CertificateError, CertificateFiles
 from gameserver.sessions.model import FleetName, ServerName
 
@@ -189,7 +189,7 @@ class AgonesBackend:
             return _Refusal(f"{endpoint.address}: no connection within {_CONNECT_S:g} s", sent=False)
         try:
             answer = await allocation_pb2_grpc.AllocationServiceStub(channel).Allocate(
-                message, timeout=max(0.001, until_s - time.monotonic())
+                message, timeout=max(0.001, until_s - time.monotonic()), metadata=tuple(tracing.headers().items())
             )
         except grpc.aio.AioRpcError as error:
             details = error.details() or ""

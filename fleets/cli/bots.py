@@ -12,8 +12,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from fleets.cli.options import DataDir, fail
+from fleets.cli.options import DataDir, fail, tracing_for
 from fleets.home import Home, NotRunning
+from gameserver import tracing
 from gameserver.client.matchmaking import MatchmakingFailed, development_player
 from gameserver.client.play import Policy, run_bots
 
@@ -33,6 +34,7 @@ def bots(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Let bots play match after match over the real API, and report what they saw: waits, snapshots, disconnects."""
+    tracing_for("warmfleet-bots")
     try:
         url = url or Home(data_dir).running().url
     except NotRunning as error:
@@ -64,6 +66,8 @@ def bots(
         fail(f"{url}: {errors.exceptions[0]}")
     except* KeyboardInterrupt:
         fail("interrupted")
+    finally:
+        tracing.shutdown()
     if json_output:
         print(json.dumps(summary))
         return

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "up:up",
     "status": "status:status",
     "logs": "logs:logs",
+    "observe": "observe:observe",
     "drain": "drain:drain",
     "bots": "bots:bots",
     "new": "new:new",

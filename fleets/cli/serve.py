@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 import uvloop
 
-from fleets.cli.options import FAILED, MISUSED, fail
+from fleets.cli.options import FAILED, MISUSED, fail, tracing_for
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
 from fleets.spec.loader import SpecError, Specs, load
+from gameserver import tracing
 from gameserver.telemetry import configure_logging
 
 
@@ -28,6 +29,7 @@ def serve(
 ) -> None:
     """Serve one part; its other settings are WARMFLEET_ variables (docs/serve.md)."""
     configure_logging(json=not sys.stderr.isatty())
+    tracing_for(f"warmfleet-{part.value}")
     specs = _specs(files)
     try:
         settings = ServeSettings.read(
@@ -43,6 +45,8 @@ def serve(
             runner.run(_run(part, settings, specs))
     except SettingsError as error:
         fail(str(error), MISUSED)
+    finally:
+        tracing.shutdown()
 
 
 async def _run(part: PartName, settings: ServeSettings, specs: Specs) -> None:

@@ -14,11 +14,12 @@ from rich.live import Live
 from rich.table import Table
 
 import fleets
-from fleets.cli.options import FAILED, DataDir, fail
+from fleets.cli.options import FAILED, DataDir, fail, tracing_for
 from fleets.home import Home, HomeInUse
 from fleets.laptop import CannotStart, LaptopSettings, default_files, run
 from fleets.local.valkey import ValkeyFailed
 from fleets.spec.loader import SpecError, Specs, load
+from gameserver import tracing
 from gameserver.telemetry import configure_logging
 
 EXAMPLE = Path(fleets.__file__).parent / "examples" / "arena.yaml"
@@ -34,6 +35,7 @@ def up(
 ) -> None:
     """Run everything: Valkey, warm game servers, allocator, matchmaker and the page to play on."""
     configure_logging(json=not sys.stderr.isatty())
+    tracing_for("warmfleet-up")
     specs = _specs(files or [])
     display = _Display()
     try:
@@ -42,6 +44,8 @@ def up(
             runner.run(_run(settings, display))
     except (HomeInUse, CannotStart, ValkeyFailed) as error:
         fail(str(error))
+    finally:
+        tracing.shutdown()
 
 
 async def _run(settings: LaptopSettings, display: "_Display") -> None:

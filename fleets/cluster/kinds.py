@@ -34,6 +34,7 @@ KINDS: dict[tuple[str, str], Kind] = {
     ("apps/v1", "DaemonSet"): Kind(plural="daemonsets", stage=2),
     ("monitoring.coreos.com/v1", "ServiceMonitor"): Kind(plural="servicemonitors", stage=2),
     ("monitoring.coreos.com/v1", "PodMonitor"): Kind(plural="podmonitors", stage=2),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): Kind(plural="prometheusrules", stage=2),
     ("networking.k8s.io/v1", "Ingress"): Kind(plural="ingresses", stage=3),
     ("gateway.networking.k8s.io/v1", "Gateway"): Kind(plural="gateways", stage=3),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): Kind(plural="httproutes", stage=3),

@@ -10,6 +10,7 @@ from fleets.render.agones import agones_fleet, fleet_autoscaler
 from fleets.render.cluster import disruption_budget, monitor, pre_pull, priority
 from fleets.render.manifest import FLEET_LABEL, Manifest, file_name, to_yaml
 from fleets.render.network import fleet_policy
+from fleets.render.observability import observability
 from fleets.render.scaling import recommendations
 from fleets.render.services import services
 from fleets.render.store import valkey
@@ -42,6 +43,7 @@ def render(
     items += admission_webhook(platform)
     items += valkey(platform)
     items += services(platform, documents)
+    items += observability(platform)
     for fleet in ordered:
         items += [
             disruption_budget(fleet, platform),

@@ -265,7 +265,14 @@ class PlatformBody(Model):
         default="kubernetes", description="In whose words."
     )
     calico_qos: bool = Field(default=False, description="Calico marks packets by annotation (lowLatency.dscp).")
-    prometheus_operator: bool = Field(default=False, description="ServiceMonitor and PodMonitor objects.")
+    prometheus_operator: bool = Field(
+        default=False,
+        description="ServiceMonitors, PodMonitors, and the alerts of docs/alerts.md as a PrometheusRule.",
+    )
+    dashboards: bool = Field(
+        default=False,
+        description="Grafana's dashboards, as ConfigMaps with the label grafana_dashboard, for its sidecar.",
+    )
     prometheus: Text | None = Field(default=None, description="URL of Prometheus, for a rollout's automatic abort.")
     vertical_recommendations: bool = Field(
         default=False, description="VerticalPodAutoscaler objects that only recommend."

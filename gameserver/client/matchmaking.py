@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import httpx
 
+from gameserver import tracing
+
 _PATIENCE_S = 10.0
 """How long an unreachable or overloaded matchmaker is asked again."""
 
@@ -46,7 +48,7 @@ class Matchmaking:
         self, queue: str, players: list[Mapping[str, Any]], *, idempotency_key: str = ""
     ) -> dict[str, Any]:
         """Queue up; a lost reply never makes a second ticket. Raises MatchmakingFailed with the problem's detail."""
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, **tracing.headers()}
         return await self._call("POST", "/v1/tickets", json={"queue": queue, "players": players}, headers=headers)
 
     async def cancel_ticket(self, ticket: str) -> None:

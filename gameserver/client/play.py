@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gameserver import tracing
 from gameserver.client.link import Assignment, GameConnection, Link, Lost, Over, TakenOver, dialer
 from gameserver.client.matchmaking import Matchmaking, MatchmakingFailed
 from gameserver.client.session import Happened, Moving, Seated, WorldSeen
@@ -89,6 +90,12 @@ class Player:
 
     async def play(self, *, until_s: float = float("inf")) -> Journey:
         """Play one match, or until `until_s` (monotonic); never raises for what a player may meet: `Journey.ended` says it."""
+        with tracing.span("player.match", queue=self._queue) as span:
+            journey = await self._play(until_s)
+            span.set(session=journey.session, ended=journey.ended)
+        return journey
+
+    async def _play(self, until_s: float) -> Journey:
         journey = Journey(player=self._player)
         begun_s = time.monotonic()
         self._seen_s = 0.0
@@ -153,6 +160,11 @@ class Player:
                 case WorldSeen(tick=tick):
                     if not journey.snapshots:
                         journey.first_snapshot_s = now - begun_s
+                        ended_s = time.time()
+                        start_s = ended_s - journey.first_snapshot_s
+                        tracing.record(
+                            "player.first_snapshot", parent=tracing.current(), start_s=start_s, end_s=ended_s
+                        )
                     else:
                         journey.gaps_s.append(now - self._seen_s)
                     if lost:

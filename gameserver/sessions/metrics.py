@@ -25,3 +25,8 @@ HEARTBEAT_SECONDS = Histogram(
     "Time of this server's word to the session store and its answer.",
     buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
 )
+
+for _outcome in ("written", "unchanged", "game_failed", "store_away"):
+    CHECKPOINTS.labels(_outcome)
+for _outcome in ("done", "not_possible"):
+    HANDED_OVER.labels(_outcome)

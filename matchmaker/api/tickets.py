@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, assert_never
 
 from allocator.api.problems import Problem
+from gameserver import tracing
 from gameserver.sessions.model import PlayerId
 from matchmaker import metrics
 from matchmaker.api import streams
@@ -185,7 +186,9 @@ class Handlers:
                 kind="forbidden",
             )
         players = [member.to_player() for member in body.players]
-        record = await self._tickets.create(body.queue, players, caller, key=key, priority=body.priority)
+        with tracing.span("POST /v1/tickets", parent=request.header(b"traceparent"), queue=body.queue) as span:
+            record = await self._tickets.create(body.queue, players, caller, key=key, priority=body.priority)
+            span.set(ticket=record.ticket.id)
         location = f"/v1/tickets/{record.ticket.id}".encode()
         return Reply(201, await self._tickets.body(record, caller), ((b"location", location),))
 

@@ -12,8 +12,8 @@ import yaml
 _ROOT = Path(__file__).parents[2]
 _DOCKER = _ROOT / "docker"
 _DISTRIBUTIONS = {"nacl": "PyNaCl", "grpc": "grpcio", "google": "protobuf", "prometheus_client": "prometheus-client"}
-_OPTIONAL = {"httpx"}
-"""Of the client, which no server runs."""
+_OPTIONAL = {"httpx", "opentelemetry"}
+"""Of the client, which no server runs; of the extra `tracing`, which an image may add."""
 
 
 def test_the_dockerfile_is_clean() -> None:
