@@ -130,6 +130,8 @@ MATCHMAKING = Dashboard(
             Panel(title="Depth", queries={"{{queue}}": f"max by (queue) (warmfleet_matching_pool_tickets{_QUEUE})"}),
             Panel(title="Oldest ticket", queries={"{{queue}}": f"max by (queue) (warmfleet_ticket_oldest_seconds{_QUEUE})"}, unit="s"),
             Panel(title="Share that times out", queries={"{{queue}}": "queue:warmfleet_tickets_timed_out:ratio_rate5m"}, unit="percentunit"),
+            Panel(title="Estimates of the wait that were kept", queries={"{{queue}}": f'sum by (queue) (rate(warmfleet_wait_estimates_total{{queue=~"$queue",outcome="kept"}}[{_RATE}])) / sum by (queue) (rate(warmfleet_wait_estimates_total{_QUEUE}[{_RATE}]))'}, unit="percentunit", width=12, told="Tickets are told a time within which nine of ten are matched."),
+            Panel(title="Error of the estimates", queries=_quantiles("warmfleet_wait_estimate_error_seconds", "queue", _QUEUE, (0.5, 0.95)), unit="s", width=12),
             _heatmap("Waits", "warmfleet_ticket_wait_seconds", _QUEUE, "s", "Each column is a moment, each row a length of wait."),
             _heatmap("Quality", "warmfleet_matching_quality", _QUEUE, "percentunit", "Of proposed matches; 100 %: every measured rule at its best."),
         ),

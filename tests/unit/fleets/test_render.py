@@ -75,7 +75,7 @@ def schemas() -> Schemas:
     return Schemas(crds=read_crds([_CRDS] if _CRDS.exists() else []))
 
 
-_CUSTOM = {"Certificate", "ServiceMonitor", "PodMonitor", "CiliumNetworkPolicy"}
+_CUSTOM = {"Certificate", "ServiceMonitor", "PodMonitor", "PrometheusRule", "CiliumNetworkPolicy"}
 
 
 def valid(items: Any) -> None:
