@@ -110,8 +110,13 @@ class ServerCertificate:
         return True
 
     async def watch(self, every_s: float) -> None:
-        """Refresh for ever."""
+        """Refresh for ever; says when clients whose clocks go like this one's would refuse the certificate."""
+        said = ""
         while True:
+            wrong = complaint(self._files, self._loaded, datetime.datetime.now(datetime.UTC))
+            if wrong and wrong != said:
+                log.warning("certificate_not_valid_now", problem=wrong)
+            said = wrong
             await asyncio.sleep(every_s)
             try:
                 if await asyncio.to_thread(self.refresh):

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Protocol
 
 import structlog
@@ -34,6 +34,8 @@ _SAMPLE_S = 5.0
 _HAZARD_HALF_LIFE_S = 1800.0
 _STALE_S = 60.0
 """A view of the demand older than this is none."""
+_JUMP_S = 10.0
+"""By so much the store's clock may differ from ours between two looks: a look that was held up is no jump."""
 _RETRY_S = 1.0
 _BOOTING = (
     ServerState.PORT_ALLOCATION,
@@ -165,16 +167,30 @@ class Autoscaler:
                     demand.arrivals.close(closed, history[closed])
             demand.known = bucket
         live = sum(len(entry.sessions) for entry in shelf.entries) + len(shelf.lost)
+        now_s = asyncio.get_running_loop().time()
         if demand.at_s:
-            self._note(demand, at_s - demand.at_s, at_s, claims - demand.claims, live)
+            jump_s = at_s - demand.at_s - (now_s - demand.seen_at_s)
+            if abs(jump_s) > _JUMP_S:
+                self._follow(fleet, demand, jump_s)
+            else:
+                self._note(demand, at_s - demand.at_s, at_s, claims - demand.claims, live)
         demand.claims, demand.live, demand.at_s = claims, live, at_s
         demand.came_at_s = demand.came_at_s or at_s
         demand.free_rooms, demand.waiting = shelf.free, shelf.waiters
-        demand.seen_at_s = asyncio.get_running_loop().time()
+        demand.seen_at_s = now_s
+
+    @staticmethod
+    def _follow(fleet: FleetName, demand: _Demand, jump_s: float) -> None:
+        """The store's clock was set, or another store has taken over: what we remember by it moves along, and the stretch tells nothing."""
+        log.warning("store_clock_jumped", fleet=fleet, seconds=round(jump_s, 1))
+        demand.came_at_s += jump_s
+        moved = [replace(decision, at_s=decision.at_s + jump_s) for decision in demand.decisions]
+        demand.decisions.clear()
+        demand.decisions.extend(moved)
 
     @staticmethod
     def _note(demand: _Demand, seconds: float, at_s: float, came: int, live: int) -> None:
-        """Take a stretch between two samples into account; one in which the store's clock or counts jumped back tells nothing."""
+        """Take a stretch between two samples into account; one in which the store's counts fell tells nothing."""
         if seconds <= 0 or came < 0:
             return
         demand.recent.add(Recent(ended_s=at_s, seconds=seconds, count=came))

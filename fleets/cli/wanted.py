@@ -33,7 +33,8 @@ Folder = Annotated[
 Crds = Annotated[
     list[Path] | None,
     typer.Option(
-        "--crds", help="YAML of CustomResourceDefinitions (Agones', KEDA's) to check with; also $WARMFLEET_CRDS."
+        "--crds",
+        help="YAML, or folders, of CustomResourceDefinitions (Agones', KEDA's) to check with; also $WARMFLEET_CRDS.",
     ),
 ]
 KubernetesVersion = Annotated[

@@ -86,10 +86,11 @@ class Schemas:
 
 
 def read_crds(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """CustomResourceDefinitions of some YAML files. Raises CrdsUnreadable."""
+    """CustomResourceDefinitions of some YAML files, and of folders of them. Raises CrdsUnreadable."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found: list[dict[str, Any]] = []
-    for path in paths:
+    files = [file for path in paths for file in (sorted(path.glob("*.y*ml")) if path.is_dir() else [path])]
+    for path in files:
         try:
             documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=loader))
         except OSError as error:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,11 +21,11 @@ from fleets.cli.admission import admission
 from gameserver.certificates import CertificateError, CertificateFiles, ServerCertificate
 
 
-def write_pair(folder: Path, serial: int) -> None:
-    """A self-signed certificate with its key."""
+def write_pair(folder: Path, serial: int, *, begins_in_h: float = -1.0) -> None:
+    """A self-signed certificate with its key, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    start = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=begins_in_h)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -109,6 +110,32 @@ def test_half_a_rotation_leaves_the_old_pair_in_use(tmp_path: Path) -> None:
         pair.refresh()
     (tmp_path / "tls.key").write_bytes(new_key)
     assert pair.refresh() is True
+
+
+@pytest.mark.parametrize(
+    ("begins_in_h", "says"), [(2.0, "is this machine's clock right?"), (-30.0, "expired at")], ids=["behind", "ahead"]
+)
+async def test_a_clock_that_is_off_is_said_and_nobody_is_turned_away(
+    tmp_path: Path, begins_in_h: float, says: str
+) -> None:
+    """Whether a certificate is valid is for the API server's clock to say: ours may be the wrong one. Once it is right, nothing is said."""
+    write_pair(tmp_path, 1, begins_in_h=begins_in_h)
+    pair = ServerCertificate(CertificateFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key"))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=pair.context)
+    with structlog.testing.capture_logs() as logs:
+        watching = asyncio.create_task(pair.watch(0.01))
+        assert await serial_at(server.sockets[0].getsockname()[1]) == 1
+        write_pair(tmp_path, 2)
+        async with asyncio.timeout(20):
+            while not any(entry["event"] == "certificate_taken_up" for entry in logs):
+                await asyncio.sleep(0.01)
+        watching.cancel()
+        await asyncio.wait([watching])
+    server.close()
+    await server.wait_closed()
+    said = [entry["problem"] for entry in logs if entry["event"] == "certificate_not_valid_now"]
+    assert len(said) == 1
+    assert says in said[0]
 
 
 def test_a_missing_certificate_is_named(tmp_path: Path) -> None:

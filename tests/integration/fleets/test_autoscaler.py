@@ -1,6 +1,7 @@
 """The autoscaler on a real Valkey: what it sees of real claims, what it remembers, what it answers over HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -133,3 +134,40 @@ async def test_the_webhook(web: httpx.AsyncClient, autoscaler: Autoscaler) -> No
     assert (await web.post("/v1/fleet-autoscale", content=b"{")).status_code == 400
     assert (await web.post("/v1/fleet-autoscale", content=b" " * (1 << 21))).status_code == 413
     assert (await web.get("/v1/fleets/other/decision")).status_code == 404
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 600.0, 2 * 86_400.0], ids=["back", "ahead", "days ahead"])
+async def test_a_store_whose_clock_jumps_takes_no_server_away(
+    valkey: redis.asyncio.Redis, backend: FakeBackend, autoscaler: Autoscaler, jump_s: float
+) -> None:
+    """As after a failover to a machine that is off: what was wanted stays wanted, nobody is idle for it, and numbers stay sane."""
+    demand = autoscaler._demand[FLEET]
+    demand.aim = FleetAim(rooms=8, shelf=2, max=50, idle_to_zero_s=1800.0)
+    await autoscaler.sample(FLEET)
+    await claim(valkey, backend, 5)
+    await autoscaler.sample(FLEET)
+    before = await autoscaler.decide(FLEET, SERVERS, interval_s=5)
+    claims = demand.history.claims
+
+    async def skewed() -> tuple[float, int]:
+        at_s, count = await claims()
+        return at_s + jump_s, count
+
+    demand.history.claims = skewed  # type: ignore[method-assign]
+    for _ in range(3):
+        await autoscaler.sample(FLEET)
+        after = await autoscaler.decide(FLEET, SERVERS, interval_s=5)
+        assert not after.blind
+        assert not after.idle
+        assert before.replicas <= after.replicas <= 50
+
+
+async def test_a_webhook_whose_own_clock_is_off_decides_by_the_stores(
+    autoscaler: Autoscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedules, seasons and what is published go by one clock for all replicas."""
+    true_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    await autoscaler.sample(FLEET)
+    decision = await autoscaler.decide(FLEET, SERVERS, interval_s=5)
+    assert abs(decision.at_s - true_s) < 3600
