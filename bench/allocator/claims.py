@@ -115,10 +115,13 @@ class Bench:
         self.client = client
         self.shelf = Shelf(client)
         self.allocator = Allocator(self.shelf, client, [POLICY], NoBackend())
-        options = client.connection_pool.connection_kwargs
-        self.raw = Pipe(options["host"], options["port"], db=0, username=None, password=None, timeout_s=2)
+        self.raw = Pipe(self._where, db=0, username=None, password=None, timeout_s=2)
         self.matches = (MatchId(f"m{i}") for i in itertools.count())
         self.claimed: list[SessionId] = []
+
+    async def _where(self) -> tuple[str, int]:
+        options = self.client.connection_pool.connection_kwargs
+        return options["host"], options["port"]
 
     async def fill(self) -> None:
         """Register servers."""
