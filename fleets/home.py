@@ -31,6 +31,8 @@ class Running:
     url: str
     operator_token: str
     """Bearer token for the operator's endpoints."""
+    valkey_url: str = ""
+    """With its password, where it has one."""
 
 
 class Home:

@@ -36,6 +36,7 @@ from fleets.local.planner import LocalFleet
 from fleets.local.states import OVER
 from fleets.local.valkey import EmbeddedValkey
 from fleets.metrics import STARTS_FAILED, show_servers
+from fleets.shadows import shadows
 from fleets.spec.convert import to_aim, to_policy, to_queue_config, version_of
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import Specs
@@ -133,6 +134,7 @@ class _Laptop:
         self._settings = settings
         self._client = client
         self._url = url
+        self._valkey_url = valkey_url
         seats = SeatIssuer(_seat_key(home))
         self.agones = LocalAgones(
             [_local_fleet(fleet, valkey_url, seats.public_key, home.secret("netcode")) for fleet in specs.fleets],
@@ -157,6 +159,7 @@ class _Laptop:
         self._directors = [
             Director(queue, self._store, allocator, supply=allocator, seats=allocator.seats) for queue in queues
         ]
+        self._shadows = shadows(specs, self._store)
         self._app, self._watch = create_app(
             client=client,
             queues=queues,
@@ -188,6 +191,7 @@ class _Laptop:
             services = [
                 *(tasks.create_task(keeper.run(), name=f"keeper-{keeper.policy.name}") for keeper in self._keepers),
                 *(tasks.create_task(d.run(), name=f"director-{d.queue.name}") for d in self._directors),
+                *(tasks.create_task(s.run(), name=f"shadow-{s.queue.name}") for s in self._shadows),
                 tasks.create_task(self._watch.run(), name="watch"),
                 tasks.create_task(self._autoscaler.run(), name="autoscaler"),
                 tasks.create_task(self._scale(), name="scale"),
@@ -195,7 +199,11 @@ class _Laptop:
                 tasks.create_task(watch_store(self._client), name="watch-store"),
             ]
             web = tasks.create_task(server.serve(sockets=[listener]), name="web")
-            self._settings.home.publish(Running(pid=os.getpid(), url=self._url, operator_token=self._operator_token))
+            self._settings.home.publish(
+                Running(
+                    pid=os.getpid(), url=self._url, operator_token=self._operator_token, valkey_url=self._valkey_url
+                )
+            )
             try:
                 await self._until_ready(report, stop)
                 if not stop.is_set():
@@ -222,6 +230,7 @@ class _Laptop:
                 for status in self.agones.status()
             ],
             "queues": [{"name": d.queue.name, "depth": await self._store.depth(d.queue.name)} for d in self._directors],
+            "shadows": [shadow.status() for shadow in self._shadows],
         }
 
     def _scraped(self) -> Iterator[tuple[str, str, int]]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchmaker.matching.form import propose
+from matchmaker.matching.pool import Pool
 from matchmaker.matching.rules import check, number, value_of
 from matchmaker.model import Aggregate, Proposal, QueueConfig, Ticket
 
@@ -152,6 +153,18 @@ def evaluate(
         else:
             refused.append(f"proposal {place}: a better one has one of its tickets")
     return [match for _, match in sorted(kept, key=lambda row: row[0])], refused[:_REASONS]
+
+
+def propose_all(pool: Pool, now_s: float) -> tuple[list[Proposal], list[str]]:
+    """
+    One cycle over a pool, by the built-in core or by the queue's own function, on a main thread.
+
+    Returns: (matches without overlap, the first refusals of a function's proposals in words). Raises: MatchFunctionError.
+    """
+    if not pool.queue.match_function:
+        return pool.cycle(now_s), []
+    view = PoolView(pool.waiting(), now_s)
+    return evaluate(pool.queue, view, call(load(pool.queue.match_function), view, pool.queue.match_function_limit_s))
 
 
 def _flaw(queue: QueueConfig, view: PoolView, proposal: Any) -> tuple[str, list[int]]:

@@ -53,6 +53,15 @@ ADOPTED = Counter(
 )
 OFFENCES = Counter("warmfleet_player_offences_total", "Matches left by a player.", ["queue"])
 BACKFILLED = Counter("warmfleet_backfilled_players_total", "Players sent to running sessions.", ["queue"])
+SHADOW_WAIT = Histogram(
+    "warmfleet_shadow_ticket_wait_seconds",
+    "From a ticket's creation to the match that a shadow queue would have made.",
+    ["queue"],
+    buckets=_WAITS_S,
+)
+SHADOW_TICKETS = Counter(
+    "warmfleet_shadow_tickets_total", "Tickets of a shadow queue, by how they ended there.", ["queue", "outcome"]
+)
 WATCHERS = Gauge("warmfleet_ticket_watchers", "Open event streams, WebSockets and long polls.")
 WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
 RATE_LIMITED = Counter("warmfleet_requests_rate_limited_total", "Requests answered with 429.")

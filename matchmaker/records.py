@@ -119,6 +119,29 @@ class Look:
     """There is more to read at once."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A ticket entered the pool, or left it other than by a match."""
+
+    at_s: float
+    """The store's clock, Unix seconds."""
+    ticket: TicketId
+    entered: Ticket | None
+    """None: it left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What has changed in a queue since a watcher's last look."""
+
+    cursor: str
+    """Where the next look goes on."""
+    complete: bool
+    """False: the log did not reach back, and some changes were missed."""
+    changes: tuple[Change, ...] = ()
+    """In order; as many as one look brings at most, then the next one brings more at once."""
+
+
 def encode_party(players: Sequence[TicketPlayer], priority: str, trace: str = "") -> bytes:
     """[priority, [[id, attributes, latencies, blocked, avoided], …]], and the trace where there is one."""
     rows = [[p.id, dict(p.attributes), dict(p.latencies_ms), p.blocked, p.avoided] for p in players]

@@ -43,7 +43,9 @@ from matchmaker.backfill import Backfill, decode_backfill, encode_backfill
 from matchmaker.batches import Batch
 from matchmaker.model import Match, QueueName, Ticket, TicketId, TicketPlayer, TicketState
 from matchmaker.records import (
+    Change,
     Closed,
+    Followed,
     Look,
     Offence,
     PlayerBarred,
@@ -65,6 +67,8 @@ _PIPELINE = 1000
 """Tickets fetched in one round trip."""
 _MOST_CHANGES = 20_000
 """Of the log, read in one cycle."""
+_NEVER = "0-0"
+"""Before the first entry of any log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +258,26 @@ class TicketStore:
             oldest_s=max(0.0, now_s - reply[7] / 1000) if reply[7] else 0.0,
             full=len(reply[5]) >= _MOST_CHANGES,
         )
+
+    async def follow(self, queue: QueueName, cursor: str) -> Followed:
+        """What has changed since `cursor` (''; from now on), for those who only watch."""
+        key = f"{_prefix(queue)}log"
+        if not cursor:
+            last: Any = await self._answer(self.client.xrevrange(key, count=1))
+            return Followed(cursor=last[0][0].decode() if last else _NEVER, complete=True)
+        rows: Any = await self._answer(self.client.xrange(key, min=cursor, count=_MOST_CHANGES))
+        complete = cursor == _NEVER or bool(rows and rows[0][0].decode() == cursor)
+        changes = []
+        for entry, fields in rows:
+            at, (kind, name) = entry.decode(), next(iter(fields.items()))
+            if at == cursor or kind not in (b"+", b"-"):
+                continue
+            ticket = TicketId(name.decode())
+            # redis-py reads an entry as pairs: ('+', id), (created in ms, party).
+            entered = [decode_ticket(ticket, party, created) for created, party in list(fields.items())[1:]]
+            at_s = int(at.partition("-")[0]) / 1000
+            changes.append(Change(at_s=at_s, ticket=ticket, entered=entered[0] if entered else None))
+        return Followed(cursor=rows[-1][0].decode() if rows else cursor, complete=complete, changes=tuple(changes))
 
     async def searching(self, queue: QueueName, token: str, tickets: Sequence[TicketId]) -> None:
         """Mark tickets as looked at."""

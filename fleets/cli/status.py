@@ -116,6 +116,10 @@ def _show(body: dict[str, Any], *, why: bool) -> None:
                 console.print(f"  | {line}", markup=False, highlight=False)
     for queue in body["queues"]:
         console.print(f"queue [bold]{queue['name']}[/]  {queue['depth']} tickets wait")
+    for shadow in body["shadows"]:
+        wait = "none matched yet" if shadow["meanWaitS"] is None else f"mean wait {shadow['meanWaitS']:.1f} s"
+        ended = ", ".join(f"{count} {name}" for name, count in shadow["tickets"].items())
+        console.print(f"shadow [bold]{shadow['name']}[/] of {shadow['of']}  {shadow['waiting']} wait; {ended}; {wait}")
 
 
 def _show_why(console: Console, decision: dict[str, Any] | None) -> None:

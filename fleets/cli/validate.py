@@ -66,7 +66,7 @@ def validate(
             findings += policies(items)
     wrong, unknown = schema_problems(items, crds, kubernetes) if items else ([], [])
     valid = not problems and not wrong and not _broken(findings)
-    count = len(specs.fleets) + len(specs.queues) + (specs.platform is not None)
+    count = len(specs.fleets) + len(specs.queues) + len(specs.shadows) + (specs.platform is not None)
     if json_output:
         rows = {
             "problems": [dataclasses.asdict(p) for p in problems],

@@ -102,7 +102,7 @@ def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> 
     if platform.services is None:
         return []
     idle = _idle(documents)
-    queues = sorted(d["metadata"]["name"] for d in documents if d.get("kind") == "Queue")
+    queues = sorted(d["metadata"]["name"] for d in documents if d.get("kind") == "Queue" and "shadow" not in d["spec"])
     configs = _config_maps(platform, documents)
     digest = hashlib.sha256(to_yaml(configs).encode()).hexdigest()[:16]
     items: list[Manifest] = list(configs)

@@ -20,6 +20,7 @@ from fleets.serve.backends import Unlisted, make_backend
 from fleets.serve.counts import Counts, watch_counts
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
+from fleets.shadows import shadows
 from fleets.spec.convert import to_aim, to_policy, to_queue_config
 from fleets.spec.loader import Specs
 from gameserver.seats import SeatIssuer
@@ -111,6 +112,7 @@ def _director(settings: ServeSettings, specs: Specs, client: StoreClient, backen
     if not directors:
         raise SettingsError("no Queue is described in these files: a director would have nothing to do")
     services: dict[str, Service] = {f"director-{director.queue.name}": director.run for director in directors}
+    services |= {f"shadow-{shadow.queue.name}": shadow.run for shadow in shadows(specs, store)}
     return Part(name=PartName.DIRECTOR, services={**services, "replicas": replicas.run}, last=replicas.leave)
 
 

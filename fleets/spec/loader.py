@@ -62,6 +62,8 @@ class Specs:
 
     fleets: tuple[FleetSpec, ...]
     queues: tuple[QueueSpec, ...]
+    shadows: tuple[QueueSpec, ...] = ()
+    """Queues that run on another's tickets, and only report; they are not among `queues`."""
     platform: PlatformSpec | None = None
     """The cluster's, where a file has one."""
     documents: tuple[Mapping[str, Any], ...] = ()
@@ -102,7 +104,8 @@ def load(paths: Iterable[Path]) -> Specs:
         raise SpecError(sorted(problems, key=lambda problem: (problem.file, problem.line)))
     return Specs(
         fleets=tuple(spec for _, spec in valid if isinstance(spec, FleetSpec)),
-        queues=tuple(spec for _, spec in valid if isinstance(spec, QueueSpec)),
+        queues=tuple(s for _, s in valid if isinstance(s, QueueSpec) and s.spec.shadow is None),
+        shadows=tuple(s for _, s in valid if isinstance(s, QueueSpec) and s.spec.shadow is not None),
         platform=next((spec for _, spec in valid if isinstance(spec, PlatformSpec)), None),
         documents=tuple(document.value for document, spec in valid if not isinstance(spec, PlatformSpec)),
     )
@@ -278,6 +281,7 @@ def _across(valid: Sequence[tuple[_Document, Spec]]) -> Iterator[SpecProblem]:
     """Checks that need several documents."""
     seen: dict[tuple[str, str], _Document] = {}
     fleets = {spec.metadata.name: spec for _, spec in valid if isinstance(spec, FleetSpec)}
+    live = [s.metadata.name for _, s in valid if isinstance(s, QueueSpec) and s.spec.shadow is None]
     for document, spec in valid:
         key = (spec.kind, spec.metadata.name)
         if key in seen:
@@ -289,6 +293,12 @@ def _across(valid: Sequence[tuple[_Document, Spec]]) -> Iterator[SpecProblem]:
         seen.setdefault(key, document)
         if isinstance(spec, QueueSpec):
             yield from _check_queue(document, spec, fleets)
+            if spec.spec.shadow is not None and spec.spec.shadow.of not in live:
+                yield document.problem(
+                    ("spec", "shadow", "of"),
+                    f"no Queue that takes tickets is named {spec.spec.shadow.of!r} in these files; "
+                    f"there are: {', '.join(live) or 'none'}{_nearest(spec.spec.shadow.of, live)}",
+                )
         if isinstance(spec, FleetSpec) and spec.spec.rollout.strategy == "canary" and canary_of(key[1]) in fleets:
             yield document.problem(
                 ("spec", "rollout", "strategy"),

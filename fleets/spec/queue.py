@@ -240,6 +240,12 @@ class BackfillBody(Model):
     enabled: bool = False
 
 
+class ShadowBody(Model):
+    """The queue runs beside another, on its tickets, and only reports: metrics, log, status. No ticket can be sent to it."""
+
+    of: Name
+
+
 class QueueBody(Model):
     """A queue's `spec`."""
 
@@ -264,6 +270,7 @@ class QueueBody(Model):
     acceptance: AcceptanceBody | None = None
     leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
+    shadow: ShadowBody | None = None
     ticket_timeout: Seconds = 120.0
     max_tickets: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     options: dict[Word, str] = Field(default={}, description="Handed to the game with every match.")

@@ -11,7 +11,7 @@ import resource
 import sys
 from typing import Any
 
-from matchmaker.evaluator import MatchFunctionError, PoolView, call, evaluate, load
+from matchmaker.evaluator import MatchFunctionError, propose_all
 from matchmaker.matching.pool import Pool
 from matchmaker.matching.wire import decode_queue, decode_tickets, frame, read_frame
 from matchmaker.model import TicketId
@@ -37,14 +37,8 @@ def main() -> None:
 
 def _answer(pool: Pool, request: dict[str, Any]) -> dict[str, Any]:
     pool.change(decode_tickets(request["added"]), map(TicketId, request["removed"]))
-    refused: list[str] = []
     try:
-        if pool.queue.match_function:
-            view = PoolView(pool.waiting(), request["now_s"])
-            proposed = call(load(pool.queue.match_function), view, pool.queue.match_function_limit_s)
-            proposals, refused = evaluate(pool.queue, view, proposed)
-        else:
-            proposals = pool.cycle(request["now_s"])
+        proposals, refused = propose_all(pool, request["now_s"])
     except MatchFunctionError as error:
         return {"error": str(error)}
     return {

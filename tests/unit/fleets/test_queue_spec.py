@@ -222,3 +222,25 @@ def test_a_rule_that_becomes_optional_in_time_may_be_impossible_until_then(tmp_p
     rule = {"type": "latency", "max": "0ms"}
     assert read(tmp_path, rules=[{**rule, "optionalAfter": "30s"}]).rules
     assert "no round trip" in problem(tmp_path, rules=[{**rule, "optionalAfter": "3m"}])
+
+
+def test_a_shadow_is_apart_from_the_queues_that_take_tickets(tmp_path: Path) -> None:
+    teams = [{"name": "all", "players": 2}]
+    documents = [FLEET] + [
+        {
+            "apiVersion": "warmfleet.dev/v1",
+            "kind": "Queue",
+            "metadata": {"name": name},
+            "spec": {"fleets": ["arena"], "teams": teams, **shadow},
+        }
+        for name, shadow in (("ranked", {}), ("trial", {"shadow": {"of": "ranked"}}))
+    ]
+    file = tmp_path / "queues.yaml"
+    file.write_text(yaml.safe_dump_all(documents))
+    specs = load([file])
+    assert [queue.metadata.name for queue in specs.queues] == ["ranked"]
+    assert [queue.metadata.name for queue in specs.shadows] == ["trial"]
+
+
+def test_a_shadow_is_of_a_queue_that_takes_tickets(tmp_path: Path) -> None:
+    assert "no Queue that takes tickets is named 'ranked'" in problem(tmp_path, shadow={"of": "ranked"})

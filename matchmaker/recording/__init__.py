@@ -1,0 +1,1 @@
+"""Ticket streams kept and tried again: traces, their recorder, replays, shadow queues."""
