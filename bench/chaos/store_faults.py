@@ -20,9 +20,10 @@ def _primary(system: System) -> ValkeyServer | None:
     return system.store.primary() if system.store.in_step() else None
 
 
-def _replica(system: System) -> ValkeyServer | None:
+def _replica(system: System, rng: random.Random) -> ValkeyServer | None:
     primary = _primary(system)
-    return next((server for server in system.store.valkeys if primary is not None and server is not primary), None)
+    others = [server for server in system.store.valkeys if server is not primary]
+    return rng.choice(others) if primary is not None and others else None
 
 
 def _fault(name: str, server: ValkeyServer, store: Store, run: Callable[[], Awaitable[None]]) -> Fault:
@@ -67,7 +68,7 @@ def freeze_primary(system: System, rng: random.Random) -> Fault | None:
 
 def lose_replica(system: System, rng: random.Random) -> Fault | None:
     """Claims wait for it: they count once it has them."""
-    server = _replica(system)
+    server = _replica(system, rng)
     if server is None:
         return None
     away_s = rng.uniform(0.5, 3.0)
@@ -192,10 +193,10 @@ def kinds(store: Store) -> dict[str, Maker]:
     found: dict[str, Maker] = {
         "kill -9 Valkey, restart": restart_primary,
         "Valkey full (noeviction)": _configured("maxmemory", _half_of_used, "0"),
-        "Valkey refuses writes": _configured("min-replicas-to-write", lambda _: "5", "0"),
+        "Valkey refuses writes": _configured("min-replicas-to-write", lambda _: "5", "1" if store.sentinels else "0"),
         "Valkey's writes stall": pause_writes,
     }
-    if store.has_replica:
+    if store.sentinels:
         found |= {
             "kill -9 Valkey, failover": lose_primary,
             "freeze Valkey": freeze_primary,

@@ -28,7 +28,8 @@ from agones_fake.kubelet import Kubelet
 from conftest import free_port
 
 ROOMS = 2
-FLEET, QUEUE = "arena", "duel"
+FLEET, QUEUES = "arena", {"duel": "8", "brief": "1"}
+"""The queues' matches last so long, in s; in the brief one somebody always asks for a match."""
 SPECS = f"""
 apiVersion: warmfleet.dev/v1
 kind: Fleet
@@ -36,15 +37,16 @@ metadata: {{name: {FLEET}}}
 spec:
   server: {{game: "gameserver.games.arena:Arena", image: "registry.example/arena:1", rooms: {ROOMS}, seats: 4, transports: [websocket, udp]}}
   warm: {{shelf: 3, buffer: 1, min: 1, max: 20}}
----
+"""
+_QUEUE = """---
 apiVersion: warmfleet.dev/v1
 kind: Queue
-metadata: {{name: {QUEUE}}}
+metadata: {{name: {name}}}
 spec:
-  fleets: [{FLEET}]
+  fleets: [arena]
   teams: [{{name: red, players: 1}}, {{name: blue, players: 1}}]
   ticketTimeout: 120s
-  options: {{map: duel, duration_s: "8"}}
+  options: {{map: duel, duration_s: "{lasts_s}"}}
 """
 PARTS = ("matchmaker", "director", "allocator")
 _RESTART_S = 0.2
@@ -130,8 +132,8 @@ class System:
         seat_key, netcode_key = secrets.token_bytes(32), secrets.token_bytes(32)
         netcode = base64.urlsafe_b64encode(netcode_key).decode()
         (folder / "specs").mkdir()
-        (folder / "specs" / "specs.yaml").write_text(SPECS, encoding="utf-8")
-        common = {"WARMFLEET_VALKEY_URL": store.url, "WARMFLEET_VALKEY_REPLICAS": "1" if store.has_replica else "0"}
+        (folder / "specs" / "specs.yaml").write_text(_specs(), encoding="utf-8")
+        common = {"WARMFLEET_VALKEY_URL": store.url, "WARMFLEET_VALKEY_REPLICAS": "1" if store.sentinels else "0"}
         env = {
             "matchmaker": {
                 "WARMFLEET_SEAT_SIGNING_KEY": base64.urlsafe_b64encode(seat_key).decode(),
@@ -209,7 +211,8 @@ class Players:
         with (self._system.folder / "players.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "bench.chaos.players", *urls),
-                *("--queue", QUEUE, "--players", str(self._players), "--journal", str(self.journal), "--udp"),
+                *("--players", str(self._players), "--journal", str(self.journal), "--udp"),
+                *(word for queue in QUEUES for word in ("--queue", queue)),
                 *("--finish", str(self._finish_s)),
                 env={**os.environ, "CHAOS_PLAYER_SECRET": self._system.player_secret},
                 stdin=asyncio.subprocess.DEVNULL,
@@ -234,6 +237,10 @@ class Players:
         if self._process.returncode is not None:
             log = (self._system.folder / "players.log").read_text(encoding="utf-8")
             raise RuntimeError(f"the players' process has ended: {log[-2000:]}")
+
+
+def _specs() -> str:
+    return SPECS + "".join(_QUEUE.format(name=name, lasts_s=lasts_s) for name, lasts_s in QUEUES.items())
 
 
 def now_s() -> float:

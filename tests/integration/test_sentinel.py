@@ -21,7 +21,7 @@ redis.register_function('probe_add', function(keys, args) return redis.call('INC
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with Store(tmp_path, [free_port() for _ in range(5)]) as store:
+    async with Store(tmp_path, [free_port() for _ in range(6)]) as store:
         yield store
 
 
