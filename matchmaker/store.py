@@ -103,8 +103,10 @@ def changed_channel(queue: QueueName) -> str:
 class TicketStore:
     """The tickets of all queues. Every method may raise StoreUnavailable; each may be called again then, with the same arguments."""
 
-    def __init__(self, client: StoreClient) -> None:
+    def __init__(self, client: StoreClient, *, replicas: int = 0) -> None:
+        """`replicas`: of Valkey that must have a new ticket before it is acknowledged; 0: the primary alone (docs/decisions/0034)."""
         self.client = client
+        self._replicas = replicas
         self._functions = FunctionLibrary(client, Path(__file__).with_name("queue.lua"))
         self._creating: dict[QueueName, Batch[_NewTicket, Any]] = {}
         self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
@@ -388,7 +390,10 @@ class TicketStore:
 
     async def _create(self, queue: QueueName, some: Sequence[_NewTicket]) -> Sequence[Any]:
         args = [arg for new in some for arg in (new.id, new.party, new.names, new.idempotency)]
-        replies: Sequence[Any] = await self._call("ticket_create", queue, some[0].max_tickets, *args)
+        keys = [_prefix(queue)]
+        replies: Sequence[Any] = await self._functions.call(
+            "ticket_create", keys, some[0].max_tickets, *args, replicas=self._replicas
+        )
         return replies
 
     async def _fetch(self, queue: QueueName, some: Sequence[TicketId]) -> list[TicketRecord | None]:

@@ -25,9 +25,9 @@ from rich.table import Table
 from bench.chaos import store_faults
 from bench.chaos.checker import Violation, check, read, rollbacks
 from bench.chaos.faults import PROCESSES, SERVERS
-from bench.chaos.host import small_disk
+from bench.chaos.host import small_disks
 from bench.chaos.injector import Injected, Injector
-from bench.chaos.store import Store
+from bench.chaos.store import VALKEYS, Store
 from bench.chaos.system import ROOMS, Players, System, free_port, now_s
 from bench.report import Report
 
@@ -41,9 +41,9 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it speaks of every fork
     skipped: dict[str, str] = {}
-    with _folder(options.keep) as folder, small_disk(folder / "disk", skipped) as disk:
+    with _folder(options.keep) as folder, small_disks(folder / "disks", VALKEYS, skipped) as disks:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            injected = runner.run(_run(options, folder, disk))
+            injected = runner.run(_run(options, folder, disks))
         events = read(folder / "journal.jsonl")
     violations = check(events, rooms=ROOMS)
     _print(injected, violations, skipped)
@@ -51,8 +51,8 @@ def main() -> None:
     sys.exit(1 if violations or not all(fault.recovered for fault in injected) else 0)
 
 
-async def _run(options: argparse.Namespace, folder: Path, disk: Path | None) -> list[Injected]:
-    store = Store(folder / "store", [free_port() for _ in range(6 if options.sentinel else 1)], small_disk=disk)
+async def _run(options: argparse.Namespace, folder: Path, disks: list[Path]) -> list[Injected]:
+    store = Store(folder / "store", [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)], disks=disks)
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
         lanes = [SERVERS, PROCESSES, store_faults.kinds(store)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)

@@ -1,27 +1,29 @@
 """What this machine lets a chaos run do to it, and what it does not: each ability is asked for once, and its lack is told."""
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-DISK = "192m"
+DISK = "96m"
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, skipped: dict[str, str]) -> Iterator[Path | None]:
-    """A file system of `DISK` at `folder`; None, and why in `skipped`, where none can be mounted."""
-    folder.mkdir(parents=True)
-    made = run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)) if os.geteuid() == 0 else "not root"
-    if made:
-        skipped["disk full"] = f"no small file system: {made}"
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        run("umount", "-l", str(folder))
+def small_disks(folder: Path, count: int, skipped: dict[str, str]) -> Iterator[list[Path]]:
+    """So many file systems of `DISK` below `folder`; none, and why in `skipped`, where they cannot be mounted."""
+    with contextlib.ExitStack() as stack:
+        disks = []
+        for number in range(count):
+            disk = folder / str(number)
+            disk.mkdir(parents=True)
+            failed = run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk))
+            if failed:
+                skipped["disk full"] = f"no small file system: {failed}"
+                yield []
+                return
+            stack.callback(run, "umount", "-l", str(disk))
+            disks.append(disk)
+        yield disks
 
 
 def run(*command: str) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,7 +35,9 @@ class ValkeyServer:
     def __init__(self, folder: Path, port: int, lines: list[str], *, log: Path, sentinel: bool = False) -> None:
         self.port, self._sentinel = port, sentinel
         self._log = log
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
         self._process: subprocess.Popen[bytes] | None = None
+        self._wanted = False
         folder.mkdir(parents=True)
         self._config = folder / "valkey.conf"
         self._config.write_text("\n".join((f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines, "")))
@@ -46,7 +49,8 @@ class ValkeyServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; what Sentinel has rewritten in its configuration counts."""
+        """Start it, until `kill`; what Sentinel has rewritten in its configuration counts."""
+        self._wanted = True
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -59,10 +63,16 @@ class ValkeyServer:
             )
 
     def kill(self) -> None:
-        """At once."""
+        """At once, and for good."""
+        self._wanted = False
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+    def look(self) -> None:
+        """Start it again should it have ended by itself: a replica that cannot write to its disk does."""
+        if self._wanted and self._process is not None and self._process.poll() is not None:
+            self.start()
 
     def ask(self, *words: str | int) -> Any:
         """Run a command. Raises redis.RedisError."""
@@ -90,16 +100,16 @@ class ValkeyServer:
 class Store:
     """A primary alone, or with a replica and three Sentinels, while entered."""
 
-    def __init__(self, folder: Path, ports: list[int], *, small_disk: Path | None = None) -> None:
+    def __init__(self, folder: Path, ports: list[int], *, disks: Sequence[Path] = ()) -> None:
         """
         Prepare.
 
         Args:
             ports: one for a primary alone; six for three Valkeys and three Sentinels.
-            small_disk: a small file system for the Valkeys' data; None: it is in `folder`, and no disk gets full.
+            disks: small file systems for the data of each Valkey; none: it is in `folder`, and no disk gets full.
         """
-        self.small_disk = small_disk
-        folder.mkdir(parents=True)
+        self.disks = disks
+        folder.mkdir(parents=True, exist_ok=True)
         base = [*_DATA, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"]
         if len(ports) > 1:
             base += _REPLICATED
@@ -109,8 +119,9 @@ class Store:
         for number, port in enumerate((primary, *others)):
             lines = [*base, f"replicaof 127.0.0.1 {primary}"] if number else base
             name = f"valkey-{number}"
-            self.valkeys.append(ValkeyServer((small_disk or folder) / name, port, lines, log=folder / f"{name}.log"))
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{primary}/0"
+            data = (disks[number] if disks else folder) / name
+            self.valkeys.append(ValkeyServer(data, port, lines, log=folder / f"{name}.log"))
+        self.url = self.valkeys[0].url
         if others:
             lines = [f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2", *_SENTINEL]
             for number, port in enumerate(ports[VALKEYS:]):
@@ -127,9 +138,18 @@ class Store:
         await until(self.in_step)
         if self.sentinels:
             await until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels))
+
+        self._looking = asyncio.create_task(self._look(), name="valkeys")
         return self
 
+    async def _look(self) -> None:
+        while True:
+            for server in (*self.valkeys, *self.sentinels):
+                server.look()
+            await asyncio.sleep(0.3)
+
     async def __aexit__(self, *_: object) -> None:
+        self._looking.cancel()
         for server in (*self.sentinels, *self.valkeys):
             try:
                 os.kill(server.pid, signal.SIGCONT)

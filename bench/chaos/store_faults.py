@@ -148,13 +148,14 @@ def pause_writes(system: System, rng: random.Random) -> Fault | None:
 
 def fill_disk(system: System, rng: random.Random) -> Fault | None:
     """No byte more can be written: Valkey refuses writes until there is room again."""
-    folder, server = system.store.small_disk, _primary(system)
-    if folder is None or server is None:
+    store, server = system.store, _primary(system)
+    if server is None:
         return None
+    disk = store.disks[store.valkeys.index(server)]
     for_s = rng.uniform(1.0, 4.0)
 
     async def run() -> None:
-        ballast = folder / "ballast"
+        ballast = disk / "ballast"
         try:
             await asyncio.to_thread(_fill, ballast)
             await asyncio.sleep(for_s)
@@ -204,6 +205,6 @@ def kinds(store: Store) -> dict[str, Maker]:
             "kill -9 Sentinel": lose_sentinel,
             "commanded failover": command_failover,
         }
-    if store.small_disk is not None:
+    if store.disks:
         found["disk full"] = fill_disk
     return found

@@ -133,7 +133,7 @@ class System:
         netcode = base64.urlsafe_b64encode(netcode_key).decode()
         (folder / "specs").mkdir()
         (folder / "specs" / "specs.yaml").write_text(_specs(), encoding="utf-8")
-        common = {"WARMFLEET_VALKEY_URL": store.url, "WARMFLEET_VALKEY_REPLICAS": "1" if store.sentinels else "0"}
+        common = {"WARMFLEET_VALKEY_URL": store.url, "WARMFLEET_VALKEY_REPLICAS": str(len(store.valkeys) - 1)}
         env = {
             "matchmaker": {
                 "WARMFLEET_SEAT_SIGNING_KEY": base64.urlsafe_b64encode(seat_key).decode(),

@@ -89,6 +89,7 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
         connect=None if udp is None else ConnectTokens(udp),
         requests_per_s=settings.requests_per_s,
         key_requests_per_s=settings.key_requests_per_s,
+        replicas=settings.valkey_replicas,
     )
     return Part(name=PartName.MATCHMAKER, app=app, services={"watch": watch.run})
 

@@ -74,7 +74,7 @@ class ServeSettings(BaseSettings):
 
     valkey_url: SecretStr | None = None
     valkey_replicas: Annotated[int, Field(ge=0, le=9)] = 0
-    """Of Valkey that must have a claim before it counts; 0: the primary alone (docs/decisions/0034)."""
+    """Of Valkey that must have a claim or a new ticket before it counts; 0: the primary alone (docs/decisions/0034)."""
 
     backend: BackendName | None = None
     namespace: str = ""

@@ -30,6 +30,8 @@ Word = str | int | float | bytes
 
 MAX_IN_FLIGHT = 20_000
 """Calls under way at most: with a store that has stalled, callers are told so instead of piling up."""
+WAITED_KEY = "wf:waited"
+"""Written before replicas are waited for; gone after a minute."""
 _TRIES = 2
 """All that is sent here may be repeated: a call on a connection that turns out to be dead is sent once more, on a new one."""
 _ERRORS: dict[str, type[RedisError]] = {
@@ -171,6 +173,9 @@ class Durable:
     async def _wait(self, replicas: int) -> tuple[int, int]:
         async with self._waiting:
             self._next = None  # who comes from now on is not covered
+            # WAIT is about what this connection wrote last. A call that is repeated finds its work done, perhaps by a lost connection, and writes
+            # nothing: with a write of ours behind it, it is waited for all the same.
+            await self._pipe.call_once("SET", WAITED_KEY, "", "PX", 60_000)
             return await self._pipe.call_once("WAIT", replicas, self._timeout_ms)
 
 

@@ -57,6 +57,7 @@ def create_app(
     connect: ConnectTokens | None = None,
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
+    replicas: int = 0,
     development: bool = False,
 ) -> tuple[FastAPI, Beside]:
     """
@@ -68,6 +69,7 @@ def create_app(
         supply: how much is warm, for explanations; None where that is not known.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
+        replicas: of Valkey that must have a ticket before it is acknowledged.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
     """
     estimates = Estimates(queues)
@@ -76,7 +78,7 @@ def create_app(
     services = Services(
         client=client,
         queues={queue.name: queue for queue in queues},
-        store=TicketStore(client),
+        store=TicketStore(client, replicas=replicas),
         allocator=allocator,
         seats=running,
         assignments=Assignments(allocator, seats, connect),

@@ -1,6 +1,7 @@
 """The store client with Sentinels: it finds the primary, and finds it again after a failover; with TLS as without."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,12 @@ from gameserver.sessions.port import StoreUnavailable
 
 CODE = """#!lua name=probe
 redis.register_function('probe_add', function(keys, args) return redis.call('INCRBY', keys[1], args[1]) end)
+"""
+ONCE = """#!lua name=once
+redis.register_function('once', function(keys, args)
+  if redis.call('SET', keys[1], args[1], 'NX') then return 'NEW' end
+  return 'HAVE'
+end)
 """
 
 
@@ -55,16 +62,33 @@ async def test_functions_and_messages_follow_the_primary(store: Store, tmp_path:
         assert new is not old
 
 
+async def test_a_repeated_call_waits_for_replicas_too(store: Store, tmp_path: Path) -> None:
+    """What an unanswered call has written counts no sooner because it is asked for again, by whichever connection."""
+    (tmp_path / "once.lua").write_text(ONCE)
+    replicas = [server for server in store.valkeys if server is not store.primary()]
+    async with aclosing(connect(store.valkeys[0].url)) as first, aclosing(connect(store.valkeys[0].url)) as second:
+        library, again = (FunctionLibrary(client, tmp_path / "once.lua") for client in (first, second))
+        assert await library.call("once", ["{a}"], 1, replicas=1) == b"NEW"
+        for server in replicas:
+            os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for one in (library, library, again):
+                with pytest.raises(StoreUnavailable):
+                    await one.call("once", ["{b}"], 1, replicas=1)
+        finally:
+            for server in replicas:
+                os.kill(server.pid, signal.SIGCONT)
+
+
 async def test_a_primary_that_wakes_up_late_is_left(store: Store) -> None:
     """Stopped while another takes over, it comes back as a replica: nobody goes on talking to it as to a primary."""
     async with aclosing(connect(store.url)) as client:
         await client.set("a", 1)
         old = store.primary()
         assert old is not None
-        assert old._process is not None
-        old._process.send_signal(signal.SIGSTOP)
+        os.kill(old.pid, signal.SIGSTOP)
         await until(lambda: store.primary() not in (old, None), 30)
-        old._process.send_signal(signal.SIGCONT)
+        os.kill(old.pid, signal.SIGCONT)
         await until(store.in_step, 30)
         async with asyncio.timeout(20):
             while True:
