@@ -141,6 +141,8 @@ class _Visitor:
         self.admitted = False
         self.gone = False
         self._room: Room | None = None
+        self._take_input: Callable[[Member, bytes], None]
+        """The room's, from `take_seat` on."""
         self._member: Member | None = None
         self._heard_at_s = now_s
         self._credit = _BURST
@@ -157,8 +159,9 @@ class _Visitor:
             self.connection.close(CloseCode.FLOOD, f"more than {MESSAGES_PER_S:g} messages a second")
             return
         try:
-            if message[:1] == b"\x02" and self._room is not None and (member := self._seated) is not None:
-                self._room.take_input(member, message)
+            member = self._member
+            if member is not None and message[:1] == b"\x02" and member.connection is self.connection:
+                self._take_input(member, message)
             else:
                 self._handle(message)
         except MalformedMessage as error:
@@ -194,7 +197,7 @@ class _Visitor:
 
     def take_seat(self, room: Room, member: Member) -> None:
         """From here on its messages are the room's."""
-        self._room, self._member = room, member
+        self._room, self._member, self._take_input = room, member, room.take_input
 
     def check_silence(self, now_s: float) -> None:
         """Close it when it has said nothing for too long."""

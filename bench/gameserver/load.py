@@ -274,8 +274,8 @@ class Udp:
         for data in reversed(unread):
             opened = p.unseal(data, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
             body = b"" if opened is None else opened.body
-            if body[:1] == b"\x87":
-                body = body[5:]  # a piece; the first one holds the snapshot's head
+            if body[:1] == b"\x87" and body[3] == 0:
+                body = body[5:]  # the first piece of several holds the snapshot's head
             if body[:1] == b"\x82":
                 self._tick = int.from_bytes(body[_TICK_AT : _TICK_AT + 4], "little")
                 return

@@ -2,12 +2,8 @@
 UDP transport: messages as netcode payloads on one socket.
 
 Owns the socket, Fragments, and what a lossy path needs that a reliable one does not: Welcome said again to a client that repeats Hello, Bye
-and Migrate said three times. The connections themselves are `protocol/netcode`'s. Reads are drained in a loop per wake-up; what a tick sends
-is collected and goes out in one go.
-
-Plain `recvfrom` and `sendto` are deliberate. Measured through ctypes (loopback, 330 bytes): sendmmsg saves 0.3 of 2.8 µs a datagram in batches of
-256 and costs 1.7 µs more in batches of 4; recvmmsg saves 0.4 of 1.1 µs in batches of 64 and costs 2 µs more for a single datagram, which is what a
-wake-up finds. With 400 clients at 30 Hz the process's CPU stayed within its noise (13.5 to 15.3 % without, 14.2 to 14.4 % with).
+and Migrate said three times. The connections themselves are `protocol/netcode`'s. The socket is read by
+a `Pump`, and what a tick sends is collected and goes out in one go (`datagrams.py`). docs/decisions/0070 has what was measured.
 """
 
 import asyncio
@@ -26,15 +22,15 @@ from gameserver.protocol.messages import Bye, CloseCode, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
-from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Peer, Received, ServerEvent
+from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Received
+from gameserver.transports.datagrams import open_datagrams
 from gameserver.transports.port import Accept, Handler
+from gameserver.transports.pump import Pump
 
 log = structlog.get_logger(__name__)
 
 _BUFFER_BYTES = 4 << 20
 """Of the socket, each way: a tick's snapshots to hundreds of clients at once. The kernel may grant less."""
-_READS_PER_WAKE = 256
-"""Datagrams taken before the loop gets its turn: a flood must not starve the tick."""
 _REPEATS = 3
 """Copies of Bye and Migrate, which nobody asks for again."""
 _WELCOME_INTERVAL_S = 0.05
@@ -116,7 +112,9 @@ class UdpTransport:
         except ValueError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._datagrams = open_datagrams(self._socket)
+        self._pump = Pump(self._loop)
+        self._pump.add(self._socket.fileno(), self)
         return self
 
     async def __aexit__(
@@ -125,7 +123,7 @@ class UdpTransport:
         for connection in tuple(self._connections.values()):
             connection.close(CloseCode.GOING_AWAY, "the server goes")
         self._flush(time.monotonic())
-        self._loop.remove_reader(self._socket.fileno())
+        self._pump.close()
         if self._timer is not None:
             self._timer.cancel()
         self._socket.close()
@@ -151,7 +149,8 @@ class UdpTransport:
     def send(self, client: int, message: bytes) -> None:
         """Send a message of at most 1,200 bytes with the next flush."""
         self._core.send(client, message)
-        self._flush_soon()
+        if not self._flushing:
+            self._flush_soon()
 
     def disconnect(self, client: int) -> None:
         """Let a client go."""
@@ -173,57 +172,46 @@ class UdpTransport:
 
     # What the loop calls.
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Read what has come (called by the pump)."""
         now_s = time.monotonic()
         if now_s >= self._clock_due_s:
             self._clock_due_s = now_s + 1.0
             self._core.unix_offset_s = _unix_offset_s()
             self._count()
-        receive, read = self._core.receive, self._socket.recvfrom
-        for _ in range(_READS_PER_WAKE):
-            try:
-                data, peer = read(2048)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                continue  # a report about an earlier datagram (port unreachable): nobody waits for it
+        receive = self._core.receive
+        for data, peer in self._datagrams.receive():
             receive(data, peer, now_s)
         self._flush(now_s)
 
     def _flush(self, now_s: float) -> None:
         """Handle events, send what waits, and come back in time for the next keep-alive."""
-        self._flushing = False
-        while (event := self._core.next_event()) is not None:
+        self._flushing = True  # what handlers send goes out below
+        next_event, connections = self._core.next_event, self._connections
+        while (event := next_event()) is not None:
             try:
-                self._handle(event, now_s)
+                if isinstance(event, Received):
+                    connections[event.client].received(event.payload, now_s)
+                else:
+                    self._handle(event)
             except Exception:
                 # A fault in handling one client costs that client alone.
                 log.exception("handler_failed", client=event.client)
                 if (faulty := self._connections.get(event.client)) is not None:
                     faulty.close(CloseCode.GAME_ERROR, "the server failed")
+        self._flushing = False
         if out := self._core.data_to_send(now_s):
-            self._send_out(out)
+            self._unsent += self._datagrams.send(out)
         if self._timer is None and (due_s := self._core.next_timer_s()) is not None:
             self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._on_timer)
 
-    def _handle(self, event: ServerEvent, now_s: float) -> None:
+    def _handle(self, event: Connected | Disconnected) -> None:
         match event:
-            case Received(client, payload):
-                self._connections[client].received(payload, now_s)
             case Connected(client, peer):
                 connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))
                 connection.handler = self._accept(connection)
             case Disconnected(client):
                 self._connections.pop(client).lost()
-
-    def _send_out(self, out: list[tuple[Peer, bytes]]) -> None:
-        send = self._socket.sendto
-        for peer, data in out:
-            try:
-                send(data, peer)
-            except OSError:
-                # The buffer is full, or there is no way to that address: a datagram lost like any other.
-                self._unsent += 1
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -190,7 +190,10 @@ class NetcodeServer:
         if to is not None:
             if not to.confirmed:
                 self._keep_alive(to)
-            self._send(to, p.PAYLOAD, payload)
+            # As `_send`, without the call: this runs for each client and tick.
+            self._out.append((to.peer, p.seal(p.PAYLOAD, to.sequence, payload, to.send, self._associated)))
+            to.sequence += 1
+            to.sent_at_s = self._elapsed.time_s
 
     def disconnect(self, client: int) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
@@ -227,7 +230,7 @@ class NetcodeServer:
         client.confirmed = True
         self.received += 1
         if opened.kind == p.PAYLOAD:
-            self._events.append(Received(client.number, opened.body))
+            self._events.append(tuple.__new__(Received, (client.number, opened.body)))  # as in `packets.unseal`
         return True
 
     def _send(self, client: _Client, kind: int, body: bytes) -> None:

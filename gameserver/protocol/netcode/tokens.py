@@ -24,8 +24,8 @@ from gameserver.protocol.netcode.crypto import (
     Cipher,
     decrypt,
     decrypt_token,
+    encrypt,
     encrypt_token,
-    nonce_of,
 )
 from gameserver.protocol.netcode.packets import CHALLENGE_TOKEN_BYTES, PRIVATE_TOKEN_BYTES, VERSION_INFO, Request
 
@@ -210,12 +210,12 @@ def open_private_token(request: Request, private_key: bytes) -> PrivateToken | N
 def encrypt_challenge(client_id: int, user_data: bytes, sequence: int, cipher: Cipher) -> bytes:
     """Make a challenge token: what only this server can read."""
     plain = _CHALLENGE.pack(client_id, user_data).ljust(CHALLENGE_TOKEN_BYTES - MAC_BYTES, b"\0")
-    return cipher.encrypt(nonce_of(sequence), plain, None)
+    return encrypt(cipher, sequence, plain)
 
 
 def decrypt_challenge(token: bytes, sequence: int, cipher: Cipher) -> tuple[int, bytes] | None:
     """(client id, user data) of a challenge token; None for one that this server did not make."""
-    plain = decrypt(cipher, sequence, token, None)
+    plain = decrypt(cipher, sequence, token)
     if plain is None:
         return None
     client_id, user_data = _CHALLENGE.unpack_from(plain)
