@@ -135,8 +135,13 @@ def _trace_of(grant: SeatGrant, room: Room) -> str:
 class _Visitor:
     """One connection on its way through (a transport's `Handler`)."""
 
+    __slots__ = (
+        "_credit", "_gate", "_heard_at_s", "_member", "_now", "_room", "_take_input", "admitted", "connection", "gone",
+    )  # fmt: skip
+
     def __init__(self, gate: Gate, connection: Connection, now_s: float) -> None:
         self._gate = gate
+        self._now = gate.now
         self.connection = connection
         self.admitted = False
         self.gone = False
@@ -146,16 +151,17 @@ class _Visitor:
         self._member: Member | None = None
         self._heard_at_s = now_s
         self._credit = _BURST
-        self._credit_at_s = now_s
 
     def received(self, message: bytes) -> None:
         """Handle one message, any bytes."""
         # Written out here: with hundreds of players this runs thousands of times a second.
-        now = self._gate.now()
-        credit = self._credit + (now - self._credit_at_s) * MESSAGES_PER_S
-        self._heard_at_s = self._credit_at_s = now
-        self._credit = min(_BURST, credit) - 1.0
-        if self._credit < 0.0:
+        now = self._now()
+        credit = self._credit + (now - self._heard_at_s) * MESSAGES_PER_S
+        self._heard_at_s = now
+        if credit > _BURST:
+            credit = _BURST
+        self._credit = credit - 1.0
+        if credit < 1.0:
             self.connection.close(CloseCode.FLOOD, f"more than {MESSAGES_PER_S:g} messages a second")
             return
         try:

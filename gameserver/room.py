@@ -19,7 +19,7 @@ import structlog
 
 from gameserver import metrics
 from gameserver.game import Game, Player
-from gameserver.protocol.inputs import InputBuffer
+from gameserver.protocol.inputs import InputBuffer, TakenInput
 from gameserver.protocol.interest import Area, Areas, Views
 from gameserver.protocol.messages import (
     RESULTS,
@@ -387,21 +387,27 @@ class Room:
 
     def _apply_inputs(self) -> None:
         """Hand the game its inputs: the first of each player, decoded together, then the second of each, and so on."""
-        rounds: list[tuple[list[Player], list[bytes], list[tuple[Member, int]]]] = []
+        players: list[Player] = []
+        records: list[bytes] = []
+        later: list[list[tuple[Member, TakenInput]]] = [[] for _ in range(INPUTS_PER_TICK - 1)]
         for member in self.members.values():
-            if not member.joined or member.player is None:
-                continue
-            for k, (_, view, record) in enumerate(member.inputs.take(INPUTS_PER_TICK)):
-                if k == len(rounds):
-                    rounds.append(([], [], []))
-                players, records, views = rounds[k]
+            if member.inputs.waiting and member.joined and member.player is not None:
+                taken = member.inputs.take(INPUTS_PER_TICK)
+                _, member.view, record = taken[0]
                 players.append(member.player)
                 records.append(record)
-                views.append((member, view))
-        for players, records, views in rounds:
-            for member, view in views:
-                member.view = view
+                if len(taken) > 1:
+                    for together, more in zip(later, taken[1:], strict=False):
+                        together.append((member, more))
+        if players:
             self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
+        for together in later:
+            if together:
+                for member, (_, view, _) in together:
+                    member.view = view
+                players = [member.player for member, _ in together if member.player is not None]
+                records = [record for _, (_, _, record) in together]
+                self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
 
     def _seat_changes(self, now: float) -> None:
         for member in tuple(self.members.values()):

@@ -25,9 +25,12 @@ decoded by `Fields.decode_many` together with those of the tick's other players.
 class InputBuffer:
     """One player's inputs between arrival and tick."""
 
+    __slots__ = ("_received", "_size_bytes", "applied", "dropped", "waiting")
+
     def __init__(self, fields: Fields) -> None:
         self._size_bytes = fields.size_bytes
-        self._waiting: deque[TakenInput] = deque(maxlen=MAX_WAITING)
+        self.waiting: list[TakenInput] = []
+        """Not taken yet, oldest first."""
         self._received = 0
         self.applied = 0
         """Highest sequence number handed to the game: what Snapshot acknowledges."""
@@ -44,6 +47,13 @@ class InputBuffer:
         at = INPUT_HEADER.size
         if len(message) != at + count * size:
             raise MalformedMessage(f"{count} inputs of {size} bytes are wanted, got {len(message) - at} bytes")
+        newest = first_seq + count - 1
+        if newest == self._received + 1 and len(self.waiting) < MAX_WAITING:
+            # The next one and repetitions, as nearly always.
+            self._received = newest
+            self.dropped += count - 1
+            self.waiting.append((newest, view, message[-size:] if size else b""))
+            return
         end = first_seq + count
         known = self._received + 1 - first_seq
         if known > 0:  # the first ones are repeated, or all of them
@@ -52,27 +62,27 @@ class InputBuffer:
             first_seq, at = first_seq + known, at + known * size
             if known == count:
                 return
-        waiting = self._waiting
-        self.dropped += max(len(waiting) + end - first_seq - MAX_WAITING, 0)
+        waiting = self.waiting
         self._received = end - 1
         for seq in range(first_seq, end):
             waiting.append((seq, view, message[at : at + size]))
             at += size
+        if (late := len(waiting) - MAX_WAITING) > 0:
+            self.dropped += late
+            del waiting[:late]
 
     def take(self, most: int) -> list[TakenInput]:
         """Hand over up to `most` inputs, oldest first; the rest wait for the next tick."""
-        waiting = self._waiting
-        if not waiting:
-            return []
-        taken = [waiting.popleft()]
-        while waiting and len(taken) < most:
-            taken.append(waiting.popleft())
-        self.applied = taken[-1][0]
+        taken = self.waiting
+        self.waiting = taken[most:]
+        if taken:
+            taken = taken[:most]
+            self.applied = taken[-1][0]
         return taken
 
     def reset(self) -> None:
         """A new connection of the same player starts numbering at 1 again."""
-        self._waiting.clear()
+        self.waiting.clear()
         self._received = self.applied = 0
 
 

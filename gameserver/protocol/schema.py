@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -109,10 +110,16 @@ def quantise(kind: FieldType, values: Any) -> Column:
         scaled -= kind.min
         scaled /= kind.precision
         return np.rint(scaled, out=scaled).astype(dtype)
-    limits = np.iinfo(dtype)
+    low, high = _limits(dtype)
     if array.dtype.kind == "f":
         array = np.nan_to_num(np.rint(array), nan=0.0)
-    return np.asarray(np.clip(array, limits.min, limits.max), dtype)
+    return np.asarray(np.clip(array, low, high), dtype)
+
+
+@lru_cache
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def dequantise(kind: FieldType, wire: Column) -> Column:

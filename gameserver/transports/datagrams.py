@@ -100,7 +100,10 @@ class _Batches(Datagrams):
         count = self._recvmmsg(self._fd, self._in_at, MOST_READ, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return []
-        data, names = bytes(memoryview(self._rows)[: count * _ROW_BYTES]), bytes(memoryview(self._from)[: count * _NAME_BYTES])
+        data, names = (
+            bytes(memoryview(self._rows)[: count * _ROW_BYTES]),
+            bytes(memoryview(self._from)[: count * _NAME_BYTES]),
+        )
         known, width, found = self._peers, self._name_size, []
         at = name_at = 0
         for size in self._in["size"][:count].tolist():
@@ -127,7 +130,9 @@ class _Batches(Datagrams):
         self._out["name"][:count] = _address(names) + self._offsets[:count]
         sent = lost = 0
         while sent < count:
-            done = self._sendmmsg(self._fd, ctypes.c_void_p(self._out[sent:].ctypes.data), count - sent, socket.MSG_DONTWAIT)
+            done = self._sendmmsg(
+                self._fd, ctypes.c_void_p(self._out[sent:].ctypes.data), count - sent, socket.MSG_DONTWAIT
+            )
             if done > 0:
                 sent += done
             elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):
@@ -151,7 +156,11 @@ class _Batches(Datagrams):
         if self._v6:
             flow, scope = peer[2:4] if len(peer) == 4 else (0, 0)
             packed = socket.inet_pton(socket.AF_INET6, host)
-            name = struct.pack("=H", socket.AF_INET6) + struct.pack(">HI16s", port, flow, packed) + struct.pack("=I", scope)
+            name = (
+                struct.pack("=H", socket.AF_INET6)
+                + struct.pack(">HI16s", port, flow, packed)
+                + struct.pack("=I", scope)
+            )
         else:
             name = struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", port, socket.inet_aton(host))
         self._know(peer, name)

@@ -144,6 +144,10 @@ class UdpTransport:
         """Datagrams that the kernel did not take."""
         return self._unsent
 
+    def look(self) -> None:
+        """Read what has come by now: a tick is about to begin."""
+        self._pump.look()
+
     # What connections ask.
 
     def send(self, client: int, message: bytes) -> None:
@@ -231,10 +235,11 @@ class UdpTransport:
 class _UdpConnection:
     """One client."""
 
+    __slots__ = ("_client", "_closed", "_fragmented", "_transport", "_welcome", "_welcome_at_s", "handler", "peer")
     reliable = False
-    handler: Handler | None = None
 
     def __init__(self, transport: UdpTransport, client: int, peer: str) -> None:
+        self.handler: Handler | None = None
         self._transport = transport
         self._client = client
         self._closed = False

@@ -50,9 +50,12 @@ _SKIP_BYTES = 64 * 1024
 """Bytes unsent in the kernel, or with TLS in the transport, from which a client misses snapshots."""
 _CLOSE_AFTER_SKIPS = 90
 """Snapshots missed in a row (3 s at 30 Hz) after which a client is closed."""
+SILENCE_S = 10.0
+"""A client that says nothing for so long is pinged, and let go of when as long again brings no answer. Players do not wait for either."""
 _LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _BINARY, _CLOSE, _PING, _PONG = 0x82, 0x88, 0x89, 0x8A
 """First bytes of whole frames. Source: RFC 6455, section 5.2."""
+_ASK = bytes((_PING, 0))
 
 
 @lru_cache(1024)
@@ -97,6 +100,8 @@ class WebSocketTransport:
         self._by_address: Counter[str] = Counter()
         self._server: Server | None = None
         self._pump: Pump
+        self._silence: asyncio.Task[None]
+        self._connections: set[_WebSocketConnection] = set()
 
     async def __aenter__(self) -> Self:
         self._pump = Pump(asyncio.get_running_loop())
@@ -110,20 +115,21 @@ class WebSocketTransport:
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             open_timeout=5,
-            ping_interval=10,
-            ping_timeout=10,
+            ping_interval=None,  # the library asks everyone; `_ask_the_silent` asks those who say nothing
             close_timeout=2,
             server_header=None,
             ssl=self._tls,
             logger=_quiet(),
             create_connection=_Socket,
         )
+        self._silence = asyncio.create_task(self._ask_the_silent(), name="websocket-silence")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        self._silence.cancel()
         self._server.close(code=4000 + CloseCode.GOING_AWAY)
         await self._server.wait_closed()
         self._pump.close()
@@ -135,17 +141,28 @@ class WebSocketTransport:
         port: int = next(iter(self._server.sockets)).getsockname()[1]
         return port
 
+    def look(self) -> None:
+        """Read what has come by now: a tick is about to begin."""
+        self._pump.look()
+
     def _limit(self, connection: ServerConnection, request: Request) -> Response | None:
         address = _address(connection)
         if self._by_address.total() >= self._max_connections or self._by_address[address] >= self._max_per_address:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         return None
 
+    async def _ask_the_silent(self) -> None:
+        while True:
+            await asyncio.sleep(SILENCE_S)
+            for connection in tuple(self._connections):
+                connection.check_silence()
+
     async def _serve(self, socket_: ServerConnection) -> None:
         assert isinstance(socket_, _Socket)
         address = _address(socket_)
         connection = _WebSocketConnection(socket_, address)
         self._by_address[address] += 1
+        self._connections.add(connection)
         handler = self._accept(connection)
         try:
             connection.open(handler, self._pump)
@@ -159,6 +176,7 @@ class WebSocketTransport:
             pass
         finally:
             connection.lost()
+            self._connections.discard(connection)
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
@@ -178,6 +196,8 @@ class _Socket(ServerConnection):
     """What came between the handshake and the owner."""
 
     def data_received(self, data: bytes) -> None:
+        if self.owner is not None:
+            self.owner.heard = True
         if self.passed_by and self.owner is not None:
             self.owner.take(data)
         elif self.request is None:
@@ -233,6 +253,9 @@ class _WebSocketConnection:
         self._delayed = False
         """Whether the asyncio transport holds something that has to go out first."""
         self._skipped = 0
+        self.heard = True
+        """Whether anything came since silence was last looked for."""
+        self._asked = False
         self._closing: asyncio.Task[None] | None = None
         self.direct: socket.socket | None = None
         """The same TCP socket, to read and write without a way through the loop; None with TLS."""
@@ -277,6 +300,7 @@ class _WebSocketConnection:
             return
         if len(data) == _SHORT_BYTES:
             data += self._read_more()
+        self.heard = True
         if not data:
             # The library is told, as by its transport; that closes itself.
             self._unwatch()
@@ -284,7 +308,8 @@ class _WebSocketConnection:
             self._socket.eof_received()
             self._transport.close()
         elif not self._rest and len(data) > 6 and len(data) + 0x7A == data[1] < 0xFE and data[0] == _BINARY:
-            self.received(apply_mask(data[6:], data[2:6]))  # one short message, as nearly always
+            # One short message, as nearly always.
+            self.received(apply_mask(data[6:], data[2:6]))
         else:
             self.take(data)
 
@@ -405,6 +430,16 @@ class _WebSocketConnection:
             # A close handshake with a client that does not read would wait; the transport is dropped after close_timeout.
             closing = self._socket.close(4000 + code, reason.encode()[:120].decode(errors="ignore"))
             self._closing = asyncio.get_running_loop().create_task(closing, name=f"close-{self.peer}")
+
+    def check_silence(self) -> None:
+        """Ask a client that has said nothing since the last time; let go of one that has not answered either."""
+        if self.heard:
+            self.heard = self._asked = False
+        elif self._asked:
+            self._abort()
+        elif self._open():
+            self._asked = True
+            self.write(_ASK)
 
     async def closed(self) -> None:
         """Wait for a close that is under way."""

@@ -71,7 +71,7 @@ _HEAD_BYTES = 9
 class AssociatedData:
     """What a protocol's packets are bound to, and room to work on one of them at a time: for one connection's side, not for several threads."""
 
-    __slots__ = ("body", "by_prefix", "room", "size", "_memory")
+    __slots__ = ("_memory", "body", "by_prefix", "room", "size")
 
     def __init__(self, protocol_id: int) -> None:
         head = VERSION_INFO + struct.pack("<Q", protocol_id)

@@ -166,13 +166,20 @@ class NetcodeServer:
         """Take any datagram in; never raises."""
         client = self._by_peer.get(peer)
         if client is not None:
-            taken = self._from_client(client, data)
-        elif data[:1] == b"\0":
-            taken = self._request(data, peer, now_s)
-        else:
-            taken = self._response(data, peer)
-        if not taken:
-            self.ignored += 1
+            opened = p.unseal(data, client.read, self._associated, client.replay, p.SERVER_READS)
+            if opened is not None:
+                kind, _, body = opened
+                if kind == p.PAYLOAD:
+                    client.heard_at_s = self._elapsed.time_s
+                    client.confirmed = True
+                    self.received += 1
+                    self._events.append(tuple.__new__(Received, (client.number, body)))  # as in `packets.unseal`
+                    return
+                if self._control(client, kind):
+                    return
+        elif self._request(data, peer, now_s) if data[:1] == b"\0" else self._response(data, peer):
+            return
+        self.ignored += 1
 
     def next_event(self) -> ServerEvent | None:
         """Hand over the oldest event; None when there is none."""
@@ -219,19 +226,15 @@ class NetcodeServer:
 
     # Clients.
 
-    def _from_client(self, client: _Client, data: bytes) -> bool:
-        opened = p.unseal(data, client.read, self._associated, client.replay, p.SERVER_READS)
-        if opened is None or opened.kind == p.RESPONSE:
-            return False
-        if opened.kind == p.DISCONNECT:
+    def _control(self, client: _Client, kind: int) -> bool:
+        """What a client sends beside payloads; returns whether it led to anything."""
+        if kind == p.DISCONNECT:
             self._forget(client, DisconnectReason.BY_CLIENT)
-            return True
-        client.heard_at_s = self._elapsed.time_s
-        client.confirmed = True
-        self.received += 1
-        if opened.kind == p.PAYLOAD:
-            self._events.append(tuple.__new__(Received, (client.number, opened.body)))  # as in `packets.unseal`
-        return True
+        elif kind == p.KEEP_ALIVE:
+            client.heard_at_s = self._elapsed.time_s
+            client.confirmed = True
+            self.received += 1
+        return kind != p.RESPONSE  # an answer that came again
 
     def _send(self, client: _Client, kind: int, body: bytes) -> None:
         self._out.append((client.peer, p.seal(kind, client.sequence, body, client.send, self._associated)))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gameserver.protocol import messages as m
+from gameserver.transports import websocket
 from gameserver.transports.port import Connection
 from gameserver.transports.websocket import MAX_MESSAGE_BYTES, WebSocketTransport, _WebSocketConnection, frame_header
 
@@ -281,3 +282,29 @@ def test_frame_headers() -> None:
     assert frame_header(125) == b"\x82\x7d"
     assert frame_header(126) == b"\x82\x7e\x00\x7e"
     assert frame_header(1 << 16) == b"\x82\x7f\0\0\0\0\0\x01\0\0"
+
+
+async def test_the_silent_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing is pinged; who answers or plays stays, and who does neither is let go of."""
+    monkeypatch.setattr(websocket, "SILENCE_S", 0.3)
+    hall = Hall()
+    async with WebSocketTransport(hall.accept, host="127.0.0.1", port=0) as transport:
+        mute, polite, player = [await Raw.connect(transport.port) for _ in range(3)]
+        await hall.until("len(hall.connections) == 3")
+        playing = asyncio.create_task(_play(player))
+        asked = 0
+        while hall.lost < 1 or asked < 3:
+            kind, payload = await polite.frame()
+            assert kind == 0x89
+            asked += 1
+            polite.writer.write(frame(payload, 0x8A))
+        playing.cancel()
+        assert hall.lost == 1
+        assert (await mute.reader.read(), player.reader.at_eof(), polite.reader.at_eof()) == (b"\x89\0", False, False)
+        Raw.close_all()
+
+
+async def _play(player: Raw) -> None:
+    while True:
+        player.writer.write(frame(b"hello"))
+        await asyncio.sleep(0.02)
