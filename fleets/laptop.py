@@ -49,6 +49,7 @@ from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.director import Director
+from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.store import TicketStore
 
 ARENA = "gameserver.games.arena:Arena"
@@ -120,7 +121,10 @@ async def run(
         client = connect(valkey_url)
         stack.push_async_callback(client.aclose)
         await _until_answers(client, valkey_url if settings.valkey_url else "the embedded Valkey", report, stop)
-        laptop = _Laptop(settings, client, valkey_url, url)
+        try:
+            laptop = _Laptop(settings, client, valkey_url, url)
+        except RatingsUnavailable as error:
+            raise CannotStart(str(error)) from None
         await stack.enter_async_context(laptop.agones)
         stack.push_async_callback(laptop.agones.stop, grace_s=STOP_GRACE_S)
         await laptop.serve(listener, report, on_ready, stop)

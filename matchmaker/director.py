@@ -31,6 +31,8 @@ from matchmaker.backfill import after, choose
 from matchmaker.matching.worker import MatchWorker
 from matchmaker.model import Match, Proposal, QueueConfig, Ticket, TicketId
 from matchmaker.ports import Allocator, Matcher, RunningSessions, Supply
+from matchmaker.ratings.rater import Rater
+from matchmaker.ratings.store import RatingStore
 from matchmaker.records import Closed, Look, Offence
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore, wake_channel
@@ -78,6 +80,8 @@ class Director:
     ) -> None:
         """
         `new_matcher`: makes an empty one; the matching core's own by default.
+        Raises RatingsUnavailable for a queue with ratings where openskill is not installed.
+
         `supply`: matches go where something is warm; without it the allocator finds out.
         `seats`: for queues with backfill.
         `replicas`: the other directors' processes; without them this one leads whenever the lease is free.
@@ -93,6 +97,8 @@ class Director:
         self._seats = seats
         self._replicas = replicas
         self._leave_policy = policy_of(queue)
+        self._ratings = RatingStore(store.client) if queue.ratings else None
+        self._rater = Rater(queue, self._ratings, allocator) if self._ratings else None
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
         self._token = secrets.token_hex(8)
         self._wake = asyncio.Event()
@@ -110,6 +116,8 @@ class Director:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._direct(), name=f"direct-{self.queue.name}")
+                if self._rater is not None:
+                    tasks.create_task(self._rater.run(), name=f"rate-{self.queue.name}")
                 channels = [wake_channel(self.queue.name)]
                 hearing = listen(self._store.client, channels, lambda _: self._wake.set(), subscribed=self._wake.set)
                 tasks.create_task(hearing, name=f"listen-{self.queue.name}")
@@ -360,6 +368,8 @@ class Director:
 
     async def _hand_over(self, match: Match, placed: Allocation, begun_s: float) -> None:
         """Tell the tickets where; a session that they were not sent to, since another director was first, is given up."""
+        if self._ratings is not None:
+            await self._ratings.expect(self.queue.name, placed.session.id)  # before anybody can play and end it
         session = await self._store.assign(self.queue.name, match, assignment_of(placed, match))
         if session == placed.session.id:
             metrics.PLACING.labels(self.queue.name).observe(time.monotonic() - begun_s, tracing.exemplar())

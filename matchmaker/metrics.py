@@ -76,6 +76,11 @@ WAIT_ESTIMATES = Counter(
     "Tickets that had been told a time within which nine of ten are matched: `kept` were, `late` were not.",
     ["queue", "outcome"],
 )
+SESSIONS_RATED = Counter(
+    "warmfleet_sessions_rated_total",
+    "Sessions of queues with ratings, once they have ended: rated, without a result, or gone before they were looked at.",
+    ["queue", "outcome"],
+)
 
 
 def begin(queue: str) -> None:

@@ -280,6 +280,20 @@ class Team:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RatingConfig:
+    """How a queue rates its players by their matches (`matchmaker.ratings`)."""
+
+    model: str = "plackettLuce"
+    """openskill's: `plackettLuce`, `bradleyTerryFull`, `bradleyTerryPart`, `thurstoneMostellerFull`, `thurstoneMostellerPart`."""
+    attribute: str = "rating"
+    """That tickets get it as."""
+    initial: float = 1500.0
+    """Of a player who has not played yet."""
+    spread: float = 500.0
+    """Standard deviation of what such a player may really be worth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueConfig:
     """What a queue is."""
 
@@ -323,6 +337,8 @@ class QueueConfig:
     """Running sessions may ask for players."""
     leave_policy: str = ""
     """`module:function` that says so instead."""
+    ratings: RatingConfig | None = None
+    """None: players are not rated."""
 
     @property
     def players(self) -> int:

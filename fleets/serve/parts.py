@@ -29,6 +29,7 @@ from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.director import Director
+from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore
 
@@ -99,17 +100,20 @@ def _director(settings: ServeSettings, specs: Specs, client: StoreClient, backen
     shelf = Shelf(client, replicas=settings.valkey_replicas)
     allocator = Allocator(shelf, client, [to_policy(fleet) for fleet in specs.fleets], backend)
     replicas = Replicas(store)
-    directors = [
-        Director(
-            to_queue_config(queue, specs.fleets),
-            store,
-            allocator,
-            supply=allocator,
-            seats=allocator.seats,
-            replicas=replicas,
-        )
-        for queue in specs.queues
-    ]
+    try:
+        directors = [
+            Director(
+                to_queue_config(queue, specs.fleets),
+                store,
+                allocator,
+                supply=allocator,
+                seats=allocator.seats,
+                replicas=replicas,
+            )
+            for queue in specs.queues
+        ]
+    except RatingsUnavailable as error:
+        raise SettingsError(str(error)) from None
     if not directors:
         raise SettingsError("no Queue is described in these files: a director would have nothing to do")
     services: dict[str, Service] = {f"director-{director.queue.name}": director.run for director in directors}

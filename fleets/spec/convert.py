@@ -36,6 +36,7 @@ from matchmaker.model import (
     Limit,
     QueueConfig,
     QueueName,
+    RatingConfig,
     Role,
     Rule,
     Step,
@@ -121,6 +122,7 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
         backfill=spec.backfill.enabled,
         leave_policy=spec.leaving.policy if spec.leaving else "",
+        ratings=None if spec.ratings is None else RatingConfig(**spec.ratings.model_dump()),
     )
 
 

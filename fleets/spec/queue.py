@@ -234,6 +234,19 @@ class LeavingBody(Model):
         return self
 
 
+class RatingsBody(Model):
+    """Players are rated by how their matches end."""
+
+    model: Literal[
+        "plackettLuce", "bradleyTerryFull", "bradleyTerryPart", "thurstoneMostellerFull", "thurstoneMostellerPart"
+    ] = "plackettLuce"
+    attribute: Annotated[Word, Field(description="Tickets get the rating as this attribute.")] = "rating"
+    initial: Annotated[Number, Field(description="Of a player who has not played yet.")] = 1500.0
+    spread: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Standard deviation of what a new player may be worth.")
+    ] = 500.0
+
+
 class BackfillBody(Model):
     """Running sessions may ask for players."""
 
@@ -271,6 +284,7 @@ class QueueBody(Model):
     leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
     shadow: ShadowBody | None = None
+    ratings: RatingsBody | None = None
     ticket_timeout: Seconds = 120.0
     max_tickets: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     options: dict[Word, str] = Field(default={}, description="Handed to the game with every match.")
@@ -299,6 +313,12 @@ class QueueBody(Model):
             raise ValueError("rules: there is one latency rule at most")
         if len({role.name for team in self.teams for role in team.roles}) > 8:
             raise ValueError("teams: there are 8 kinds of roles at most")
+        if self.ratings is not None:
+            declared = self.attributes.get(self.ratings.attribute, AttributeType.NUMBER)
+            if declared is not AttributeType.NUMBER:
+                raise ValueError(
+                    f"ratings.attribute: {self.ratings.attribute} is declared a {declared.value}, not a number"
+                )
         for problem in never(self):
             raise ValueError(problem)
         return self

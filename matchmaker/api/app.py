@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from allocator.api import problems
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
-from matchmaker.api import described, explanations, matches, operations, parties
+from matchmaker.api import described, explanations, matches, operations, parties, sessions
 from matchmaker.api import development as _development
 from matchmaker.api import queues as _queues
 from matchmaker.api.assignments import Assignments
@@ -24,6 +24,7 @@ from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.api.tickets import Handlers, Tickets
 from matchmaker.model import QueueConfig
 from matchmaker.ports import Allocator, RunningSessions, Supply
+from matchmaker.ratings.store import RatingStore
 from matchmaker.store import TicketStore
 
 MAX_BODY_BYTES = 64 * 1024
@@ -90,6 +91,7 @@ def create_app(
         ),
         watch=watch,
         estimates=estimates,
+        ratings=RatingStore(client),
         supply=supply,
     )
     app = _empty()
@@ -127,5 +129,6 @@ def _add_endpoints(app: Lean, services: Services) -> Beside:
     app.include_router(parties.router(services, gathered, tickets))
     app.include_router(explanations.router(services, tickets))
     app.include_router(_queues.router(services))
+    app.include_router(sessions.router(services))
     app.include_router(matches.router(services))
     return Beside(services.watch, watch)

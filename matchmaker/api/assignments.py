@@ -11,6 +11,7 @@ from typing import Any
 
 from allocator.api.problems import Problem
 from allocator.model import Allocation
+from gameserver.protocol.messages import SPECTATOR_SEAT
 from gameserver.seats import SeatGrant, SeatIssuer
 from gameserver.sessions.model import FleetName, PlayerId, ServerName, SessionId, SessionState, parse_session_id
 from matchmaker.api.connect import ConnectTokens
@@ -69,12 +70,31 @@ class Assignments:
             raise Problem(HTTPStatus.NOT_FOUND, f"no session {session!r}", kind="not-found")
         return found
 
+    async def seen(self, session: str, player: PlayerId | None) -> Allocation:
+        """A session that a player sits in (None: an API key asks). Raises Problem 404."""
+        found = await self.session(session)
+        if player is not None and player not in _players(found):
+            raise Problem(HTTPStatus.NOT_FOUND, f"no session {session!r} of yours", kind="not-found")
+        return found
+
+    async def spectator(self, session: str, player: PlayerId) -> dict[str, Any]:
+        """The way to watch a session. Raises Problem 404, 409, 410."""
+        found = await self.session(session)
+        if found.session.state is SessionState.ENDED:
+            raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
+        if player in _players(found):
+            raise Problem(HTTPStatus.CONFLICT, f"player: {player} plays in this session", kind="plays")
+        return self._at(found, player, {"index": SPECTATOR_SEAT, "team": ""}, None)
+
     def _of(self, found: Allocation, player: PlayerId, role: str | None) -> dict[str, Any]:
+        seat = next(seat for seat in found.session.seats if seat.player == player)
+        return self._at(found, player, {"index": seat.index, "team": seat.team}, role)
+
+    def _at(self, found: Allocation, player: PlayerId, seat: dict[str, Any], role: str | None) -> dict[str, Any]:
         session = found.session
-        seat = next(seat for seat in session.seats if seat.player == player)
         return self._made(
             player=player,
-            seat={"index": seat.index, "team": seat.team},
+            seat=seat,
             role=role,
             session=session.id,
             server=session.server,

@@ -1,13 +1,16 @@
-"""Queues and how they do, and seats of running sessions."""
+"""Queues, how they do, and what their players are worth."""
 
 from collections.abc import Mapping
-from typing import Any
+from http import HTTPStatus
 
 from fastapi import APIRouter
 
+from allocator.api.problems import Problem
 from gameserver.sessions.model import PlayerId
-from matchmaker.api.schemas import AssignmentBody, QueueBody, QueueWaitBody
+from matchmaker.api.schemas import QueueBody, QueueWaitBody, RatingBody
 from matchmaker.api.services import SIGNED, Authorization, Services
+from matchmaker.model import QueueName
+from matchmaker.ratings.skill import Rating
 
 
 def router(services: Services) -> APIRouter:
@@ -30,17 +33,18 @@ def router(services: Services) -> APIRouter:
             for queue in services.queues.values()
         ]
 
-    @api.get(
-        "/sessions/{session}/seat",
-        response_model=AssignmentBody,
-        response_model_exclude_none=True,
-        tags=["sessions"],
-        dependencies=SIGNED,
-    )
-    async def get_seat(session: str, authorization: Authorization = "", player: str = "") -> dict[str, Any]:
-        """Where the player's match is now, with a fresh seat token: for whoever lost its server. An API key names the `player`."""
+    @api.get("/queues/{queue}/ratings/{player}", tags=["queues"], dependencies=SIGNED)
+    async def get_rating(queue: str, player: str, authorization: Authorization = "") -> RatingBody:
+        """What a player is worth in a queue with ratings; players ask for their own, API keys for anybody's."""
         caller = await services.callers.caller(authorization)
-        return await services.assignments.seat(session, caller.player or PlayerId(player))
+        config = services.queues.get(QueueName(queue))
+        if config is None or config.ratings is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"no queue {queue!r} with ratings", kind="not-found")
+        if not caller.is_in([player]):
+            raise Problem(HTTPStatus.FORBIDDEN, "a player's rating is shown to that player", kind="forbidden")
+        found = (await services.ratings.fetch(config.name, [PlayerId(player)])).get(PlayerId(player))
+        new = found or Rating(mean=config.ratings.initial, spread=config.ratings.spread)
+        return RatingBody(player=player, rating=new.mean, spread=new.spread, matches=new.matches)
 
     return api
 

@@ -213,6 +213,19 @@ class QueueBody(BaseModel):
     estimatedWait: QueueWaitBody | None = None  # noqa: N815
 
 
+class RatingBody(BaseModel):
+    """What a player is worth in a queue."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"player": "ann", "rating": 1658.1, "spread": 484.0, "matches": 1}]}
+    )
+
+    player: str
+    rating: float
+    spread: float = Field(description="Standard deviation of what it may really be worth; falls with every match.")
+    matches: int = Field(description="That it was rated by.")
+
+
 class DevelopmentPlayerRequest(_Body):
     """A name to play under; without one, a guest's."""
 

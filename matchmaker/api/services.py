@@ -14,6 +14,7 @@ from matchmaker.api.estimates import Estimates
 from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.model import QueueConfig, QueueName
 from matchmaker.ports import Allocator, RunningSessions, Supply
+from matchmaker.ratings.store import RatingStore
 from matchmaker.store import TicketStore
 
 Authorization = Annotated[str, Header(include_in_schema=False)]
@@ -36,5 +37,6 @@ class Services:
     callers: Callers
     watch: TicketWatch
     estimates: Estimates
+    ratings: RatingStore
     supply: Supply | None
     """How much is warm; None where that is not known."""

@@ -6,6 +6,7 @@ These are the paths of every ticket, answered by `lean`; how they look in the Op
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from matchmaker.api.schemas import AcceptanceRequest, TicketRequest
 from matchmaker.api.services import Services
 from matchmaker.api.streams import Followed, next_change
 from matchmaker.matching.wants import missing
-from matchmaker.model import FINAL, QueueConfig, QueueName, TicketId, TicketPlayer, TicketState
+from matchmaker.model import FINAL, QueueConfig, QueueName, RatingConfig, TicketId, TicketPlayer, TicketState
 from matchmaker.records import PlayerBarred, PlayerBusy, QueueClosed, QueueFull, Refused, TicketRecord
 
 WATCH_SUBPROTOCOL = "warmfleet.tickets.1"
@@ -58,6 +59,8 @@ class Tickets:
     ) -> TicketRecord:
         """Queue a party; `ticket`: its id, for who must know it before. Raises Problem."""
         queue = self.queue(queue_name)
+        if queue.ratings is not None:
+            players = await self._rated(queue.name, queue.ratings, players, caller)
         _check_party(players, queue, caller)
         made = await self._services.store.create(
             queue.name,
@@ -75,6 +78,26 @@ class Tickets:
             return await self.fetch(made, caller)
         self._services.estimates.created(made)
         return made
+
+    async def _rated(
+        self, queue: QueueName, ratings: RatingConfig, players: Sequence[TicketPlayer], caller: Caller
+    ) -> list[TicketPlayer]:
+        """The players with their ratings as attribute; only an API key may say another, as players could make theirs up."""
+        name = ratings.attribute
+        trusted = caller.role is not Role.PLAYER
+        known = await self._services.ratings.fetch(queue, [player.id for player in players]) if players else {}
+        return [
+            player
+            if trusted and name in player.attributes
+            else replace(
+                player,
+                attributes={
+                    **player.attributes,
+                    name: known[player.id].mean if player.id in known else ratings.initial,
+                },
+            )
+            for player in players
+        ]
 
     async def fetch(self, ticket: str, caller: Caller) -> TicketRecord:
         """A ticket of the player's own party. Raises Problem 404."""

@@ -1,0 +1,122 @@
+"""Sessions over HTTP: where a player's seat is, how a session stands and what it ended with, and who may watch it."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from allocator.model import Allocation
+from gameserver.sessions.model import PlayerId, SessionState
+from matchmaker.api.auth import Role
+from matchmaker.api.schemas import AssignmentBody, PlayerName
+from matchmaker.api.services import SIGNED, Authorization, Services
+
+SessionPath = Annotated[str, Path(examples=["arena-eu.5f0e9a1c2b7d4e60"])]
+
+
+class SeatedBody(BaseModel):
+    """Who sits where."""
+
+    index: int
+    player: str
+    team: str
+
+
+class SessionBody(BaseModel):
+    """A session as it stands."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "arena-eu.5f0e9a1c2b7d4e60",
+                    "state": "ended",
+                    "fleet": "arena-eu",
+                    "queue": "duel",
+                    "epoch": 1,
+                    "seats": [
+                        {"index": 0, "player": "ann", "team": "red"},
+                        {"index": 1, "player": "bob", "team": "blue"},
+                    ],
+                    "freeSeats": 0,
+                    "checkpointTick": 5400,
+                    "results": {"winners": ["ann"], "scores": {"ann": 10, "bob": 7}},
+                }
+            ]
+        }
+    )
+
+    id: str
+    state: SessionState
+    fleet: str
+    queue: str | None = Field(default=None, description="Whose match it is.")
+    server: str | None = Field(default=None, description="Where it is; for API keys, while it is not over.")
+    epoch: int = Field(description="How often it has moved, plus one.")
+    seats: list[SeatedBody]
+    freeSeats: int = Field(description="How many more players may be seated.")  # noqa: N815
+    checkpointTick: int = Field(description="Of its newest checkpoint; 0: none.")  # noqa: N815
+    results: Any = Field(default=None, description="What the game ended it with; kept for an hour.")
+
+
+class SpectatorRequest(BaseModel):
+    """Who is to watch."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"player": "caster-1"}]})
+
+    player: PlayerName
+
+
+def session_body(found: Allocation, *, whole: bool) -> dict[str, Any]:
+    """A session as JSON values; `whole`: with its server."""
+    session = found.session
+    body: dict[str, Any] = {
+        "id": session.id,
+        "state": session.state,
+        "fleet": session.fleet,
+        "queue": session.options.get("queue"),
+        "epoch": session.epoch,
+        "seats": [{"index": seat.index, "player": seat.player, "team": seat.team} for seat in session.seats],
+        "freeSeats": session.free_seats,
+        "checkpointTick": session.checkpoint_tick,
+    }
+    if session.state is SessionState.ENDED:
+        body["results"] = _results(session.results)
+    elif whole:
+        body["server"] = session.server
+    return body
+
+
+def router(services: Services) -> APIRouter:
+    """The endpoints."""
+    api = APIRouter(prefix="/v1/sessions", tags=["sessions"], dependencies=SIGNED)
+    callers, assignments = services.callers, services.assignments
+
+    @api.get("/{session}", response_model=SessionBody, response_model_exclude_none=True)
+    async def get_session(session: SessionPath, authorization: Authorization = "") -> dict[str, Any]:
+        """How a session stands, and what it ended with: for its players and API keys. Kept for an hour after its end."""
+        caller = await callers.caller(authorization)
+        return session_body(await assignments.seen(session, caller.player), whole=caller.player is None)
+
+    @api.get("/{session}/seat", response_model=AssignmentBody, response_model_exclude_none=True)
+    async def get_seat(session: SessionPath, authorization: Authorization = "", player: str = "") -> dict[str, Any]:
+        """Where the player's match is now, with a fresh seat token: for whoever lost its server. An API key names the `player`."""
+        caller = await callers.caller(authorization)
+        return await assignments.seat(session, caller.player or PlayerId(player))
+
+    @api.post("/{session}/spectators", status_code=201, response_model=AssignmentBody, response_model_exclude_none=True)
+    async def add_spectator(
+        session: SessionPath, body: SpectatorRequest, authorization: Authorization = ""
+    ) -> dict[str, Any]:
+        """A token with which somebody watches a running session, and where that is. For API keys."""
+        await callers.caller(authorization, role=Role.BACKEND)
+        return await assignments.spectator(session, PlayerId(body.player))
+
+    return api
+
+
+def _results(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None  # a foreign server's, that are no JSON

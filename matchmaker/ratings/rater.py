@@ -1,0 +1,93 @@
+"""
+Rates the matches of one queue as they end.
+
+Beside each director of a queue with `ratings`; any number may run, since applying a session is one function that counts it once. Looks at what is due
+every second: a session that still runs is looked at again, one that ended without results, or is gone, is dropped.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import structlog
+
+from gameserver.sessions.model import Session, SessionId, SessionState
+from gameserver.sessions.port import StoreUnavailable
+from matchmaker import metrics
+from matchmaker.model import QueueConfig
+from matchmaker.ports import Allocator
+from matchmaker.ratings.outcome import sides
+from matchmaker.ratings.skill import Skill
+from matchmaker.ratings.store import RatingStore
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_S = 1.0
+_AGAIN_S = 5.0
+"""Between two looks at a session that still runs."""
+_AT_ONCE = 200
+_TRIES = 20
+"""Of a session whose players are rated by other sessions at the same moment."""
+
+
+class Rater:
+    """Rates one queue's matches; `run` until cancelled."""
+
+    def __init__(self, queue: QueueConfig, store: RatingStore, allocator: Allocator) -> None:
+        """Raises RatingsUnavailable when openskill is not installed, ValueError when the queue has no ratings."""
+        if queue.ratings is None:
+            raise ValueError(f"queue {queue.name} has no ratings")
+        self._queue = queue
+        self._store = store
+        self._allocator = allocator
+        self._skill = Skill(queue.ratings)
+
+    async def run(self) -> NoReturn:
+        """Rate until cancelled; an outage of the store is waited out."""
+        while True:
+            try:
+                more = await self.look()
+            except StoreUnavailable as error:
+                log.warning("rating_waits", queue=self._queue.name, error=str(error))
+                more = False
+            if not more:
+                await asyncio.sleep(_PAUSE_S)
+
+    async def look(self) -> bool:
+        """Rate what has ended of the sessions that are due; returns whether there may be more. Raises StoreUnavailable."""
+        due = await self._store.due(self._queue.name, most=_AT_ONCE, again_s=_AGAIN_S)
+        for session in due:
+            found = await self._allocator.find(session)
+            if found is None:
+                await self._drop(session, "gone")
+            elif found.session.state is SessionState.ENDED:
+                await self._rate(found.session)
+        return len(due) == _AT_ONCE
+
+    async def _rate(self, session: Session) -> None:
+        ended = sides(_results(session), [(seat.player, seat.team) for seat in session.seats])
+        if not ended:
+            await self._drop(session.id, "no-result")
+            return
+        players = [player for side in ended for player in side.players]
+        for _ in range(_TRIES):
+            known = await self._store.fetch(self._queue.name, players)
+            before = {player: known.get(player, self._skill.new) for player in players}
+            after = self._skill.after(ended, before)
+            if await self._store.apply(self._queue.name, session.id, before, after):
+                metrics.SESSIONS_RATED.labels(self._queue.name, "rated").inc()
+                return
+        log.warning("rating_postponed", session=session.id)  # it is due again
+
+    async def _drop(self, session: SessionId, why: str) -> None:
+        await self._store.apply(self._queue.name, session, {}, {})
+        metrics.SESSIONS_RATED.labels(self._queue.name, why).inc()
+
+
+def _results(session: Session) -> Mapping[str, Any]:
+    try:
+        results = json.loads(session.results or "{}")
+    except ValueError:
+        return {}
+    return results if isinstance(results, dict) else {}

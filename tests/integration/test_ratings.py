@@ -1,0 +1,139 @@
+"""Ratings from a match's end to the next ticket: each session counts once, whoever looks at it and however often."""
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from matchmaker_api import RATED, Api, directing, problem, running
+from matchmaking import FLEET, FakeAllocator, until
+
+from gameserver.sessions.client import StoreClient
+from gameserver.sessions.model import PlayerId, SessionId, SessionState
+from matchmaker.api.auth import ApiKeys
+from matchmaker.model import DifferenceRule, Limit, RatingConfig
+from matchmaker.ratings.rater import Rater
+from matchmaker.ratings.store import RatingStore
+
+RANKED = replace(RATED, ratings=RatingConfig(), rules=(DifferenceRule(attribute="rating", limit=Limit(value=10_000)),))
+ANN, BOB = PlayerId("ann"), PlayerId("bob")
+
+
+def end(allocator: FakeAllocator, session: SessionId, results: Any) -> None:
+    found = allocator.sessions[session]
+    over = replace(found.session, state=SessionState.ENDED, results=json.dumps(results))
+    allocator.sessions[session] = replace(found, session=over)
+
+
+@pytest.fixture
+def allocator() -> FakeAllocator:
+    return FakeAllocator()
+
+
+async def due_now(client: StoreClient) -> None:
+    """What is due later is due at once."""
+    for session in await client.zrange("wf:r:{duel}:due", 0, -1):
+        await client.zadd("wf:r:{duel}:due", {session: 0})
+
+
+async def test_a_session_counts_once(valkey: StoreClient, allocator: FakeAllocator) -> None:
+    store = RatingStore(valkey)
+    raters = [Rater(RANKED, RatingStore(valkey), allocator) for _ in range(4)]
+    session = allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    for _ in range(2):
+        await store.expect(RANKED.name, session)
+    await due_now(valkey)
+    await raters[0].look()
+    assert await store.fetch(RANKED.name, [ANN, BOB]) == {}, "it still runs"
+    end(allocator, session, {"winners": ["ann"]})
+    for _ in range(3):
+        await due_now(valkey)
+        await asyncio.gather(*(rater.look() for rater in raters))
+    ratings = await store.fetch(RANKED.name, [ANN, BOB])
+    assert {player: rating.matches for player, rating in ratings.items()} == {ANN: 1, BOB: 1}
+    assert ratings[ANN].mean > 1500 > ratings[BOB].mean
+    assert await valkey.zcard("wf:r:{duel}:due") == 0
+
+
+async def test_a_player_s_sessions_that_end_together_all_count(valkey: StoreClient, allocator: FakeAllocator) -> None:
+    """None overwrites another's rating, whichever process rates it."""
+    store = RatingStore(valkey)
+    for number in range(12):
+        session = allocator.running(f"m{number}", ("ann", "red"), (f"p{number}", "blue"))
+        end(allocator, session, {"winners": ["ann"]})
+        await store.expect(RANKED.name, session)
+    raters = [Rater(RANKED, RatingStore(valkey), allocator) for _ in range(6)]
+
+    async def all_rated() -> bool:
+        await due_now(valkey)
+        await asyncio.gather(*(rater.look() for rater in raters))
+        return not await valkey.zcard("wf:r:{duel}:due")
+
+    await until(all_rated)
+    assert (await store.fetch(RANKED.name, [ANN]))[ANN].matches == 12
+
+
+async def test_a_reply_that_was_lost_changes_nothing_when_it_is_asked_again(
+    valkey: StoreClient, allocator: FakeAllocator
+) -> None:
+    store = RatingStore(valkey)
+    rater = Rater(RANKED, store, allocator)
+    session = allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    end(allocator, session, {"scores": {"ann": 3, "bob": 5}})
+    await store.expect(RANKED.name, session)
+    await due_now(valkey)
+    before = dict.fromkeys((ANN, BOB), rater._skill.new)
+    after = {player: replace(rating, matches=1) for player, rating in before.items()}
+    assert await store.apply(RANKED.name, session, before, after)
+    assert await store.apply(RANKED.name, session, before, after), "done before is done"
+    assert (await store.fetch(RANKED.name, [ANN]))[ANN].matches == 1
+
+
+@pytest.mark.parametrize("results", [{}, {"error": "the game failed"}, [1, 2], {"winners": ["eve"]}])
+async def test_sessions_that_say_nothing_are_dropped(
+    valkey: StoreClient, allocator: FakeAllocator, results: Any
+) -> None:
+    store = RatingStore(valkey)
+    session = allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    end(allocator, session, results)
+    await store.expect(RANKED.name, session)
+    await store.expect(RANKED.name, SessionId(f"{FLEET}.gone"))
+    await due_now(valkey)
+    await Rater(RANKED, store, allocator).look()
+    assert await store.fetch(RANKED.name, [ANN, BOB]) == {}
+    assert await valkey.zcard("wf:r:{duel}:due") == 0
+
+
+async def _rating(api: Api, player: str, **values: Any) -> dict[str, Any]:
+    reply = await api.ask("GET", f"/v1/queues/duel/ratings/{player}", by=player, **values)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+async def test_from_results_to_the_next_ticket(valkey: StoreClient) -> None:
+    """A real director rates a match that it made; the winner's next ticket says so, whatever the player itself would say."""
+    keys = ApiKeys.parse("studio:backend:" + "0" * 64)
+    async with running(valkey, queues=[RANKED], keys=keys) as api, directing(api, valkey, RANKED):
+        body = {"queue": "duel", "players": [{"id": "ann"}]}
+        made = (await api.ask("POST", "/v1/tickets", by="ann", json=body)).json()
+        assert made["players"][0]["attributes"] == {"rating": 1500}
+        assert await _rating(api, "ann") == {"player": "ann", "rating": 1500, "spread": 500, "matches": 0}
+        await api.queue("bob", rating=9000)
+
+        async def assigned() -> bool:
+            ticket = (await api.ask("GET", f"/v1/tickets/{made['id']}", by="ann")).json()
+            return ticket["state"] == "assigned"
+
+        await until(assigned)
+        (session,) = api.allocator.sessions
+        end(api.allocator, session, {"winners": ["bob"]})
+
+        async def rated() -> bool:
+            return bool((await _rating(api, "ann"))["matches"] == 1)
+
+        await until(rated)
+        bob = await api.queue("bob", rating=9000)
+        assert 1500 < bob["players"][0]["attributes"]["rating"] < 2500, "players do not make their ratings up"
+        problem(await api.ask("GET", "/v1/queues/duel/ratings/bob", by="ann"), 403, "forbidden")
+        problem(await api.ask("GET", "/v1/queues/nowhere/ratings/ann", by="ann"), 404, "not-found")
