@@ -1,6 +1,7 @@
 """What stands around a fleet in the cluster: priority, disruption budget, image pre-pull, monitor."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from fleets.admission.mutation import METRICS
 from fleets.render.agones import eviction
@@ -59,10 +60,17 @@ def monitor(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
         labels={FLEET_LABEL: name},
         spec={
             "selector": {"matchLabels": {FLEET_LABEL: name}},
-            "podTargetLabels": [FLEET_LABEL],
-            "podMetricsEndpoints": [{"port": METRICS, "path": "/metrics", "interval": "15s"}],
+            "podMetricsEndpoints": [
+                {"port": METRICS, "path": "/metrics", "interval": "15s", "relabelings": _labelled("fleet", FLEET_LABEL)}
+            ],
         },
     )
+
+
+def _labelled(name: str, pod_label: str) -> list[dict[str, Any]]:
+    """A pod's label under the name by which our alerts and dashboards know it."""
+    source = f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', pod_label)}"
+    return [{"sourceLabels": [source], "targetLabel": name}]
 
 
 def pre_pull(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:

@@ -24,10 +24,15 @@ def fleet_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     """
     if in_host_network(fleet):
         return None
-    out = [("TCP", platform.valkey.port, platform.valkey.port)] if fleet.spec.server.game is not None else None
+    out = store_ports(platform) if fleet.spec.server.game is not None else None
     name, labels = fleet.metadata.name, {FLEET_LABEL: fleet.metadata.name}
     inside: Ports = [("TCP", METRICS_PORT, METRICS_PORT)] if measured(fleet, platform) else []
     return policy(platform, name, labels, reached=_reached(fleet, platform), inside=inside, out=out, api_server=True)
+
+
+def store_ports(platform: PlatformBody) -> Ports:
+    """Of Valkey, and of its Sentinels."""
+    return [("TCP", port, port) for port in platform.valkey.ports()]
 
 
 def policy(

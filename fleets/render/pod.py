@@ -139,7 +139,10 @@ def _annotations(fleet: FleetSpec, platform: PlatformBody) -> dict[str, str]:
 def _minimal_proxy(platform: PlatformBody) -> dict[str, str]:
     """A small proxy, Guaranteed like the pod, that no player's packet and no store command passes through."""
     size: ProxySize = platform.mesh_proxy
-    valkey, game = str(platform.valkey.port), f"{platform.game_ports.first}-{platform.game_ports.last}"
+    valkey, game = (
+        ",".join(map(str, platform.valkey.ports())),
+        f"{platform.game_ports.first}-{platform.game_ports.last}",
+    )
     if platform.mesh == "istio":
         return {
             "sidecar.istio.io/proxyCPU": size.cpu,

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleets.render.entry import entry
 from fleets.render.manifest import Manifest, manifest, to_yaml
-from fleets.render.network import Ports, policy
+from fleets.render.network import Ports, policy, store_ports
 from fleets.render.pod import VALKEY_CA, ca_volume, secret_env, valkey_url
 from fleets.render.scaling import recommendations, scaling
 from fleets.spec.platform import PARTS, PlatformBody, ServiceBody
@@ -51,7 +51,7 @@ _HTTPS: Ports = [("TCP", 443, 443)]
 
 
 def _parts(platform: PlatformBody) -> dict[str, Part]:
-    store: Ports = [("TCP", platform.valkey.port, platform.valkey.port)]
+    store: Ports = store_ports(platform)
     return {
         "matchmaker": Part(
             secrets=(

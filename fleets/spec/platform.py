@@ -14,6 +14,8 @@ PARTS = ("matchmaker", "director", "allocator", "autoscaler")
 """What `warmfleet serve` runs in a container each; the admission webhook stands beside them."""
 
 
+SENTINEL_PORT = 26379
+"""Where Sentinels listen, unless `addresses` says otherwise."""
 AUTOSCALER_PATH = "/v1/fleet-autoscale"
 """Where our autoscaler answers."""
 
@@ -154,6 +156,13 @@ class Valkey(Model):
             if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
                 raise ValueError(f"addresses: {address!r}: host:port is wanted, as valkey-0.example:6379")
         return self
+
+    def ports(self) -> list[int]:
+        """What its clients connect to: the servers' port, and those of the Sentinels that know which server leads."""
+        found = {self.port, *(int(address.rpartition(":")[2]) for address in self.addresses)}
+        if self.mode == "sentinel" and not self.addresses:
+            found.add(SENTINEL_PORT)
+        return sorted(found)
 
 
 class Metric(Model):

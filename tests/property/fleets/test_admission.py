@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+import json
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleets.admission.mutation import EPHEMERAL_FROM, SIDECAR, Mutation, Refused, SidecarPorts, mutate
+from fleets.admission.review import BadReview, answer
 
 _MUTATION = Mutation()
 _PORTS = st.integers(7000, 8000)
@@ -64,6 +66,10 @@ def pods(draw: st.DrawFn, *, host_network: bool | None = None) -> dict[str, Any]
             st.sampled_from([{"httpGet": {"path": "/gshealthz", "port": 8080}}, {"exec": {"command": ["true"]}}])
         ),
     }
+    if draw(st.booleans()):
+        metrics = {"name": "metrics", "containerPort": 9464, "hostPort": 9464, "protocol": "TCP"}
+        game["ports"].insert(draw(st.integers(0, len(ports))), metrics)
+        game["env"].append({"name": "WARMFLEET_METRICS_PORT", "value": "9464"})
     others = [{"name": f"helper{i}", "image": "h"} for i in range(draw(st.integers(0, 2)))]
     modern = draw(st.booleans())
     spec: dict[str, Any] = {
@@ -118,6 +124,11 @@ def test_everything_that_names_a_sidecar_port_names_the_same_one(pod: dict[str, 
         assert game["livenessProbe"]["httpGet"]["port"] == declared["sdk-health"]
     assert env(sidecar)["REQUEST_RATE_LIMIT"] == _MUTATION.rate_limit
     assert all(port["containerPort"] == port["hostPort"] for port in sidecar["ports"])
+    metrics = [port for port in game["ports"] if port.get("name") == "metrics"]
+    assert [str(port["hostPort"]) for port in metrics] == [
+        value for name, value in env(game).items() if name == "WARMFLEET_METRICS_PORT"
+    ]
+    assert all(port["hostPort"] == port["containerPort"] == declared["sdk-grpc"] + 6000 for port in metrics)
 
 
 @given(pods(host_network=True))
@@ -127,12 +138,15 @@ def test_nothing_else_is_touched(pod: dict[str, Any]) -> None:
     assert mended["metadata"] == pod["metadata"]
     for name, container in containers(pod).items():
         now = containers(mended)[name]
-        allowed = (
-            {"args", "env", "ports", "resources", "livenessProbe"} if name == SIDECAR else {"env", "livenessProbe"}
-        )
+        allowed = {"env", "ports", "livenessProbe"} | ({"args", "resources"} if name == SIDECAR else set())
         changed = {key for key in container.keys() | now.keys() if container.get(key) != now.get(key)}
         assert changed <= (allowed if name in (SIDECAR, "game") else set())
-    kept = {k: v for k, v in env(containers(pod)["game"]).items() if not k.startswith("AGONES_SDK") and k != "PORT"}
+    of_players = [
+        [port for port in containers(some)["game"]["ports"] if port.get("name") != "metrics"] for some in (pod, mended)
+    ]
+    assert of_players[0] == of_players[1]
+    ours = ("AGONES_SDK_GRPC_PORT", "AGONES_SDK_HTTP_PORT", "PORT", "WARMFLEET_METRICS_PORT")
+    kept = {name: value for name, value in env(containers(pod)["game"]).items() if name not in ours}
     assert kept.items() <= env(containers(mended)["game"]).items()
 
 
@@ -148,14 +162,15 @@ def test_two_pods_of_a_node_share_no_port(host_ports: set[int]) -> None:
 _OFFSETS = st.integers(0, 30_000)
 
 
-@given(st.integers(1024, 30_000), st.integers(0, 3000), _OFFSETS, _OFFSETS, _OFFSETS)
-def test_offsets_that_are_accepted_are_collision_free(first: int, size: int, grpc: int, http: int, health: int) -> None:
-    """Whatever a platform sets: it is refused, or no two of the four ranges meet."""
+@given(st.integers(1024, 30_000), st.integers(0, 3000), st.lists(_OFFSETS, min_size=4, max_size=4))
+def test_offsets_that_are_accepted_are_collision_free(first: int, size: int, offsets: list[int]) -> None:
+    """Whatever a platform sets: it is refused, or no two of the five ranges meet."""
+    names = ("grpc", "http", "health", "metrics")
     try:
-        SidecarPorts(first=first, last=first + size, grpc=grpc, http=http, health=health)
+        SidecarPorts(first=first, last=first + size, **dict(zip(names, offsets, strict=True)))
     except ValueError:
         return
-    ranges = sorted((start, start + size) for start in (first, first + grpc, first + http, first + health))
+    ranges = sorted((start, start + size) for start in (first, *(first + offset for offset in offsets)))
     assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges))
     assert ranges[-1][1] < EPHEMERAL_FROM
 
@@ -203,3 +218,34 @@ def test_any_pod_gives_a_patch_or_a_reason(
     except Refused as refused:
         reason = str(refused)
     assert reason
+
+
+_REVIEWS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["AdmissionReview", "admission.k8s.io/v1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["kind", "apiVersion", "request", "uid", "object", "resource", "operation", "metadata", "spec"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=200) | _REVIEWS.map(lambda value: json.dumps(value).encode()))
+@settings(max_examples=300)
+def test_any_body_is_answered_or_refused(body: bytes) -> None:
+    """Bytes, and JSON of the right words in the wrong places: an answer with the uid, or BadReview, never anything else."""
+    try:
+        response = answer(body, _MUTATION)["response"]
+    except BadReview:
+        return
+    assert response["uid"] == json.loads(body)["request"]["uid"]

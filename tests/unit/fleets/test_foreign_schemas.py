@@ -33,6 +33,7 @@ _KINDS = [
     ("projectcalico.org/v3", "NetworkPolicy"),
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
     ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
     ("cert-manager.io/v1", "Certificate"),
 ]
 _QUEUE = {"apiVersion": "warmfleet.dev/v1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}

@@ -599,7 +599,10 @@ def test_prometheus_reads_the_servers_metrics_and_players_do_not(words: str) -> 
     assert env["WARMFLEET_METRICS_PORT"]["value"] == "9464"
     assert env["WARMFLEET_METRICS_HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
     monitor = made["PodMonitor", "arena"]["spec"]
-    assert monitor["podMetricsEndpoints"][0]["port"] == "metrics"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == "metrics"
+    named = {"sourceLabels": ["__meta_kubernetes_pod_label_warmfleet_dev_fleet"], "targetLabel": "fleet"}
+    assert endpoint["relabelings"] == [named]
     labels = made["Fleet", "arena"]["spec"]["template"]["spec"]["template"]["metadata"]["labels"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     inside = next(

