@@ -5,7 +5,7 @@ What matching costs and is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from bench.matchmaker import cycle, quality, service, wait
+from bench.matchmaker import cycle, quality, service, wait, watchers
 from bench.report import run_parts
 
 PARTS = {
@@ -13,6 +13,7 @@ PARTS = {
     "quality": quality.measure,
     "service": service.measure,
     "wait": wait.measure,
+    "watchers": watchers.measure,
 }
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Matchmaking:
                         continue
                     if reply.status_code != httpx.codes.OK:
                         raise MatchmakingFailed(_detail(await reply.aread()), reply.status_code)
-                    async for event_id, data in _events(reply.aiter_lines()):
+                    async for event_id, data in server_sent_events(reply.aiter_lines()):
                         last_id = event_id or last_id
                         yield data
                         if data["state"] in ("assigned", "cancelled", "timed_out", "failed"):
@@ -126,7 +126,7 @@ async def development_player(base_url: str, name: str = "") -> tuple[str, str]:
         return body["player"], body["token"]
 
 
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def server_sent_events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """Parse server-sent events: (id, data) of each."""
     event_id, data = "", ""
     async for line in lines:
