@@ -81,6 +81,15 @@ class Valkey:
         self.ask("REPLICAOF", "127.0.0.1", primary.port)
         self.until(lambda: self.ask("INFO", "replication")["master_link_status"] == "up")
 
+    def follows(self, primary: "Valkey") -> bool:
+        found = self.ask("INFO", "replication")
+        return bool(found["role"] == "slave" and found["master_port"] == primary.port)
+
+    def catch_up(self, primary: "Valkey") -> None:
+        """Returns once it has been sent everything."""
+        wanted = primary.ask("INFO", "replication")["master_repl_offset"]
+        self.until(lambda: self.ask("INFO", "replication")["slave_repl_offset"] >= wanted)
+
     def promote(self) -> None:
         self.ask("REPLICAOF", "NO", "ONE")
 

@@ -46,6 +46,8 @@ local function session_hand_over(keys, args)
   if redis.call('HGET', old, 'room:' .. held[4]) == args[1] then
     redis.call('HDEL', old, 'room:' .. held[4])
     redis.call('RPUSH', p .. 'rooms:' .. args[2], held[4])
+    -- It was to go when the room elsewhere was reserved, and need not be any more.
+    if redis.call('HGET', old, 'draining') ~= '1' then redis.call('ZINCRBY', p .. 'shelf', 1, args[2]) end
   end
   redis.call('SET', keys[2], args[5], 'EX', args[6])
   redis.call('HSET', record, 'server', held[5], 'room', held[6], 'host', held[7], 'ports', held[8], 'epoch', args[3] + 1,

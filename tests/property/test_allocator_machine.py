@@ -1,373 +1,127 @@
 """
-Two allocators and two keepers on a real Valkey, with everything that may go wrong between them.
+The allocator's machine (tests/allocator_machine.py) on a store that is always there, and on stores that restart and fail over.
 
-Requests are cancelled anywhere, servers die, the backend's replies are lost or late, keepers overlap as if the lease were not there. After
-every step no room is given twice; once left alone, the keepers put everything right.
+Stated outcomes (docs/decisions/0034): a restart from an append-only file that is always synced loses nothing. A failover to a replica may lose what it
+had not been sent: matches, ends and moves of the last moment are undone, and everything is consistent nevertheless: rooms add up, no match is played by two
+servers that are listened to, servers that the store has forgotten are found at the backend. What waited for a replica is never lost.
 """
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from fakes import FakeBackend
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from allocating import FLEET, PREFIX, SEATS, SETTLE_S
+from allocator_machine import AllocatorMachine, run_machine
+from hypothesis.stateful import rule
+from valkeys import Name, Valkey
 
-from allocator.keeper import ShelfKeeper
-from allocator.model import Allocation, AllocationRequest, FleetPolicy, GameServer, ServerState, Unavailable
-from allocator.ports import SHELF_LABEL, BackendUnavailable
+from allocator.model import Allocation, AllocationRequest
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from gameserver.sessions.client import connect
-from gameserver.sessions.model import (
-    FleetName,
-    MatchId,
-    PlayerId,
-    Seat,
-    ServerName,
-    SessionId,
-    SessionState,
-    session_id,
-)
-from gameserver.sessions.port import SessionGone
-from gameserver.sessions.valkey import ValkeySessions
+from gameserver.sessions.client import StoreClient
+from gameserver.sessions.model import MatchId
 
-T = TypeVar("T")
-FLEET = FleetName("arena")
-PREFIX = f"wf:{{{FLEET}}}:"
-SEATS = (Seat(index=0, player=PlayerId("ann")),)
-SETTLE_S = 0.02
-"""Stands in for the planner's: this backend's lists are never older than that."""
-MATCHES = st.integers(0, 9).map(lambda i: MatchId(f"m{i}"))
-TWO = st.integers(0, 1)
-STEPS = st.integers(0, 40)
+ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
 
-class LateBackend(FakeBackend):
-    """Its calls take a moment before and after their effect, so that others come between."""
+class RestartingMachine(AllocatorMachine):
+    """The store is killed at any time and comes back with all that it acknowledged."""
 
-    async def allocate(
-        self, fleet: FleetName, *, labels: Mapping[str, str], annotations: Mapping[str, str]
-    ) -> GameServer | None:
-        async with self._late():
-            return await super().allocate(fleet, labels=labels, annotations=annotations)
-
-    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
-        async with self._late():
-            return await super().servers(fleet)
-
-    async def label(self, server: ServerName, labels: Mapping[str, str]) -> None:
-        async with self._late():
-            await super().label(server, labels)
-
-    async def delete(self, server: ServerName) -> None:
-        async with self._late():
-            await super().delete(server)
-
-    @asynccontextmanager
-    async def _late(self) -> AsyncIterator[None]:
-        await self._pause()
-        try:
-            yield
-        finally:
-            await self._pause()
-
-    async def _pause(self) -> None:
-        await asyncio.sleep(self.rng.choice([0, 0, 0.0003, 0.001]))
-
-
-class AllocatorMachine(RuleBasedStateMachine):
-    """Rules are what happens, invariants what may be relied upon."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.client = self.run(self._connect(url))
-        self.shelf = Shelf(self.client)
-        self.sessions = ValkeySessions(self.client, FLEET)
-        self.records: dict[SessionId, tuple[int, SessionState, str, str]] = {}
-        """Epoch, state, server and room that each session was last seen with."""
-
-    @staticmethod
-    async def _connect(url: str) -> Any:
-        client = connect(url)
-        await client.flushall()
-        return client
-
-    @initialize(
-        rooms=st.integers(1, 3),
-        shelf=st.integers(0, 3),
-        recycle=st.booleans(),
-        ready=st.integers(0, 3),
-        seed=st.integers(0, 2**16),
-        lost=st.sampled_from([0.0, 0.4]),
-    )
-    def begin(self, *, rooms: int, shelf: int, recycle: bool, ready: int, seed: int, lost: float) -> None:
-        self.policy = FleetPolicy(name=FLEET, rooms=rooms, shelf=shelf, recycle=recycle)
-        self.backend = LateBackend(FLEET, ready)
-        self.backend.rng = random.Random(seed)
-        self.backend.lose_replies = lost
-        self.allocators = [Allocator(Shelf(self.client), self.client, [self.policy], self.backend) for _ in range(2)]
-        self.keepers = [ShelfKeeper(self.policy, Shelf(self.client), self.client, self.backend) for _ in range(2)]
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
-
-    # What happens.
-
-    @rule(count=st.integers(1, 3))
-    def servers_come(self, count: int) -> None:
-        self.backend.add(count)
-
-    @rule(index=st.integers(0, 20))
-    def server_dies(self, index: int) -> None:
-        if names := list(self.backend.all):
-            self.backend.kill(names[index % len(names)])
-
-    @rule(rate=st.sampled_from([0.0, 0.3, 1.0]))
-    def replies_are_lost(self, rate: float) -> None:
-        self.backend.lose_replies = rate
-
-    @rule(keeper=TWO)
-    def keep(self, keeper: int) -> None:
-        self.run(self._round(keeper))
-
-    @rule(match=MATCHES, who=TWO)
-    def allocate(self, match: MatchId, who: int) -> None:
-        self.run(self._allocate(match, who))
-
-    @rule(match=MATCHES, twice=st.booleans())
-    def repeat(self, match: MatchId, twice: bool) -> None:
-        """The same match is asked for at both allocators, at once or one after the other: one session."""
-
-        async def ask() -> None:
-            if twice:
-                found = [await self._allocate(match, 0), await self._allocate(match, 1, retried=True)]
-            else:
-                found = list(await asyncio.gather(self._allocate(match, 0), self._allocate(match, 1)))
-            given = [a.session for a in found if isinstance(a, Allocation)]
-            assert len({session.id for session in given}) <= 1
-            assert len({(session.epoch, session.server, session.room) for session in given}) <= 1
-
-        self.run(ask())
-
-    @rule(match=MATCHES, who=TWO, steps=STEPS, deadline_s=st.sampled_from([0.002, 5.0]))
-    def cancel(self, match: MatchId, who: int, steps: int, deadline_s: float) -> None:
-        self.run(self._cancelled(match, who, steps, deadline_s))
-
-    @rule(
-        asked=st.lists(st.tuples(MATCHES, TWO, st.none() | STEPS), max_size=5, unique_by=lambda asked: asked[0]),
-        rounds=st.lists(TWO, min_size=1, max_size=4),
-        come=st.integers(0, 2),
-        end=st.booleans(),
-        die=st.booleans(),
-    )
-    def at_once(
-        self,
-        asked: list[tuple[MatchId, int, int | None]],
-        rounds: list[int],
-        come: int,
-        end: bool,
-        die: bool,
-    ) -> None:
-        """Requests, both keepers, ends and deaths, all at the same time."""
-
-        async def later() -> None:
-            for _ in range(come):
-                await asyncio.sleep(0.001)
-                self.backend.add()
-            if die and self.backend.all:
-                self.backend.kill(self.backend.rng.choice(list(self.backend.all)))
-            if end:
-                await self._play(index=0, over=True)
-
-        async def keep(keeper: int) -> None:
-            for _ in range(rounds.count(keeper)):
-                await self._round(keeper)
-
-        async def everything() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                for keeper in sorted(set(rounds)):
-                    tasks.create_task(keep(keeper))
-                tasks.create_task(later())
-                for match, who, steps in asked:
-                    asking = self._allocate(match, who) if steps is None else self._cancelled(match, who, steps, 5.0)
-                    tasks.create_task(asking)
-
-        self.run(everything())
-
-    @rule(index=st.integers(0, 9), over=st.booleans())
-    def play(self, index: int, over: bool) -> None:
-        self.run(self._play(index=index, over=over))
-
-    @rule(index=st.integers(0, 9))
-    def end_from_outside(self, index: int) -> None:
-        if live := self._live():
-            self.run(self.allocators[0].end(live[index % len(live)], reason="test"))
+    def __init__(self, store: Valkey) -> None:
+        self.store = store
+        super().__init__(store.url)
 
     @rule()
-    def settle(self) -> None:
-        """Left alone, with servers enough, the keepers put everything right."""
-        rate = self.backend.lose_replies
-        self.run(self._settle())
-        self.backend.lose_replies = rate
+    def the_store_restarts(self) -> None:
+        self.store.kill()
+        self.store.start()
 
-    # What may be relied upon.
 
-    @invariant()
-    def one_place_each(self) -> None:
-        """No two live sessions share a room; a session moves only with a new epoch; its end is final."""
-        self.run(self._check_sessions())
+class FailoverMachine(AllocatorMachine):
+    """The replica takes over behind the same name, with everything or with what it had some time ago."""
 
-    @invariant()
-    def rooms_add_up(self) -> None:
-        """Each room of a registered server is free, held or spent, exactly once."""
-        self.run(self._check_rooms())
+    def __init__(self, pair: list[Valkey]) -> None:
+        self.pair = pair
+        """The primary and its replica."""
+        self.name = Name(pair[0])
+        self.durable = 0
+        super().__init__("")
 
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "backend"):
-                self.run(self._finish())
-        finally:
-            self.run(self.client.aclose())
-            self.runner.close()
+    async def connected(self, url: str) -> StoreClient:
+        self._serving = self.name.serving()
+        await self._serving.__aenter__()
+        return await super().connected(self.name.url)
 
-    async def _allocate(self, match: MatchId, who: int, *, retried: bool = False) -> Allocation | Unavailable:
-        request = AllocationRequest(match=match, fleets=(FLEET,), seats=SEATS, retried=retried)
-        found = await self.allocators[who].allocate(request, deadline_s=0.01)
+    async def close(self) -> None:
+        await super().close()
+        await self._serving.__aexit__(None, None, None)
+        self._in_step()
+
+    @rule()
+    def replication_stops(self) -> None:
+        """From now on the replica hears nothing."""
+        self.pair[1].promote()
+
+    @rule()
+    def the_replica_takes_over(self) -> None:
+        """What it was not sent has never been; the old primary follows it from now on."""
+        old, new = self.pair
+        if new.follows(old):
+            new.catch_up(old)
+        old.kill()
+        new.promote()
+        self.name.target = new
+        old.start()
+        self.pair.reverse()
+        self._in_step()
+        self.records.clear()
+        self.floor.clear()
+
+    @rule(number=st.integers(0, 999))
+    def a_claim_that_waits_for_the_replica(self, number: int) -> None:
+        """It is answered only once the replica has it, so a failover right after it finds it there."""
+        if not self.pair[1].follows(self.pair[0]):
+            return
+        allocator = Allocator(Shelf(self.client, replicas=1), self.client, [self.policy], self.backend)
+        request = AllocationRequest(match=MatchId(f"durable-{number}"), fleets=(FLEET,), seats=SEATS)
+        found = self.run(allocator.allocate(request, deadline_s=10, wait=False))
         if isinstance(found, Allocation):
-            assert found.session.id == session_id(FLEET, match)
-        return found
+            record = f"{PREFIX}session:{found.session.id}"
+            assert self.pair[1].ask("HGET", record, "server").decode() == found.session.server
 
-    async def _cancelled(self, match: MatchId, who: int, steps: int, deadline_s: float) -> None:
-        """Cancel a request after so many steps of the loop; unless it was answered, it holds nothing then."""
-        known = await self.shelf.find(session_id(FLEET, match)) is not None
-        request = AllocationRequest(match=match, fleets=(FLEET,), seats=SEATS)
-        asking = asyncio.create_task(self.allocators[who].allocate(request, deadline_s=deadline_s))
-        for step in range(steps):
-            await asyncio.sleep(0.0002 if step % 4 == 3 else 0)
-        asking.cancel()
-        await asyncio.wait([asking])
-        if asking.cancelled():
-            found = await self.shelf.find(session_id(FLEET, match))
-            assert known or found is None or found.session.state is SessionState.ENDED
-            assert await self.client.zscore(PREFIX + "waiters", session_id(FLEET, match)) is None
-        else:
-            asking.result()
-
-    async def _round(self, keeper: int) -> bool:
-        """One keeper's round; half of the time the other's lease has just run out, in the midst of its work as it may be."""
-        if self.backend.rng.random() < 0.5:
-            await self.client.delete(PREFIX + "keeper")
-        try:
-            return await self.keepers[keeper].round()
-        except BackendUnavailable:
-            return True
-
-    async def _play(self, *, index: int, over: bool) -> None:
-        """A server opens a session, writes, perhaps ends it; an older epoch than the record's is refused."""
-        live = self._live()
-        if not live or (found := await self.shelf.find(live[index % len(live)])) is None:
-            return
-        session = found.session
-        if session.state is SessionState.ENDED or session.server not in self.backend.all:
-            return
-        if session.epoch > 1:
-            with pytest.raises(SessionGone):
-                await self.sessions.checkpoint(session.id, epoch=session.epoch - 1, tick=1, state=b"old")
-        try:
-            await self.sessions.open(session.id, server=session.server, epoch=session.epoch)
-            await self.sessions.checkpoint(session.id, epoch=session.epoch, tick=1, state=b"new")
-            if over:
-                await self.sessions.end(session.id, epoch=session.epoch, results=b"{}")
-        except SessionGone:
-            now = await self.shelf.find(session.id)  # another was faster
-            assert now is not None
-            assert now.session.state is SessionState.ENDED or now.session.epoch > session.epoch
-
-    def _live(self) -> list[SessionId]:
-        return [session for session, (_, state, _, _) in self.records.items() if state is not SessionState.ENDED]
-
-    async def _check_sessions(self) -> None:
-        lost = {raw.decode() for raw in await self.client.smembers(PREFIX + "lost")}
-        holders: dict[tuple[str, str], SessionId] = {}
-        for raw in sorted(await self.client.keys(PREFIX + "session:*")):
-            session = SessionId(raw.decode().removeprefix(PREFIX + "session:"))
-            values = await self.client.hmget(raw, "epoch", "state", "server", "room")
-            epoch, state, server, room = (value.decode() for value in values)
-            now = (int(epoch), SessionState(state), server, room)
-            before = self.records.get(session)
-            self.records[session] = now
-            if before is not None:
-                assert now[0] >= before[0], f"{session}: epoch went back"
-                assert now[2:] == before[2:] or now[0] > before[0], f"{session}: moved without an epoch"
-                assert before[1] is not SessionState.ENDED or now[1] is SessionState.ENDED, f"{session}: came back"
-            if now[1] is not SessionState.ENDED and session not in lost:
-                holder = holders.setdefault((server, room), session)
-                assert holder == session, f"{holder} and {session} are both in room {room} of {server}"
-                held = await self.client.hget(f"{PREFIX}server:{server}", f"room:{room}")
-                assert held == session.encode(), f"{session} does not hold its room, {held!r} does"
-
-    async def _check_rooms(self) -> None:
-        registered = {raw.decode() for raw in await self.client.smembers(PREFIX + "servers")}
-        claimable = {
-            raw.decode(): int(n) for raw, n in await self.client.zrange(PREFIX + "shelf", 0, -1, withscores=True)
-        }
-        assert claimable.keys() <= registered
-        assert {raw.decode().split(":")[-1] for raw in await self.client.keys(PREFIX + "rooms:*")} <= registered
-        for server in registered:
-            fields = await self.client.hgetall(f"{PREFIX}server:{server}")
-            free = [int(raw) for raw in await self.client.lrange(f"{PREFIX}rooms:{server}", 0, -1)]
-            held = [int(key.removeprefix(b"room:")) for key in fields if key.startswith(b"room:")]
-            assert len(set(free + held)) == len(free + held) == int(fields[b"rooms"]) - int(fields[b"spent"])
-            assert claimable.get(server, 0) == len(free)
-
-    async def _settle(self) -> None:
-        self.backend.lose_replies = 0.0
-        self.backend.add(8)
-        await asyncio.sleep(2 * SETTLE_S)
-        await self.client.delete(PREFIX + "keeper")
-        for _ in range(40):
-            if not any([await self.keepers[0].round(), await self.keepers[1].round()]):
-                break
-        else:
-            raise AssertionError("the keepers do not come to rest")
-        state = await self.shelf.observe(FLEET)
-        assert (state.waiters, state.ended, state.lost) == (0, (), ())
-        assert state.free >= self.policy.shelf
-        allocated = [s for s in self.backend.all.values() if s.state is ServerState.ALLOCATED]
-        assert all(server.labels[SHELF_LABEL] for server in allocated)
-        assert sorted(entry.server for entry in state.entries) == sorted(server.name for server in allocated)
-        await self._check_sessions()
-        held = {room.session: entry.server for entry in state.entries for room in entry.sessions}
-        assert held == {session: self.records[session][2] for session in self._live()}
-
-    async def _finish(self) -> None:
-        """All matches end: every room is free again, and nothing is waited for."""
-        await self._settle()
-        for session in self._live():
-            await self.allocators[1].end(session, reason="test")
-        await self._settle()
-        state = await self.shelf.observe(FLEET)
-        assert all(entry.free == entry.rooms for entry in state.entries)
-        assert state.free < self.policy.shelf + self.policy.rooms
+    def _in_step(self) -> None:
+        self.pair[1].follow(self.pair[0])
 
 
-def test_allocators_and_keepers_among_faults(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step gives a room twice, and no fault leaves anything behind."""
+@pytest.fixture
+def restarting(tmp_path: Path) -> Iterator[Valkey]:
+    with Valkey(tmp_path / "durable", *ALWAYS) as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[list[Valkey]]:
+    with ExitStack() as stack:
+        found = [stack.enter_context(Valkey(tmp_path / name, "--appendonly", "no")) for name in ("one", "two")]
+        found[1].follow(found[0])
+        yield found
+
+
+def test_allocators_keepers_and_servers_among_faults(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step gives a room twice, no fault leaves anything behind, no match is lost or played by two."""
     monkeypatch.setattr("allocator.planner.SETTLE_S", SETTLE_S)
-    run_state_machine_as_test(
-        lambda: AllocatorMachine(valkey_url),
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],  # what a real store's timing shows once, shrinking rarely finds again
-        ),
-    )
+    run_machine(lambda: AllocatorMachine(valkey_url), examples=25)
+
+
+def test_a_store_that_restarts_loses_nothing(restarting: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between any two steps: all invariants hold over the restart."""
+    monkeypatch.setattr("allocator.planner.SETTLE_S", SETTLE_S)
+    run_machine(lambda: RestartingMachine(restarting), examples=6)
+
+
+def test_a_failover_leaves_a_consistent_whole(pair: list[Valkey], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost are the last writes at most; rooms, matches and servers fit together again by themselves."""
+    monkeypatch.setattr("allocator.planner.SETTLE_S", SETTLE_S)
+    run_machine(lambda: FailoverMachine(pair), examples=8)
