@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from fleets.autoscaler.policy import FleetAim
+from fleets.autoscaler.schedule import Schedule
 from fleets.simulate.engine import Outcome, World
 from fleets.simulate.sweep import Setting, run_one
 from fleets.simulate.trace import DAY_S, Burst, Shape, Trace, busy, synthetic
@@ -31,12 +32,21 @@ class ScenarioError(Exception):
     """The file is no scenario; the message names the key and the mend."""
 
 
+class Standing(Model):
+    """A schedule of the region's fleet: servers Ready for a while, whatever is forecast."""
+
+    after: Annotated[Seconds, Field(ge=0, description="From the begin of the counted days.")]
+    for_: Annotated[Seconds, Field(alias="for", gt=0)]
+    ready: Annotated[int, Field(ge=0)]
+
+
 class Region(Model):
     """Where a share of the players is."""
 
     share: Share
     peak_hour: Annotated[float, Field(ge=0, lt=24, description="Of the day, UTC.")]
     shelf: Annotated[int, Field(ge=0, description="Rooms kept claimable.")]
+    schedules: list[Standing] = Field(default=[])
 
 
 class Surge(Model):
@@ -139,7 +149,16 @@ def run_region(scenario: Scenario, name: str, shape: Shape, *, seed: int) -> Loa
     cut_s = shape.begin_s + scenario.learned_days * DAY_S
     counted = whole.between(cut_s, float("inf"))
     region = scenario.regions[name]
-    aim = FleetAim(rooms=scenario.rooms, shelf=region.shelf, max=10_000_000, chance=scenario.cold_start_chance)
+    aim = FleetAim(
+        rooms=scenario.rooms,
+        shelf=region.shelf,
+        max=10_000_000,
+        chance=scenario.cold_start_chance,
+        schedules=tuple(
+            Schedule(name=f"{index}", ready=standing.ready, for_s=standing.for_, at_s=cut_s + standing.after)
+            for index, standing in enumerate(region.schedules)
+        ),
+    )
     world = World(
         boot_s=scenario.boot,
         node_boot_s=scenario.node_boot,
