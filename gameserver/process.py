@@ -12,6 +12,7 @@ import importlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -38,6 +39,7 @@ from gameserver.settings import Settings, SettingsError
 from gameserver.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
+    from gameserver.certificates import ServerCertificate
     from gameserver.transports.udp import UdpTransport
 
 log = structlog.get_logger(__name__)
@@ -45,6 +47,8 @@ log = structlog.get_logger(__name__)
 HEALTH_PERIOD_S = 1.0
 BEAT_PERIOD_S = 1.0
 BEAT_TTL_S = 3.0
+CERTIFICATE_PERIOD_S = 5.0
+"""Between looks at the files of the certificate; a mounted Secret takes a minute to change anyway."""
 RECYCLE_LABEL = "warmfleet.dev/recycle"
 """Set to `ready` by whoever wants this server back among the Ready ones."""
 LAST_WORD_S = 2.0
@@ -272,6 +276,9 @@ class GameServerProcess:
                 room.stop(CloseCode.FENCED, "the session has moved")
         for placed in orders.placed:
             room = self._rooms.get(placed.session)
+            if room is not None and room.record.epoch == placed.epoch:
+                for player, why in placed.kicked.items():
+                    room.expel(player, why)
             if room is None:
                 self._begin(placed.session, placed.epoch)
             elif placed.reserved and not room.handed_over and placed.session not in self._handing:
@@ -369,12 +376,14 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
 
         process = GameServerProcess(settings, game, store, sleep=sleep)
         gate = Gate(verifier, process.find_room)
+        certificate = _certificate(settings) if settings.tls_certificate else None
         if "websocket" in settings.transports:
             transport = WebSocketTransport(
                 gate.accept,
                 host=settings.bind_host,
                 port=_listen_port(settings, me, "websocket"),
                 origins=settings.allowed_origins,
+                tls=certificate.context if certificate is not None else None,
             )
             looks.append((await stack.enter_async_context(transport)).look)
         if "udp" in settings.transports:
@@ -391,6 +400,8 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
                 "gate": gate.watch,
                 "mirror": lambda: Mirror(sdk, me).run(process.occupancy),
             }
+            if certificate is not None:
+                services["certificate"] = functools.partial(certificate.watch, CERTIFICATE_PERIOD_S)
             if store is not None:
                 services |= {"beat": process.beat, "listen": process.listen}
             running = [tasks.create_task(_service(run), name=name) for name, run in services.items()]
@@ -430,6 +441,17 @@ def _check_identity(settings: Settings, me: SDKGameServer) -> None:
             f"the Agones sidecar at port {settings.agones_grpc_port} is that of {me.name}, but this is {settings.server}: "
             "with host networking each pod needs sidecar ports of its own (the admission webhook), or one pod per node"
         )
+
+
+def _certificate(settings: Settings) -> "ServerCertificate":
+    # Imported here, as below: only servers with TLS pay for it.
+    from gameserver.certificates import CertificateError, CertificateFiles, ServerCertificate
+
+    files = CertificateFiles(certificate=Path(settings.tls_certificate), key=Path(settings.tls_key))
+    try:
+        return ServerCertificate(files)
+    except CertificateError as error:
+        raise SettingsError(f"WARMFLEET_TLS_CERT and WARMFLEET_TLS_KEY: {error}") from None
 
 
 def _udp(settings: Settings, me: SDKGameServer, gate: Gate) -> "UdpTransport":

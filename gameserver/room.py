@@ -73,6 +73,7 @@ _LAST_WORDS_INTERVAL_S = 0.05
 class Member:
     """One seated player or spectator, across its connections."""
 
+    id: PlayerId
     player: Player | None
     """None for a spectator."""
     connection: Connection | None
@@ -124,7 +125,7 @@ class Room:
         self.rng = random.Random(session.id)  # noqa: S311 (a game's dice, repeatable)
         self.history = SnapshotHistory()
         self.members: dict[PlayerId, Member] = {}
-        self.kicked: set[PlayerId] = set()
+        self.kicked: set[PlayerId] = set(session.kicked)
         """Players who may not come back."""
         self._spectators: list[Member] = []
         self._tick = session.checkpoint_tick
@@ -177,11 +178,7 @@ class Room:
 
     def kick(self, player: Player, reason: str) -> None:
         """Close a player's connection for good."""
-        member = self.members.get(player.id)
-        if member is not None:
-            self._drop(member, CloseCode.KICKED, reason)
-            member.lost_at_s = float("-inf")
-            self.kicked.add(player.id)
+        self.expel(player.id, reason)
 
     def end(self, **results: Any) -> None:
         """End the match after this step."""
@@ -189,6 +186,19 @@ class Room:
             self._results = json.dumps(results, allow_nan=False).encode()
 
     # What the process asks.
+
+    def expel(self, player: PlayerId, reason: str) -> None:
+        """Let a player go, and whatever watches in its name, and never let it back in; once."""
+        if player in self.kicked:
+            return
+        self.kicked.add(player)
+        member = self.members.get(player)
+        if member is not None:
+            self._drop(member, CloseCode.KICKED, reason)
+            member.lost_at_s = float("-inf")
+        for watching in [member for member in self._spectators if member.id == player]:
+            self._drop(watching, CloseCode.KICKED, reason)
+            self._spectators.remove(watching)
 
     def restore(self, state: bytes) -> None:
         """Take up a checkpoint, before the first tick. Raises DamagedCheckpoint, and whatever the game raises."""
@@ -201,7 +211,7 @@ class Room:
         player = None if spectator else Player(id=grant.player, seat=grant.seat, team=grant.team)
         member = None if spectator else self.members.get(grant.player)
         if member is None:
-            member = Member(player, connection, InputBuffer(self._game.inputs))
+            member = Member(grant.player, player, connection, InputBuffer(self._game.inputs))
             if player is None:
                 self._spectators.append(member)
             else:
@@ -214,7 +224,12 @@ class Room:
             member.areas.clear()
             member.ack_tick = member.event_seq = member.view = member.probe_tick = 0
             member.rtt_s = None
-        connection.send(encode(self._welcome(grant, spectator=spectator)))
+        try:
+            welcome = encode(self._welcome(grant, spectator=spectator))
+        except Exception:  # what the game's `info` says is no JSON
+            self._fail()
+            return member
+        connection.send(welcome)
         if self.history.tick:
             self._send_snapshots((member,))
         return member
@@ -321,10 +336,7 @@ class Room:
                 self._note_duration(self._now() - begun_s)
             await self._tell_results()
         except Exception:
-            metrics.GAMES_FAILED.inc()
-            log.exception("game_raised", session=self.session, tick=self._tick)
-            self._stopped = (CloseCode.GAME_ERROR, "the game failed")
-            self._results = json.dumps({"error": "the game failed"}).encode()
+            self._fail()
         finally:
             metrics.INPUTS_DROPPED.inc(sum(member.inputs.dropped for member in self.members.values()))
             self._checkpoints.close()
@@ -348,6 +360,13 @@ class Room:
         if code is CloseCode.GAME_ERROR:
             return "failed"
         return "cut_short" if self._results is None else "finished"
+
+    def _fail(self) -> None:
+        """The game has raised (the exception at hand), or returned nonsense: its match is over."""
+        metrics.GAMES_FAILED.inc()
+        log.exception("game_raised", session=self.session, tick=self._tick)
+        self._stopped = (CloseCode.GAME_ERROR, "the game failed")
+        self._results = json.dumps({"error": "the game failed"}).encode()
 
     # One tick.
 

@@ -41,6 +41,10 @@ class Settings:
     """`finish`: matches are played to their end within the drain timeout. `migrate`: they are handed over live."""
     checkpoint_interval_s: float = 1.0
     allowed_origins: tuple[str, ...] = ()
+    tls_certificate: str = ""
+    """PEM file of a certificate with its chain, read again when it changes: the websocket transport speaks TLS. Empty: it does not."""
+    tls_key: str = ""
+    """PEM file of its key."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """Where `/metrics` is served; 0: nowhere."""
@@ -71,10 +75,19 @@ class Settings:
             on_drain=read.choice("WARMFLEET_ON_DRAIN", ("finish", "migrate")),
             checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),
             allowed_origins=read.list("WARMFLEET_ALLOWED_ORIGINS"),
+            tls_certificate=env.get("WARMFLEET_TLS_CERT", ""),
+            tls_key=_tls_key(env),
             metrics_host=env.get("WARMFLEET_METRICS_HOST", "127.0.0.1"),
             metrics_port=read.integer("WARMFLEET_METRICS_PORT", 0, 0, 65535),
             listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
         )
+
+
+def _tls_key(env: Mapping[str, str]) -> str:
+    key = env.get("WARMFLEET_TLS_KEY", "")
+    if bool(key) != bool(env.get("WARMFLEET_TLS_CERT")):
+        raise SettingsError("WARMFLEET_TLS_CERT and WARMFLEET_TLS_KEY belong together: name both files, or neither")
+    return key
 
 
 def _netcode_key(read: "_Reader") -> bytes:

@@ -1,6 +1,7 @@
 """A game client over WebSocket: the session of `session.py` on a real connection."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -22,8 +23,18 @@ class ConnectFailed(Exception):
 class GameClient:
     """A seat in a match, as an async context manager; iterate `events()` to follow it."""
 
-    def __init__(self, url: str, token: str, *, spectator: bool = False, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        spectator: bool = False,
+        timeout_s: float = 5.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls`: for a `wss://` whose authority is not one of the system's."""
         self._url = url
+        self._tls = tls
         self._timeout_s = timeout_s
         self._socket: ClientConnection
         self._pinging: asyncio.Task[None]
@@ -41,6 +52,7 @@ class GameClient:
                 close_timeout=1,
                 max_size=1 << 20,
                 proxy=None,
+                ssl=self._tls,
             )
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise ConnectFailed(f"{self._url}: {error}") from error

@@ -99,7 +99,8 @@ class Views:
         self.areas = areas
         self._history = history
         self._tick = 0
-        self._grid: Grid = []
+        self._grid: Grid | None = None
+        """Of the newest world; made when someone sees less than all of it."""
         self._views: dict[int, dict[Area | None, World]] = {}
         """Views that were sent, by tick: the baselines of later ones."""
         self._bodies: dict[tuple[int, Area | None, Area | None], bytes] = {}
@@ -125,9 +126,7 @@ class Views:
     def _follow(self) -> None:
         history = self._history
         if history.tick != self._tick:
-            self._tick, world = history.tick, history.world(history.tick)
-            assert world is not None
-            self._grid = self.areas.grid(world)
+            self._tick, self._grid = history.tick, None
             self._bodies.clear()
             for tick in [tick for tick in self._views if tick < history.oldest]:
                 del self._views[tick]
@@ -138,5 +137,9 @@ class Views:
         if view is None:
             world = self._history.world(self._tick)
             assert world is not None
-            view = views[area] = world if area is None else self.areas.view(world, self._grid, area)
+            if area is not None and self._grid is None:
+                self._grid = self.areas.grid(world)
+            view = views[area] = (
+                world if area is None or self._grid is None else self.areas.view(world, self._grid, area)
+            )
         return view

@@ -59,6 +59,8 @@ class Session:
     """What the match is about (queue, map, mode): handed to the game."""
     free_seats: int = 0
     """How many more players may be seated while it runs."""
+    kicked: Mapping[PlayerId, str] = field(default_factory=dict)
+    """Players who were removed from outside (`control.SessionControl`), and why."""
     results: str = ""
     """What the game ended the match with, as JSON; empty until then."""
 
@@ -86,6 +88,8 @@ class Placement:
     epoch: int
     reserved: bool
     """A room elsewhere is kept for it: it can be handed over."""
+    kicked: Mapping[PlayerId, str] = field(default_factory=dict)
+    """As `Session.kicked`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

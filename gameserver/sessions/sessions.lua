@@ -75,7 +75,7 @@ local function session_end(keys, args)
 end
 
 -- KEYS: beat, server, then the session of each open room. ARGV: server, mode, time to live in ms, the fleet's prefix, then each open room's epoch.
--- Returns {open rooms that are no longer this server's (from 0), sessions it should have as [id, epoch, next server or '']…}. One step, so that what
+-- Returns {open rooms that are no longer this server's (from 0), sessions it should have as [id, epoch, next server or '', kicked players or '']…}. One step, so that what
 -- it hears is of one moment.
 local function session_beat(keys, args)
   local p = args[4]
@@ -89,13 +89,28 @@ local function session_beat(keys, args)
   local fields = redis.call('HGETALL', keys[2])
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 5) == 'room:' then
-      local held = redis.call('HMGET', p .. 'session:' .. fields[i + 1], 'server', 'epoch', 'state', 'next_server')
+      local held = redis.call('HMGET', p .. 'session:' .. fields[i + 1], 'server', 'epoch', 'state', 'next_server', 'kicked')
       if held[1] == args[1] and (held[3] == 'live' or held[3] == 'draining') then
-        placed[#placed + 1] = {fields[i + 1], held[2], held[4] or ''}
+        placed[#placed + 1] = {fields[i + 1], held[2], held[4] or '', held[5] or ''}
       end
     end
   end
   return {fenced, placed}
+end
+
+-- KEYS: session. ARGV: session id, player, reason, the fleet's prefix. The player is out of the session for good, on whichever server it is played: what
+-- is noted here is told to the server that has the session, with its heartbeats or when it opens it. Returns 'GONE' or 'OK'; asked again, the first
+-- reason stays. One step, so that no server opens the session between the look and the note.
+local function session_kick(keys, args)
+  local held = redis.call('HMGET', keys[1], 'server', 'state', 'kicked')
+  if not held[2] or held[2] == 'ended' then return 'GONE' end
+  local kicked = held[3] and cjson.decode(held[3]) or {}
+  if kicked[args[2]] == nil then
+    kicked[args[2]] = args[3]
+    redis.call('HSET', keys[1], 'kicked', cjson.encode(kicked))
+    if held[1] then redis.call('PUBLISH', args[4] .. 'inbox:' .. held[1], args[1]) end
+  end
+  return 'OK'
 end
 
 -- KEYS: beat. ARGV: wake channel. The server is no more.
@@ -112,6 +127,7 @@ end
 register('session_beat', session_beat)
 register('session_goodbye', session_goodbye)
 register('session_hand_over', session_hand_over)
+register('session_kick', session_kick)
 register('session_open', session_open)
 register('session_end', session_end)
 redis.register_function('session_checkpoint', session_checkpoint)

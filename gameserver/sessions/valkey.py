@@ -92,6 +92,7 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
         checkpoint_tick=int(record.get(b"checkpoint_tick", 0)),
         options=json.loads(record.get(b"options", b"{}")),
         free_seats=int(record.get(b"free_seats", 0)),
+        kicked=json.loads(record.get(b"kicked", b"{}")),
         results=record.get(b"results", b"").decode(),
     )
 
@@ -154,7 +155,13 @@ class ValkeySessions:
         return Orders(
             fenced=frozenset(open_[index] for index in fenced),
             placed=tuple(
-                Placement(session=SessionId(i.decode()), epoch=int(e), reserved=bool(next_)) for i, e, next_ in placed
+                Placement(
+                    session=SessionId(i.decode()),
+                    epoch=int(e),
+                    reserved=bool(next_),
+                    kicked=json.loads(kicked or b"{}"),
+                )
+                for i, e, next_, kicked in placed
             ),
         )
 

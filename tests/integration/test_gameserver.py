@@ -1,9 +1,11 @@
 """A real game server process under the laptop's Agones, on a real Valkey, with real WebSockets."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+from agones_fake.certificates import Authority
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -18,10 +21,12 @@ from allocator.model import GameServer, ServerState
 from fleets.local.agones import LocalAgones
 from fleets.local.planner import LocalFleet
 from gameserver.client.session import Ended, Happened, Seated, WorldSeen
-from gameserver.client.websocket import GameClient
+from gameserver.client.websocket import ConnectFailed, GameClient
 from gameserver.protocol import messages as m
 from gameserver.seats import SeatGrant, SeatIssuer
 from gameserver.sessions.checkpoints import unpack
+from gameserver.sessions.client import connect as connect_store
+from gameserver.sessions.control import MAX_REASON_LENGTH, SessionControl
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, SessionId, session_id
 from gameserver.sessions.valkey import checkpoint_key, encode_seats, session_key
 
@@ -61,12 +66,12 @@ class Stage:
         return (await self.valkey.hget(session_key(session), "state")).decode()
 
 
-@pytest.fixture
-async def stage(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str) -> AsyncIterator[Stage]:
+@contextlib.asynccontextmanager
+async def started(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str, **more: str) -> AsyncIterator[Stage]:
     env = {
         "WARMFLEET_GAME": "gameserver.games.arena:Arena", "WARMFLEET_FLEET": FLEET, "WARMFLEET_ROOMS": "2",
         "WARMFLEET_SEATS": "4", "WARMFLEET_VALKEY_URL": valkey_url, "WARMFLEET_SEAT_KEYS": ISSUER.public_key,
-        "WARMFLEET_DRAIN_TIMEOUT_S": "1", "WARMFLEET_CHECKPOINT_INTERVAL_S": "0.2",
+        "WARMFLEET_DRAIN_TIMEOUT_S": "1", "WARMFLEET_CHECKPOINT_INTERVAL_S": "0.2", **more,
     }  # fmt: skip
     fleet = LocalFleet(
         name=FLEET, command=(sys.executable, "-m", "gameserver"), env=env, ports=("websocket",), min=1, max=1, buffer=0
@@ -76,6 +81,12 @@ async def stage(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str) ->
             while not (servers := [s for s in await agones.servers(FLEET) if s.state is ServerState.READY]):
                 await asyncio.sleep(0.02)
         yield Stage(agones, valkey, servers[0])
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str) -> AsyncIterator[Stage]:
+    async with started(tmp_path, valkey, valkey_url) as stage:
+        yield stage
 
 
 async def until_world(client: GameClient, count: int) -> None:
@@ -248,3 +259,73 @@ async def test_a_restored_match_goes_on(stage: Stage) -> None:
         assert ann.session.tick >= 19
         assert ann.world is not None
         assert ann.world.values("players")["x"][0] == x
+
+
+async def test_a_player_is_kicked_from_outside(stage: Stage, valkey_url: str) -> None:
+    """It is told why, at once, and not let in again, nor where the session goes on; the others play, and its spectating name is out as well."""
+    session = await stage.session("m10", "ann", "eve")
+    await stage.valkey.hset(f"wf:{{{FLEET}}}:server:{stage.server.name}", "room:0", session)
+    client = connect_store(valkey_url)
+    control = SessionControl(client)
+    async with asyncio.timeout(30), GameClient(stage.url, stage.token(session, "ann")) as ann:
+        async with (
+            GameClient(stage.url, stage.token(session, "eve", 1)) as eve,
+            GameClient(stage.url, stage.token(session, "eve", m.SPECTATOR_SEAT)) as watching,
+        ):
+            await until_world(ann, 2)
+            assert await control.kick(session, PlayerId("eve"), "cheats")
+            assert await control.kick(session, PlayerId("eve"), "again")
+            for gone in (await ending(eve), await ending(watching)):
+                assert (gone.code, gone.reason) == (m.CloseCode.KICKED, "cheats")
+        await until_world(ann, 1)
+        assert (await refused(stage, stage.token(session, "eve", 1))).code == m.CloseCode.KICKED
+        # Before it has come, and on whichever server opens the session.
+        later = await stage.session("m11", "bob")
+        assert await control.kick(later, PlayerId("bob"))
+        assert (await refused(stage, stage.token(later, "bob"))).code == m.CloseCode.KICKED
+    await stage.valkey.hset(session_key(later), "state", "ended")
+    assert not await control.kick(later, PlayerId("ann"))
+    assert not await control.kick(session_id(FLEET, MatchId("never")), PlayerId("ann"))
+    with pytest.raises(ValueError, match="characters"):
+        await control.kick(session, PlayerId("ann"), "x" * (MAX_REASON_LENGTH + 1))
+    await client.aclose()
+
+
+async def test_a_certificate_is_taken_up_while_players_play(
+    tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str
+) -> None:
+    """TLS by files: who plays stays when they change, half a change changes nothing, and the next player is shown the new certificate."""
+    old, new = Authority("old"), Authority("new")
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+
+    def write(authority: Authority) -> None:
+        for path, pem in zip((certificate, key), authority.issue("server", server=True), strict=True):
+            path.write_bytes(pem)
+
+    def player(stage: Stage, session: SessionId, name: str, seat: int, authority: Authority) -> GameClient:
+        trust = ssl.create_default_context(cadata=authority.pem.decode())
+        return GameClient(stage.url.replace("ws:", "wss:"), stage.token(session, name, seat), tls=trust)
+
+    write(old)
+    files = {"WARMFLEET_TLS_CERT": str(certificate), "WARMFLEET_TLS_KEY": str(key)}
+    async with asyncio.timeout(60), started(tmp_path, valkey, valkey_url, **files) as stage:
+        session = await stage.session("m12", "ann", "bob")
+        async with player(stage, session, "ann", 0, old) as ann:
+            await until_world(ann, 1)
+            kept = certificate.read_bytes()
+            write(new)
+            certificate.write_bytes(kept)  # half-way through a rotation
+            async with player(stage, session, "bob", 1, old) as bob:
+                await until_world(bob, 2)
+            write(new)
+            while True:
+                try:
+                    async with player(stage, session, "bob", 1, new) as bob:
+                        await until_world(bob, 2)
+                    break
+                except ConnectFailed:
+                    await asyncio.sleep(0.2)
+            await ann.send_input(aim=1.0)
+            async for event in ann.events():
+                if isinstance(event, WorldSeen) and ann.session.ack_input == 1:
+                    break

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gameserver.game import Columns, Game, Player, RoomContext
 from gameserver.games.arena.maps import MAPS, PLAYER_RADIUS, YARD, Map
+from gameserver.protocol.interest import Interest
 from gameserver.protocol.schema import Bool, Fields, Float, Int, Schema, Table, UInt
 
 SPEED = 7.0
@@ -33,6 +34,8 @@ STEPS_SAVED = 4
 DURATION_S = 120.0
 MAX_LAG_S = 0.2
 """How much of its flight a bullet may make up for what its shooter saw late; a slower connection aims ahead for the rest."""
+SIGHT = 48.0
+"""How far players of a crowd are sure to see: as far as the page shows at its smallest scale on a wide screen, and farther than a bullet flies."""
 _LARGEST = 255.0
 """Fields of the schema reach this far, whatever the map: 16 bits at 1/256."""
 _PATH = np.linspace(0, 1, 9)[1:]
@@ -71,6 +74,7 @@ class Arena(Game):
         aim=Float(-math.pi, math.pi, math.pi / 127),
         fire=Bool(),
     )
+    interest: ClassVar[Mapping[str, Interest]] = {"players": Interest(radius=SIGHT), "bullets": Interest(radius=SIGHT)}
 
     def __init__(self, room: RoomContext) -> None:
         super().__init__(room)
@@ -192,6 +196,13 @@ class Arena(Game):
             },
             "match": {"id": [0], "left_s": [math.ceil(self._ticks_left / self.room.tick_rate_hz)]},
         }
+
+    def viewpoint(self, player: Player) -> tuple[float, float] | None:
+        """In a crowd where the player is; elsewhere everyone sees the whole field."""
+        if not self.map.crowd:
+            return None
+        x, y = self._at[player.seat].tolist()
+        return x, y
 
     def save(self) -> bytes:
         """Every player's state and every bullet, as JSON."""

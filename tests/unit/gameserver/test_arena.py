@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 from gameserver.game import Player
 from gameserver.games.arena import Arena
 from gameserver.games.arena.bot import policy
-from gameserver.games.arena.game import _CELL, BULLET_DAMAGE, BULLET_SPEED, COOLDOWN_S, HEALTH, RESPAWN_S, SPEED, _near
+from gameserver.games.arena.game import (
+    _CELL,
+    BULLET_DAMAGE,
+    BULLET_LIFE_S,
+    BULLET_SPEED,
+    COOLDOWN_S,
+    HEALTH,
+    RESPAWN_S,
+    SIGHT,
+    SPEED,
+    _near,
+)  # fmt: skip
 from gameserver.games.arena.maps import MAPS, PLAYER_RADIUS
+from gameserver.protocol.interest import Areas
 from gameserver.protocol.snapshot import World, encode_full
 from gameserver.sessions.model import PlayerId, SessionId
 
@@ -351,6 +363,16 @@ def test_in_a_crowd_only_those_whom_it_concerns_are_told() -> None:
     step(game, room, times=2 * RATE)
     assert len(room.named("players")) == 1, "each newcomer is told of once"
     assert game.map.width > 200
+
+
+def test_a_crowd_is_shown_to_each_from_where_it_stands() -> None:
+    """In a crowd a player's view is around it, elsewhere it is the whole field; `SIGHT` reaches beyond any bullet."""
+    crowd, _, players = match("", map="crowd")
+    duel, _, others = match("", map="duel")
+    assert crowd.viewpoint(players[0]) == tuple(crowd._at[players[0].seat].tolist())
+    assert duel.viewpoint(others[0]) is None
+    assert SIGHT > BULLET_SPEED * BULLET_LIFE_S
+    assert Areas(Arena.schema, Arena.interest).at(100.0, 10.0) == ((2, 0), (2, 0))
 
 
 def test_a_crowd_ends_with_the_best_only() -> None:

@@ -34,6 +34,8 @@ def test_defaults_and_lists() -> None:
         ("WARMFLEET_DRAIN_TIMEOUT_S", "nan"),
         ("WARMFLEET_CHECKPOINT_INTERVAL_S", "-1"),
         ("AGONES_SDK_GRPC_PORT", "x"),
+        ("WARMFLEET_TLS_CERT", "tls.crt"),
+        ("WARMFLEET_TLS_KEY", "tls.key"),
     ],
 )
 def test_a_bad_variable_is_named(name: str, value: str) -> None:
