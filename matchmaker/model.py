@@ -4,6 +4,7 @@ The matchmaker's words: tickets, queues, rules, matches. Pure data, independent 
 What each rule means to the letter is in docs/rules.md; `matching.rules.check` is that page as code.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,12 @@ class Limit:
         if self.linear and self.expand and age_s < self.expand[-1].after_s:
             return age_s
         return min((step.after_s for step in self.expand if step.after_s > age_s), default=math.inf)
+
+    @property
+    def tightens(self) -> bool:
+        """Whether it ever becomes smaller."""
+        values = [self.value, *(step.limit for step in self.expand)]
+        return any(later < before for before, later in itertools.pairwise(values))
 
     @property
     def loosest(self) -> float:

@@ -42,7 +42,7 @@ WORD_BITS = 64
 
 def limits_at(limit: Limit, ages_s: Array, optional_after_s: float = math.inf) -> Array:
     """`Limit.at` for many ages, number for number; infinite from `optional_after_s` on."""
-    values = np.array([limit.value, *(step.limit for step in limit.expand)])
+    values = np.array([limit.value, *(step.limit for step in limit.expand)], np.float64)
     if limit.expand and not limit.linear:
         result = np.full(len(ages_s), values[0])
         for step in limit.expand:
@@ -75,6 +75,9 @@ class Columns:
         self.codes: dict[int, dict[Hashable, int]] = {}
         """By the rule's place: what stands for a value, in order of appearance."""
         self._keys: dict[Hashable, int] = {}
+        self._ranks: Array = np.zeros(0, np.int64)
+        self._shared: set[int] = set()
+        """Places of set rules whose values share bits."""
         self._free: list[int] = []
         self._arrays: dict[str, Array] = {"alive": np.zeros(0, bool)}
         self._read: dict[str, Callable[[Ticket], Any]] = {}
@@ -109,6 +112,7 @@ class Columns:
         self._arrays["alive"][at] = True
         for name, read in self._read.items():
             self._arrays[name][at] = [read(ticket) for ticket in tickets]
+        self._share_bits()
 
     def ticket(self, row: int) -> Ticket:
         """The ticket of a row that is alive."""
@@ -121,9 +125,26 @@ class Columns:
         """Whether far more values are remembered than tickets can have: time to fill new columns."""
         return len(self._keys) + sum(map(len, self.codes.values())) > 10_000 + 100 * len(self.rows)
 
+    @property
+    def ranks(self) -> Array:
+        """By key: its place among all by the values that it stands for, since its number tells who came first."""
+        if len(self._ranks) != len(self._keys):
+            self._ranks = np.empty(len(self._keys), np.int64)
+            self._ranks[[self._keys[values] for values in sorted(self._keys, key=repr)]] = np.arange(len(self._keys))
+        return self._ranks
+
     def exact(self, place: int) -> bool:
         """Whether every value of a set rule has a bit of its own."""
         return len(self.codes.get(place, ())) <= WORD_BITS
+
+    def _share_bits(self) -> None:
+        """A set rule that has met more values than there are bits gives them bits by what they are, so that it does not show which of them came first."""
+        for place in self.codes.keys() - self._shared:
+            name = f"bits{place}"
+            if name in self and not self.exact(place):
+                self._shared.add(place)
+                rows = list(self.rows.values())
+                self._arrays[name][rows] = [self._read[name](self.ticket(row)) for row in rows]
 
     def _drop(self, ticket_id: TicketId) -> None:
         row = self.rows.pop(ticket_id, None)
@@ -231,7 +252,10 @@ class Columns:
         for values in lists:
             word = 0
             for value in values:
-                word |= 1 << (codes.setdefault(value, len(codes)) % WORD_BITS)
+                code = codes.setdefault(value, len(codes))
+                word |= 1 << (
+                    zlib.crc32(repr(value).encode()) % WORD_BITS if place in self._shared else code % WORD_BITS
+                )
             bits &= word
         return bits
 

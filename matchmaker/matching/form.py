@@ -211,8 +211,7 @@ class _Search:
         """Lower is better: bad company, made up for by a long wait."""
         oldest = np.maximum.reduceat(self.moment.turn_s[found.position], found.start[:-1])
         bad = 1.0 - self.moment.quality(found)
-        overdue = oldest >= self.moment.queue.max_wait_s
-        return np.asarray(bad - _PATIENCE * oldest / _HORIZON_S - 1e6 * overdue)
+        return np.asarray(bad - _PATIENCE * oldest / _HORIZON_S)
 
     def _search_exactly(self, *, first: bool) -> None:
         exact = Exact(self.moment, self.shape, self.free)

@@ -33,6 +33,8 @@ from matchmaker.model import (
 
 _GRAIN = (1 << 20) - 1
 """Values that are told apart when tickets are sorted."""
+_OVERDUE_S = 1e6
+"""More than any head start."""
 _DOUBT = 1e-7
 """Sums are not compared with limits any closer than this, relatively."""
 
@@ -49,10 +51,11 @@ class Moment:
         self.rows = alive[age_s >= columns["needs_age_s"][alive]]
         """The columns' row of each ticket."""
         self.age_s = now_s - columns["created_s"][self.rows]
-        self.turn_s = self.age_s + columns["head_start_s"][self.rows]
-        """Who has waited longest, counting head starts, comes first."""
+        overdue = self.age_s >= self.queue.max_wait_s
+        self.turn_s = self.age_s + columns["head_start_s"][self.rows] + _OVERDUE_S * overdue
+        """Who has waited longest, counting head starts, comes first, and before all others who has waited too long."""
         self.size = columns["size"][self.rows]
-        self.key = columns["key"][self.rows]
+        self.key = columns.ranks[columns["key"][self.rows]]
         self.tie = columns["tie"][self.rows]
         self.strangers = columns["strangers"][self.rows]
         """Whether a player of it blocks or avoids others."""
@@ -81,7 +84,9 @@ class Moment:
     # ---- what the search goes by -----------------------------------------------------------------------------------------
 
     def _constrain(self, place: int, rule: Rule) -> None:
-        columns, loosest = self.columns, rule.age is Age.OLDEST
+        columns = self.columns
+        # As long as limits only relax, the strictest of the tickets' own limits is the newest one's.
+        loosest = rule.age is Age.OLDEST or (rule.age is Age.NEWEST and limit_of(rule).tightens)
         match rule:
             case EqualRule() if in_key(rule):
                 pass
@@ -318,8 +323,8 @@ class Moment:
             case _:
                 measure = self._measure(place, rule, found)
         loosest = limit_of(rule).loosest
-        share = measure / loosest if loosest > 0 else (measure > 0).astype(float)
-        return np.minimum(1.0, np.where(np.isnan(share), 1.0, share))
+        measure = np.where(np.isnan(measure), np.inf, measure)
+        return np.minimum(1.0, measure / loosest if loosest > 0 else (measure > 0).astype(float))
 
     def _broken_softly(self, place: int, rule: Rule, found: Candidates) -> Array:
         allowed = self.allowed(place, rule, found)
