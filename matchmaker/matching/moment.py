@@ -324,7 +324,7 @@ class Moment:
                 measure = self._measure(place, rule, found)
         loosest = limit_of(rule).loosest
         measure = np.where(np.isnan(measure), np.inf, measure)
-        return np.minimum(1.0, measure / loosest if loosest > 0 else (measure > 0).astype(float))
+        return np.asarray(np.minimum(1.0, measure / loosest if loosest > 0 else measure > 0))
 
     def _broken_softly(self, place: int, rule: Rule, found: Candidates) -> Array:
         allowed = self.allowed(place, rule, found)
