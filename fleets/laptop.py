@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.autoscaler.policy import Decision
 from fleets.autoscaler.service import Autoscaler, Servers
+from fleets.beacons import local_beacons, path_of
 from fleets.home import Home, Running
 from fleets.listening import CannotListen, Server, listen
 from fleets.local.agones import FleetStatus, LocalAgones
@@ -48,6 +49,9 @@ from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
 from matchmaker.api.connect import ConnectTokens
+from matchmaker.beacons.beacon import Beacon
+from matchmaker.beacons.regions import Region
+from matchmaker.beacons.serving import http
 from matchmaker.director import Director
 from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.store import TicketStore
@@ -121,8 +125,9 @@ async def run(
         client = connect(valkey_url)
         stack.push_async_callback(client.aclose)
         await _until_answers(client, valkey_url if settings.valkey_url else "the embedded Valkey", report, stop)
+        beacons = await local_beacons(settings.specs.fleets, settings.home, settings.host, url, stack)
         try:
-            laptop = _Laptop(settings, client, valkey_url, url)
+            laptop = _Laptop(settings, client, valkey_url, url, beacons)
         except RatingsUnavailable as error:
             raise CannotStart(str(error)) from None
         await stack.enter_async_context(laptop.agones)
@@ -133,7 +138,14 @@ async def run(
 class _Laptop:
     """The parts, and what they run."""
 
-    def __init__(self, settings: LaptopSettings, client: StoreClient, valkey_url: str, url: str) -> None:
+    def __init__(
+        self,
+        settings: LaptopSettings,
+        client: StoreClient,
+        valkey_url: str,
+        url: str,
+        beacons: Mapping[Region, Beacon],
+    ) -> None:
         specs, home = settings.specs, settings.home
         self._settings = settings
         self._client = client
@@ -173,6 +185,7 @@ class _Laptop:
             seats=seats,
             players=PlayerTokens(home.secret("jwt")),
             connect=ConnectTokens(home.secret("netcode")),
+            regions=tuple(beacons),
             requests_per_s=REQUESTS_PER_S,
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
@@ -180,6 +193,8 @@ class _Laptop:
         games = [fleet.spec.server.game for fleet in specs.fleets if fleet.spec.server.game]
         self._bot = next(filter(None, map(bot_of, games)), "")
         mount_pages(self._app, arena=ARENA in games)
+        for index, beacon in enumerate(beacons.values()):
+            self._app.mount(path_of(index), http(beacon))
         mount_targets(self._app, self._scraped)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
 

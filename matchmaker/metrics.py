@@ -64,6 +64,9 @@ SHADOW_TICKETS = Counter(
 )
 WATCHERS = Gauge("warmfleet_ticket_watchers", "Open event streams, WebSockets and long polls.")
 WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
+BEACON_REQUESTS = Counter(
+    "warmfleet_beacon_requests_total", "Requests to a beacon, by what became of them.", ["region", "outcome"]
+)
 RATE_LIMITED = Counter("warmfleet_requests_rate_limited_total", "Requests answered with 429.")
 WAIT_ERROR = Histogram(
     "warmfleet_wait_estimate_error_seconds",

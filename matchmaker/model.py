@@ -67,6 +67,8 @@ class TicketPlayer:
     """Never in one match with these."""
     avoided: tuple[PlayerId, ...] = ()
     """Not in one match with these while this ticket is younger than the queue's `avoid_for_s`."""
+    latency_tokens: tuple[str, ...] = ()
+    """Beacons' words on its round trips, until the API has turned them into `latencies_ms`; never stored with a ticket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,6 +342,8 @@ class QueueConfig:
     """How long players may take to accept a match; 0: they are not asked."""
     leave_steps_s: tuple[float, ...] = ()
     """For how long a player may not queue after its first, second, … declined or unanswered match in 24 h; empty: nothing happens."""
+    signed_latency: bool = False
+    """Round trips count only as beacons signed them."""
     backfill: bool = False
     """Running sessions may ask for players."""
     leave_policy: str = ""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import structlog
+
 from allocator.keeper import ShelfKeeper
 from allocator.ports import Backend, BackendUnavailable
 from allocator.service import Allocator
@@ -28,10 +30,14 @@ from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.connect import ConnectTokens
+from matchmaker.beacons.beacon import Beacon
+from matchmaker.beacons.serving import http, udp
 from matchmaker.director import Director
 from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore
+
+log = structlog.get_logger(__name__)
 
 Service = Callable[[], Awaitable[object]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -52,13 +58,16 @@ class Part:
 
 
 async def make(
-    name: PartName, settings: ServeSettings, specs: Specs, client: StoreClient, stack: AsyncExitStack
+    name: PartName, settings: ServeSettings, specs: Specs, client: StoreClient | None, stack: AsyncExitStack
 ) -> Part:
     """
-    Wire a part; what it holds open is closed with `stack`.
+    Wire a part; what it holds open is closed with `stack`. A beacon has no `client`.
 
     Raises: SettingsError, BackendUnavailable, CertificateError.
     """
+    if name is PartName.BEACON:
+        return await _beacon(settings, stack)
+    assert client is not None  # every other part has a store
     match name:
         case PartName.MATCHMAKER:
             return _matchmaker(settings, specs, client, await make_backend(settings, specs, BackendName.NONE, stack))
@@ -88,11 +97,26 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
         players=settings.players(),
         keys=settings.keys(),
         connect=None if udp is None else ConnectTokens(udp),
+        regions=settings.beacons(),
         requests_per_s=settings.requests_per_s,
         key_requests_per_s=settings.key_requests_per_s,
         replicas=settings.valkey_replicas,
     )
     return Part(name=PartName.MATCHMAKER, app=app, services={"watch": watch.run})
+
+
+async def _beacon(settings: ServeSettings, stack: AsyncExitStack) -> Part:
+    signer = settings.beacon()
+    beacon = Beacon(signer)
+    host, _, port = settings.beacon_udp.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"WARMFLEET_BEACON_UDP: {settings.beacon_udp!r}: host:port is wanted")
+    try:
+        await stack.enter_async_context(udp(beacon, host.strip("[]"), int(port)))
+    except OSError as error:
+        raise SettingsError(f"WARMFLEET_BEACON_UDP: {settings.beacon_udp}: {error.strerror or error}") from None
+    log.info("beacon_signs", region=signer.region, key=signer.public_key)
+    return Part(name=PartName.BEACON, app=http(beacon), services={})
 
 
 def _director(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:

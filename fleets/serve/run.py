@@ -50,8 +50,9 @@ async def run(
     listener = listen(settings.host, settings.port, mend="Give another --host or --port")
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        client = connect(settings.url())
-        stack.push_async_callback(client.aclose)
+        client = None if name is PartName.BEACON else connect(settings.url())
+        if client is not None:
+            stack.push_async_callback(client.aclose)
         part = await make(name, settings, specs, client, stack)
         # What is there now stays to the end: a full collection need not look at it, which would hold requests up for a hundredth of a second.
         gc.collect()
@@ -62,7 +63,7 @@ async def run(
 
 
 async def _serve(
-    part: Part, settings: ServeSettings, client: StoreClient, listener: socket.socket, stop: asyncio.Event
+    part: Part, settings: ServeSettings, client: StoreClient | None, listener: socket.socket, stop: asyncio.Event
 ) -> None:
     config = uvicorn.Config(
         _Operations(part, client, stop),
@@ -81,7 +82,8 @@ async def _serve(
     log.info("part_serves", part=part.name.value, services=sorted(part.services))
     async with asyncio.TaskGroup() as tasks:
         services = [tasks.create_task(_service(run), name=name) for name, run in part.services.items()]
-        services.append(tasks.create_task(watch_store(client), name="watch-store"))
+        if client is not None:
+            services.append(tasks.create_task(watch_store(client), name="watch-store"))
         if tls is not None:
             services.append(tasks.create_task(tls.watch(CERTIFICATE_CHECK_S), name="certificate"))
         web = tasks.create_task(server.serve(sockets=[listener]), name="web")
@@ -93,7 +95,8 @@ async def _serve(
             await asyncio.wait([web])
             for service in services:
                 service.cancel()
-            await asyncio.wait(services)
+            if services:
+                await asyncio.wait(services)
     if part.last is not None:
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
@@ -110,7 +113,7 @@ async def _service(run: Callable[[], Any]) -> None:
 class _Operations:
     """The operations' endpoints around a part's own application."""
 
-    def __init__(self, part: Part, client: StoreClient, stop: asyncio.Event) -> None:
+    def __init__(self, part: Part, client: StoreClient | None, stop: asyncio.Event) -> None:
         self._part, self._client, self._stop = part, client, stop
         self._endpoints = {"/healthz": self._alive, "/readyz": self._ready, "/metrics": self._metrics}
 
@@ -133,7 +136,8 @@ class _Operations:
 
     async def _missing(self) -> str:
         try:
-            await self._client.ping()
+            if self._client is not None:
+                await self._client.ping()
         except (RedisError, OSError) as error:
             return f"the store does not answer: {error}"
         return "" if self._part.ready is None else await self._part.ready()

@@ -23,9 +23,11 @@ from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles
 from gameserver.protocol.netcode.tokens import parse_private_key
 from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
+from matchmaker.beacons.regions import Region, RegionsError, read_regions
+from matchmaker.beacons.tokens import LatencySigner
 
 _PREFIX = "WARMFLEET_"
-_SECRETS = ("valkey_url", "seat_signing_key", "player_keys", "netcode_key", "operator_token", "api_keys")
+_SECRETS = ("beacon_key", "valkey_url", "seat_signing_key", "player_keys", "netcode_key", "operator_token", "api_keys")
 _MIN_PLAYER_SECRET = 32
 CERTIFICATE_CHECK_S = 10.0
 """How often certificate files are looked at."""
@@ -40,6 +42,8 @@ class PartName(StrEnum):
     """Makes matches of tickets; several share the queues."""
     ALLOCATOR = "allocator"
     """Keeps the shelves: fills them, moves matches off lost servers; several share the fleets."""
+    BEACON = "beacon"
+    """Measures players' round trips to its region, and signs them; needs no store."""
     AUTOSCALER = "autoscaler"
     """Answers Agones' FleetAutoscaler webhook: how many servers each fleet should have."""
 
@@ -109,6 +113,13 @@ class ServeSettings(BaseSettings):
     netcode_key: SecretStr | None = None
     operator_token: SecretStr | None = None
     api_keys: SecretStr | None = None
+    regions: Path | None = None
+    """The regions' beacons that the matchmaker believes: a YAML list of {region, udp, http, key}."""
+    beacon_region: str = ""
+    beacon_key: SecretStr | None = None
+    """The beacon's own Ed25519 key; it logs the public half."""
+    beacon_udp: str = "127.0.0.1:7770"
+    """host:port of its datagrams."""
     scale_interval_s: Annotated[float, Field(gt=0, le=600)] = 2.0
     """Of the FleetAutoscalers: `sync.fixedInterval.seconds`."""
     start_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
@@ -168,21 +179,23 @@ class ServeSettings(BaseSettings):
 
     def seat_key(self) -> bytes:
         """The 32 bytes of the key that signs seat tokens. Raises SettingsError."""
-        text = _wanted("seat_signing_key", self.seat_signing_key, "an Ed25519 key: PEM, or its 32 bytes in base64url")
+        return _ed25519("seat_signing_key", self.seat_signing_key)
+
+    def beacon(self) -> LatencySigner:
+        """What the beacon signs with. Raises SettingsError."""
+        if not self.beacon_region:
+            raise SettingsError("WARMFLEET_BEACON_REGION is wanted: the region whose round trips are measured")
         try:
-            if text.lstrip().startswith("-----BEGIN"):
-                key = load_pem_private_key(text.encode(), password=None)
-                if isinstance(key, Ed25519PrivateKey):
-                    return key.private_bytes_raw()
-            else:
-                raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-                if len(raw) == 32:
-                    return raw
-        except (ValueError, TypeError, binascii.Error):
-            pass
-        raise SettingsError(
-            "WARMFLEET_SEAT_SIGNING_KEY: is no Ed25519 key: PEM, or its 32 bytes in base64url, is wanted"
-        )
+            return LatencySigner(self.beacon_region, _ed25519("beacon_key", self.beacon_key))
+        except ValueError as error:
+            raise SettingsError(f"WARMFLEET_BEACON_REGION: {error}") from None
+
+    def beacons(self) -> tuple[Region, ...]:
+        """The regions that the matchmaker believes. Raises SettingsError."""
+        try:
+            return read_regions(self.regions) if self.regions is not None else ()
+        except RegionsError as error:
+            raise SettingsError(f"WARMFLEET_REGIONS: {error}") from None
 
     def players(self) -> PlayerTokens:
         """Who verifies players' tokens. Raises SettingsError."""
@@ -267,6 +280,23 @@ def _endpoints(text: str) -> tuple[Endpoint, ...]:
             raise ValueError(f"WARMFLEET_ALLOCATION_ENDPOINTS: {part!r}: host:port or host:port@region is wanted")
         found.append(Endpoint(address=address, region=region))
     return tuple(found)
+
+
+def _ed25519(name: str, value: SecretStr | None) -> bytes:
+    """The 32 bytes of a key."""
+    text = _wanted(name, value, "an Ed25519 key: PEM, or its 32 bytes in base64url")
+    try:
+        if text.lstrip().startswith("-----BEGIN"):
+            key = load_pem_private_key(text.encode(), password=None)
+            if isinstance(key, Ed25519PrivateKey):
+                return key.private_bytes_raw()
+        else:
+            raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            if len(raw) == 32:
+                return raw
+    except (ValueError, TypeError, binascii.Error):
+        pass
+    raise SettingsError(f"WARMFLEET_{name.upper()}: is no Ed25519 key: PEM, or its 32 bytes in base64url, is wanted")
 
 
 def _wanted(name: str, value: SecretStr | None, what: str) -> str:

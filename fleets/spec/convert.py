@@ -120,6 +120,7 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         match_function_checked=spec.match is None or spec.match.rules == "checked",
         acceptance_s=spec.acceptance.timeout if spec.acceptance else 0.0,
         leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
+        signed_latency=spec.latency == "signed",
         backfill=spec.backfill.enabled,
         leave_policy=spec.leaving.policy if spec.leaving else "",
         ratings=None if spec.ratings is None else RatingConfig(**spec.ratings.model_dump()),

@@ -283,6 +283,9 @@ class QueueBody(Model):
     acceptance: AcceptanceBody | None = None
     leaving: LeavingBody | None = None
     backfill: BackfillBody = BackfillBody()
+    latency: Literal["any", "signed"] = Field(
+        default="any", description="signed: players' round trips count only as the regions' beacons measured them."
+    )
     shadow: ShadowBody | None = None
     ratings: RatingsBody | None = None
     ticket_timeout: Seconds = 120.0

@@ -59,6 +59,11 @@ class Matchmaking:
             if error.status not in (404, 409):
                 raise
 
+    async def regions(self) -> list[dict[str, Any]]:
+        """The regions and their beacons, for `beacons.measure_regions`. Raises MatchmakingFailed."""
+        found: Any = await self._call("GET", "/v1/regions")
+        return list(found)
+
     async def ticket_states(self, ticket: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the ticket now and at each change, through lost connections, until it is over."""
         last_id = ""

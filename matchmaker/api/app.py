@@ -13,6 +13,7 @@ from gameserver.sessions.client import StoreClient
 from matchmaker.api import described, explanations, matches, operations, parties, sessions
 from matchmaker.api import development as _development
 from matchmaker.api import queues as _queues
+from matchmaker.api import regions as _regions
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import ApiKeys, Callers, PlayerTokens, RateLimit
 from matchmaker.api.connect import ConnectTokens
@@ -22,6 +23,7 @@ from matchmaker.api.party_watch import PartyWatch
 from matchmaker.api.services import Services
 from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.api.tickets import Handlers, Tickets
+from matchmaker.beacons.regions import Region
 from matchmaker.model import QueueConfig
 from matchmaker.ports import Allocator, RunningSessions, Supply
 from matchmaker.ratings.store import RatingStore
@@ -56,6 +58,7 @@ def create_app(
     running: RunningSessions | None = None,
     supply: Supply | None = None,
     connect: ConnectTokens | None = None,
+    regions: Sequence[Region] = (),
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
     replicas: int = 0,
@@ -69,6 +72,7 @@ def create_app(
         running: seats of running sessions; without it there is no backfill.
         supply: how much is warm, for explanations; None where that is not known.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
+        regions: those that have beacons, whose signed round trips are believed.
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         replicas: of Valkey that must have a ticket before it is acknowledged.
         development: issue tokens to whoever asks at `POST /v1/dev/players`; only ever on a developer's own machine.
@@ -92,10 +96,12 @@ def create_app(
         watch=watch,
         estimates=estimates,
         ratings=RatingStore(client),
+        proofs=_regions.Proofs(regions),
         supply=supply,
     )
     app = _empty()
     beside = _add_endpoints(app, services)
+    app.include_router(_regions.router(regions))
     operations.add(app, services)
     if development:
         _development.add(app, players)

@@ -25,6 +25,7 @@ import structlog
 from allocator.api.problems import Problem
 from gameserver.sessions.model import PlayerId
 from matchmaker import metrics
+from matchmaker.buckets import Buckets
 
 log = structlog.get_logger(__name__)
 
@@ -233,25 +234,17 @@ class Callers:
 class RateLimit:
     """A token bucket per caller: `burst` at once, `per_s` in the long run."""
 
-    def __init__(self, *, per_s: float, burst: float, max_callers: int = 100_000) -> None:
-        self._per_s = per_s
-        self._burst = burst
-        self._max_callers = max_callers
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    def __init__(self, *, per_s: float, burst: float) -> None:
+        self._buckets = Buckets(per_s=per_s, burst=burst)
 
     def spend(self, caller: str, now_s: float) -> None:
         """Count one request. Raises Problem 429 with Retry-After."""
-        credit, at_s = self._buckets.pop(caller, (self._burst, now_s))
-        credit = min(self._burst, credit + (now_s - at_s) * self._per_s) - 1.0
-        self._buckets[caller] = (max(credit, -1.0), now_s)
-        if len(self._buckets) > self._max_callers:
-            self._buckets.popitem(last=False)
-        if credit < 0:
+        if short_s := self._buckets.take(caller, now_s):
             metrics.RATE_LIMITED.inc()
-            wait_s = max(1, round(-credit / self._per_s + 0.5))
+            wait_s = max(1, round(short_s + 0.5))
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"more than {self._per_s:g} requests a second",
+                f"more than {self._buckets.per_s:g} requests a second",
                 kind="rate-limit",
                 headers={"Retry-After": str(wait_s)},
             )

@@ -19,7 +19,13 @@ class MemberRequest(Brings):
     def to_member(self, player: PlayerId, *, ready: bool = False) -> Member:
         """The party's own form."""
         attributes = {name: to_attribute(value) for name, value in self.attributes.items()}
-        return Member(id=player, ready=ready, attributes=attributes, latencies_ms=self.latencies)
+        return Member(
+            id=player,
+            ready=ready,
+            attributes=attributes,
+            latencies_ms=self.latencies,
+            latency_tokens=tuple(self.latencyTokens),
+        )
 
 
 class JoinRequest(MemberRequest):

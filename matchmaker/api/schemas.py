@@ -31,6 +31,10 @@ class Brings(_Body):
 
     attributes: Annotated[dict[Name, AttributeValue], Field(max_length=32, default_factory=dict)]
     latencies: Annotated[dict[Name, Latency], Field(max_length=64, default_factory=dict)]
+    latencyTokens: Annotated[  # noqa: N815 (JSON's name)
+        list[Annotated[str, StringConstraints(max_length=512)]],
+        Field(max_length=64, default_factory=list, description="As the beacons of `GET /v1/regions` signed them."),
+    ]
 
     @field_validator("attributes", "latencies", mode="before")
     @classmethod
@@ -56,6 +60,7 @@ class PlayerBody(Brings):
             id=PlayerId(self.id),
             attributes={key: to_attribute(value) for key, value in self.attributes.items()},
             latencies_ms=self.latencies,
+            latency_tokens=tuple(self.latencyTokens),
             blocked=tuple(map(PlayerId, self.blocked)),
             avoided=tuple(map(PlayerId, self.avoided)),
         )

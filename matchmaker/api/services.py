@@ -11,6 +11,7 @@ from gameserver.sessions.client import StoreClient
 from matchmaker.api.assignments import Assignments
 from matchmaker.api.auth import Callers
 from matchmaker.api.estimates import Estimates
+from matchmaker.api.regions import Proofs
 from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.model import QueueConfig, QueueName
 from matchmaker.ports import Allocator, RunningSessions, Supply
@@ -38,5 +39,6 @@ class Services:
     watch: TicketWatch
     estimates: Estimates
     ratings: RatingStore
+    proofs: Proofs
     supply: Supply | None
     """How much is warm; None where that is not known."""

@@ -59,6 +59,7 @@ class Tickets:
     ) -> TicketRecord:
         """Queue a party; `ticket`: its id, for who must know it before. Raises Problem."""
         queue = self.queue(queue_name)
+        players = self._services.proofs.prove(players, queue)
         if queue.ratings is not None:
             players = await self._rated(queue.name, queue.ratings, players, caller)
         _check_party(players, queue, caller)

@@ -18,10 +18,17 @@ class Member:
     ready: bool = False
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     latencies_ms: Mapping[str, float] = field(default_factory=dict)
+    latency_tokens: tuple[str, ...] = ()
+    """Beacons' words on its round trips, verified when the party is queued."""
 
     def to_player(self) -> TicketPlayer:
         """As a ticket has it."""
-        return TicketPlayer(id=self.id, attributes=self.attributes, latencies_ms=self.latencies_ms)
+        return TicketPlayer(
+            id=self.id,
+            attributes=self.attributes,
+            latencies_ms=self.latencies_ms,
+            latency_tokens=self.latency_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ class PartyStore:
 
 
 def _about(member: Member) -> bytes:
-    return orjson.dumps([dict(member.attributes), dict(member.latencies_ms)])
+    return orjson.dumps([dict(member.attributes), dict(member.latencies_ms), member.latency_tokens])
 
 
 def _decode(party: PartyId, raw: bytes) -> Party:
@@ -203,10 +203,11 @@ def _decode(party: PartyId, raw: bytes) -> Party:
 
 
 def _member(value: Mapping[str, Any]) -> Member:
-    attributes, latencies_ms = orjson.loads(value["about"])
+    attributes, latencies_ms, *tokens = orjson.loads(value["about"])
     return Member(
         id=PlayerId(value["id"]),
         ready=value["ready"],
         attributes={name: tuple(v) if isinstance(v, list) else v for name, v in attributes.items()},
         latencies_ms=latencies_ms,
+        latency_tokens=tuple(tokens[0]) if tokens else (),
     )

@@ -14,7 +14,7 @@ export interface Ticket {
   queue: string;
   state: TicketState;
   createdAt?: string;
-  players: { id: string; attributes?: Record<string, unknown>; latencies?: Record<string, number> }[];
+  players: { id: string; attributes?: Record<string, unknown>; latencies?: Record<string, number>; latencyTokens?: string[] }[];
   match?: string;
   /** The asking player's. */
   assignment?: Assignment;
@@ -207,6 +207,27 @@ export class MatchmakingError extends Error {
   readonly status: number;
 }
 
+/** Where a region's round trip is measured. */
+export interface Region {
+  region: string;
+  udp?: string;
+  http?: string;
+}
+
+/** A region's answer; `token` goes into a ticket's `latencyTokens`. */
+export interface MeasuredRegion {
+  region: string;
+  rttMs: number;
+  token: string;
+}
+
+/** Measure round trips at the regions' beacons; the nearest first, those that did not answer left out. */
+export function measureRegions(
+  regions: Region[],
+  player: string,
+  options?: { samples?: number; fetch?: typeof globalThis.fetch },
+): Promise<MeasuredRegion[]>;
+
 export class Matchmaking {
   constructor(options: {
     baseUrl: string;
@@ -219,6 +240,7 @@ export class Matchmaking {
   createTicket(queue: string, players: Ticket["players"]): Promise<Ticket>;
   cancelTicket(ticket: string): Promise<void>;
   queues(): Promise<Queue[]>;
+  regions(): Promise<Region[]>;
   seat(session: string): Promise<Assignment>;
   states(ticket: string, signal?: AbortSignal): AsyncGenerator<Ticket>;
 }

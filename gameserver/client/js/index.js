@@ -17,6 +17,7 @@ import { Link } from "./link.js";
 import { Matchmaking, MatchmakingError } from "./matchmaking.js";
 import { Prediction } from "./prediction.js";
 
+export { measureRegions } from "./beacons.js";
 export { Connection, closeName } from "./connection.js";
 export { Interpolation, turn } from "./interpolation.js";
 export { Link } from "./link.js";

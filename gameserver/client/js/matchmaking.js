@@ -79,6 +79,11 @@ export class Matchmaking {
     return this._call("GET", "/v1/queues");
   }
 
+  /** The regions and their beacons, for `measureRegions`. */
+  regions() {
+    return this._call("GET", "/v1/regions");
+  }
+
   /** Where a session is now; status 410 when it has ended. @param {string} session */
   seat(session) {
     return this._call("GET", `/v1/sessions/${encodeURIComponent(session)}/seat`);

@@ -1,0 +1,1 @@
+"""Ping beacons: round trips measured near a region's servers, and signed."""
