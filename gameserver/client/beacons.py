@@ -60,7 +60,7 @@ class _Client(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own is none by its class
+        self._transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is none by its class
 
     def hello(self) -> None:
         nonce = secrets.token_bytes(8)

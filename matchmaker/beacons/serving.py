@@ -38,7 +38,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own is none by its class
+        self._transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is none by its class
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         reply = self._beacon.receive(data, str(addr[0]))
