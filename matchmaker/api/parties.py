@@ -112,7 +112,7 @@ class Parties:
         if player != _player(caller):
             raise Problem(HTTPStatus.FORBIDDEN, "players say for themselves that they are ready", kind="forbidden")
         found = await self.look(party, caller)
-        brought = body.brings or MemberRequest(attributes={}, latencies={}, latencyTokens=[])
+        brought = body.brings or MemberRequest(attributes={}, latencies={})
         member = brought.to_member(PlayerId(player), ready=body.ready)
         made = await self._store.ready(found.id, member, brings=body.brings is not None)
         match made:

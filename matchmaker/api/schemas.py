@@ -33,8 +33,8 @@ class Brings(_Body):
     latencies: Annotated[dict[Name, Latency], Field(max_length=64, default_factory=dict)]
     latencyTokens: Annotated[  # noqa: N815 (JSON's name)
         list[Annotated[str, StringConstraints(max_length=512)]],
-        Field(max_length=64, default_factory=list, description="As the beacons of `GET /v1/regions` signed them."),
-    ]
+        Field(max_length=64, description="As the beacons of `GET /v1/regions` signed them."),
+    ] = []
 
     @field_validator("attributes", "latencies", mode="before")
     @classmethod
