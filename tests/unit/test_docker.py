@@ -38,6 +38,13 @@ def test_there_is_a_target_for_every_part() -> None:
     assert "latest" not in text
 
 
+def test_the_services_image_has_what_a_cluster_may_ask_of_them() -> None:
+    """The extras that the served parts name when they lack them; checking schemas, drawing and fuzzing are not theirs."""
+    extras = re.search(r"'\.\[([a-z,]+)\]'", (_DOCKER / "Dockerfile").read_text())
+    assert extras is not None
+    assert set(extras[1].split(",")) == {"kubernetes", "ratings", "tracing"}
+
+
 def test_a_game_servers_image_has_what_it_imports_and_no_more() -> None:
     """The list beside the Dockerfile against the imports of gameserver/."""
     imported = set()

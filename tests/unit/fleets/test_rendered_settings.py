@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from fleets.autoscaler.app import make_app
 from fleets.cli.main import app
+from fleets.observability.catalog import catalog
 from fleets.render.rendering import render
 from fleets.render.services import SPECS
 from fleets.serve.settings import PartName, ServeSettings
@@ -17,6 +19,7 @@ from fleets.spec.loader import Specs
 from fleets.spec.platform import PARTS, PlatformBody
 from gameserver.settings import Settings
 
+_ROOT = Path(__file__).parents[3]
 _KEY = "A" * 43
 _SECRETS = {
     ("warmfleet-valkey", "url"): "rediss://:pw@valkey:6379/0?ssl_ca_certs=/var/run/warmfleet/valkey/ca.crt",
@@ -170,7 +173,7 @@ def test_a_game_server_is_told_what_it_reads(platform: str) -> None:
     fleet = made(platform)["Fleet", "arena"]
     container = fleet["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]
     env = environment(container)
-    source = Path(__file__).parents[3].joinpath("gameserver/settings.py").read_text(encoding="utf-8")
+    source = (_ROOT / "gameserver/settings.py").read_text(encoding="utf-8")
     known = set(re.findall(r'"(WARMFLEET_\w+|POD_NAME)"', source))
     ports = {"WARMFLEET_WEBSOCKET_PORT", "WARMFLEET_UDP_PORT"}
     assert env.keys() <= known | ports, env.keys() - known
@@ -201,3 +204,12 @@ def test_what_our_autoscaler_could_not_answer_is_refused(autoscaler: dict[str, s
         PlatformBody.model_validate(body)
     if "tlsSecret" not in autoscaler:
         assert PlatformBody.model_validate({**body, "services": {"autoscaler": {"enabled": False}}})
+
+
+def test_the_examples_scale_by_metrics_that_exist() -> None:
+    """An HPA on a metric that nobody serves stays where it is, and says so only in its events."""
+    text = (_ROOT / "fleets/examples/cluster/platform.yaml").read_text(encoding="utf-8")
+    services: dict[str, Any] = yaml.safe_load(text)["spec"]["services"]
+    scaled = {metric["name"] for body in services.values() for metric in body.get("autoscale", {}).get("metrics", [])}
+    assert scaled
+    assert scaled <= {name for described in catalog().values() for name in described.series}
