@@ -5,13 +5,14 @@ What matching costs and is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from bench.matchmaker import cycle, quality, service, wait, watchers
+from bench.matchmaker import cycle, quality, service, takeover, wait, watchers
 from bench.report import run_parts
 
 PARTS = {
     "cycle": cycle.measure,
     "quality": quality.measure,
     "service": service.measure,
+    "takeover": takeover.measure,
     "wait": wait.measure,
     "watchers": watchers.measure,
 }

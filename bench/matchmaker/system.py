@@ -23,6 +23,7 @@ from matchmaker.api.app import create_app
 from matchmaker.api.auth import PlayerTokens
 from matchmaker.director import Director
 from matchmaker.model import DifferenceRule, Limit, QueueConfig, QueueName, Step, Team
+from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -84,16 +85,22 @@ async def _serve_api(url: str, ready: Connection) -> None:
         ready.send(server.servers[0].sockets[0].getsockname()[1])
 
 
-async def _serve_director(url: str, ready: Connection) -> None:
+async def serve_director(url: str, ready: Connection) -> None:
+    """Direct all queues; says whether it leads the first one, whenever that changes."""
     client = connect(url)
-    allocator = allocator_of(client)
-    directors = [Director(queue, TicketStore(client), allocator, supply=allocator) for queue in QUEUES]
+    store, allocator = TicketStore(client), allocator_of(client)
+    replicas = Replicas(store)
+    directors = [Director(queue, store, allocator, supply=allocator, replicas=replicas) for queue in QUEUES]
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(replicas.run())
         for director in directors:
             tasks.create_task(director.run())
-        while not all(director.leading for director in directors):  # noqa: ASYNC110
+        leads = False
+        while True:
+            if directors[0].leading != leads:
+                leads = not leads
+                ready.send(leads)
             await asyncio.sleep(0.01)
-        ready.send(None)
 
 
 def _run(serve: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
@@ -126,7 +133,7 @@ def heard(connection: Connection, patience_s: float = 30.0) -> Any:
 @contextmanager
 def serving(valkey_url: str) -> Iterator[tuple[int, dict[str, int]]]:
     """API and director; gives the API's port, and the process ids by name."""
-    with process(_serve_api, valkey_url) as (api, from_api), process(_serve_director, valkey_url) as (lead, from_lead):
+    with process(_serve_api, valkey_url) as (api, from_api), process(serve_director, valkey_url) as (lead, from_lead):
         port = heard(from_api)
         heard(from_lead)
         yield port, {"API": api, "director": lead}
