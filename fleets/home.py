@@ -33,6 +33,8 @@ class Running:
     """Bearer token for the operator's endpoints."""
     valkey_url: str = ""
     """With its password, where it has one."""
+    viewer_token: str = ""
+    """For the console, to look and not act."""
 
 
 class Home:

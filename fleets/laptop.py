@@ -8,6 +8,7 @@ other, each is reported, and they go down in reverse.
 
 import asyncio
 import base64
+import hashlib
 import importlib.util
 import os
 import secrets
@@ -30,6 +31,7 @@ from allocator.shelf import Shelf
 from fleets.autoscaler.policy import Decision
 from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.beacons import local_beacons, path_of
+from fleets.console.operator import Operator, make_console
 from fleets.home import Home, Running
 from fleets.listening import CannotListen, Server, listen
 from fleets.local.agones import FleetStatus, LocalAgones
@@ -47,7 +49,7 @@ from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.health import watch_store
 from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
-from matchmaker.api.auth import PlayerTokens
+from matchmaker.api.auth import ApiKeys, PlayerTokens, Role
 from matchmaker.api.connect import ConnectTokens
 from matchmaker.beacons.beacon import Beacon
 from matchmaker.beacons.regions import Region
@@ -149,6 +151,7 @@ class _Laptop:
         specs, home = settings.specs, settings.home
         self._settings = settings
         self._client = client
+        self._operator_token, self._viewer_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         self._url = url
         self._valkey_url = valkey_url
         seats = SeatIssuer(_seat_key(home))
@@ -187,9 +190,9 @@ class _Laptop:
             connect=ConnectTokens(home.secret("netcode")),
             regions=tuple(beacons),
             requests_per_s=REQUESTS_PER_S,
+            keys=ApiKeys({hashlib.sha256(self._operator_token.encode()).hexdigest(): ("operator", Role.OPERATOR)}),
             development=settings.host in ("127.0.0.1", "::1", "localhost"),
         )
-        self._operator_token = secrets.token_urlsafe(24)
         games = [fleet.spec.server.game for fleet in specs.fleets if fleet.spec.server.game]
         self._bot = next(filter(None, map(bot_of, games)), "")
         mount_pages(self._app, arena=ARENA in games)
@@ -197,6 +200,19 @@ class _Laptop:
             self._app.mount(path_of(index), http(beacon))
         mount_targets(self._app, self._scraped)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
+        operator = Operator(self._app, self._operator_token, self.agones, allocator, shelf, client)
+        self._console = make_console(
+            self._app,
+            operator,
+            viewer_token=self._viewer_token,
+            agones=self.agones,
+            keepers={keeper.policy.name: keeper for keeper in self._keepers},
+            decisions=self._decisions,
+            queues=[queue.name for queue in queues],
+            store=self._store,
+            tickets=self._watch.tickets,
+            scraped=self._scraped,
+        )
 
     async def serve(
         self, listener: socket.socket, report: Report, on_ready: Callable[[str], None], stop: asyncio.Event
@@ -216,11 +232,16 @@ class _Laptop:
                 tasks.create_task(self._scale(), name="scale"),
                 tasks.create_task(self._count(), name="count"),
                 tasks.create_task(watch_store(self._client), name="watch-store"),
+                tasks.create_task(self._console.run(), name="console"),
             ]
             web = tasks.create_task(server.serve(sockets=[listener]), name="web")
             self._settings.home.publish(
                 Running(
-                    pid=os.getpid(), url=self._url, operator_token=self._operator_token, valkey_url=self._valkey_url
+                    pid=os.getpid(),
+                    url=self._url,
+                    operator_token=self._operator_token,
+                    viewer_token=self._viewer_token,
+                    valkey_url=self._valkey_url,
                 )
             )
             try:

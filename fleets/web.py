@@ -12,45 +12,20 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import gameserver.client
 import gameserver.games.arena
+from fleets.pages import HEADERS, PageHeaders
 
 _PAGE = Path(gameserver.games.arena.__file__).parent / "web"
 _SDK = Path(gameserver.client.__file__).parent / "js"
 
-_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-cache"),
-)
-
-
-class _PageHeaders:
-    """Adds the security headers to every page and script."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
 
 def mount_pages(app: FastAPI, *, arena: bool) -> None:
     """Serve the arena at `/arena/`, the browser SDK at `/sdk/`, and at `/` the arena or, for other games, the playground."""
-    app.mount("/arena", _PageHeaders(StaticFiles(directory=_PAGE)))
-    app.mount("/sdk", _PageHeaders(StaticFiles(directory=_SDK)))
-    headers = {name.decode(): value.decode() for name, value in _HEADERS}
+    app.mount("/arena", PageHeaders(StaticFiles(directory=_PAGE)))
+    app.mount("/sdk", PageHeaders(StaticFiles(directory=_SDK)))
+    headers = {name.decode(): value.decode() for name, value in HEADERS}
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

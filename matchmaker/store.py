@@ -206,6 +206,11 @@ class TicketStore:
         """How many tickets wait."""
         return int(await self._answer(self.client.zcard(f"{_prefix(queue)}pool")))
 
+    async def oldest(self, queue: QueueName) -> tuple[TicketId, float] | None:
+        """The ticket that waits longest, and when it was created (Unix seconds); None when none waits."""
+        rows: Any = await self._answer(self.client.zrange(f"{_prefix(queue)}pool", 0, 0, withscores=True))
+        return (TicketId(rows[0][0].decode()), float(rows[0][1]) / 1000) if rows else None
+
     async def now_s(self) -> float:
         """The store's clock, Unix seconds."""
         seconds, micros = await self._answer(self.client.time())

@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 COMMANDS = {
     "up": "up:up",
     "status": "status:status",
+    "top": "top:top",
+    "console": "console:console",
     "logs": "logs:logs",
     "observe": "observe:observe",
     "drain": "drain:drain",

@@ -54,6 +54,9 @@ class ServerStatus:
     pid: int
     reason: str
     log: Path
+    rooms: int | None
+    """In use, as the server says it (its Counter of that name); None: it does not say."""
+    players: int | None
     metrics_port: int
     """Where it serves `/metrics`; 0: nowhere."""
 
@@ -245,6 +248,8 @@ class LocalAgones:
             pid=server.process.pid if server.process else 0,
             reason=record.reason,
             log=self._log_path(record.name),
+            rooms=_count(record, "rooms"),
+            players=_count(record, "players"),
             metrics_port=server.metrics_port,
         )
 
@@ -412,3 +417,7 @@ class LocalAgones:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("local_agones_task_failed", task=task.get_name(), exc_info=error)
+
+
+def _count(record: GameServerRecord, counter: str) -> int | None:
+    return record.counters[counter].count if counter in record.counters else None
