@@ -19,7 +19,8 @@ import numpy as np
 from bench.report import Report
 from fleets.autoscaler.forecast import BUCKET_S, KEEP, ArrivalForecast, Recent
 from fleets.autoscaler.policy import FleetAim, Observed, decide
-from fleets.simulate.engine import World, simulate
+from fleets.simulate.engine import simulate
+from fleets.simulate.model import World
 from fleets.simulate.plot import plot
 from fleets.simulate.supply import FixedBuffer
 from fleets.simulate.sweep import Advantage, Point, Setting, advantage, run_all

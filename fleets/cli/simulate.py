@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from fleets.autoscaler.policy import FleetAim
 from fleets.cli.options import MISUSED, fail
 from fleets.cli.scenario import show_scenario
-from fleets.simulate.engine import World
+from fleets.simulate.model import World
 from fleets.simulate.plot import PlotUnavailable, plot
 from fleets.simulate.sweep import Point, Setting, advantage, recommend, run_all, usual_settings
 from fleets.simulate.trace import DAY_S, Burst, Shape, Trace, TraceError, read, synthetic

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fleets.autoscaler.policy import FleetAim
 from fleets.autoscaler.schedule import Schedule
-from fleets.simulate.engine import Outcome, World
+from fleets.simulate.model import Outcome, World
 from fleets.simulate.sweep import Setting, run_one
 from fleets.simulate.trace import DAY_S, Burst, Shape, Trace, busy, synthetic
 from fleets.spec.types import Memory, Model, Name, Seconds, Share, size_bytes

@@ -15,7 +15,8 @@ import numpy as np
 
 from fleets.autoscaler.forecast import BUCKET_S
 from fleets.autoscaler.policy import FleetAim
-from fleets.simulate.engine import Outcome, World, simulate
+from fleets.simulate.engine import simulate
+from fleets.simulate.model import Outcome, World
 from fleets.simulate.supply import AutoBuffer, FixedBuffer, Supply
 from fleets.simulate.trace import Trace
 

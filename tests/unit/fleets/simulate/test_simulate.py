@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleets.autoscaler.policy import FleetAim, Observed
-from fleets.simulate.engine import Outcome, World, simulate
+from fleets.simulate.engine import simulate
+from fleets.simulate.model import Outcome, World
 from fleets.simulate.plot import plot
 from fleets.simulate.supply import AutoBuffer, FixedBuffer
 from fleets.simulate.sweep import Point, Setting, advantage, history_of, recommend, run_all, usual_settings
