@@ -74,6 +74,10 @@ def _allow_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+_PING = b"\x89"
+"""Of a WebSocket; answered by a pong with a mask of zeros."""
+
+
 class _Followed(asyncio.Protocol):
     """One follower on a bare socket: counts what it is told."""
 
@@ -83,9 +87,13 @@ class _Followed(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(self._request)  # type: ignore[attr-defined]
+        self._transport: Any = transport
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        if data[:1] == _PING:
+            self._transport.write(b"\x8a" + bytes([0x80 | data[1]]) + bytes(4) + data[2 : 2 + data[1]])
+            return
         self._buffer += data
         if b'"state":"' in self._buffer:
             self._buffer = b""
@@ -171,7 +179,7 @@ async def _measure(report: Report, count: int, store: TicketStore, pid: int, por
 
 async def _tell_all(store: TicketStore, tickets: list[TicketId], told: _Told, event: int) -> float:
     """Publish a change of all tickets, as the store's functions do; returns how long it took until everybody knew, in s."""
-    wanted, begun_s = told.count + len(tickets), time.perf_counter()
+    wanted, begun_s = told.count + len(tickets) - told.lost, time.perf_counter()
     change = {"state": "queued", "tickets": dict.fromkeys(tickets, event)}
     await store.client.publish(changed_channel(QUEUE.name), orjson.dumps([change]))
     await told.reaches(wanted)

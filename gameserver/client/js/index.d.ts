@@ -16,9 +16,74 @@ export interface Ticket {
   createdAt?: string;
   players: { id: string; attributes?: Record<string, unknown>; latencies?: Record<string, number>; latencyTokens?: string[] }[];
   match?: string;
+  /** While its state is `proposed`: who has accepted the match, of how many, until when. */
+  acceptance?: { accepted: number; players: number; deadline: string };
+  /** While it waits: how much longer those like it did. */
+  estimatedWait?: Wait;
   /** The asking player's. */
   assignment?: Assignment;
   reason?: string;
+}
+
+/** In s. */
+export interface Wait {
+  /** Half waited no longer. */
+  seconds: number;
+  /** Nine of ten waited no longer. */
+  within: number;
+}
+
+/** What a player brings to a party. */
+export interface Brings {
+  attributes?: Record<string, unknown>;
+  /** Region to round trip in ms. */
+  latencies?: Record<string, number>;
+}
+
+export interface Party {
+  id: string;
+  /** Lets players in. */
+  code: string;
+  leader: string;
+  /** Members at most. */
+  size: number;
+  version: number;
+  members: { id: string; ready: boolean; attributes: Record<string, unknown>; latencies: Record<string, number> }[];
+  /** Under which it waits for its match. */
+  ticket?: string;
+  queue?: string;
+  /** The ticket before, which is over. */
+  lastTicket?: string;
+}
+
+/** Why a ticket waits. */
+export interface Explanation {
+  ticket: string;
+  state: TicketState;
+  verdict: "few-players" | "rule" | "teams" | "paused" | "acceptance" | "server" | "over";
+  /** The same in a sentence. */
+  detail: string;
+  /** Which of `rules` keeps most away. */
+  blocking?: number;
+  waiting?: { tickets: number; lookedAt: number };
+  candidates?: { tickets: number; players: number; wanted: number };
+  rules: { rule: string; limit?: number; nextLimit?: number; relaxesIn?: number; fits: number; fitsNext: number; alone: number; nearest?: number }[];
+  supply: { free?: number; waits: boolean };
+  estimatedWait?: Wait;
+}
+
+/** A session as it stands. */
+export interface SessionRecord {
+  id: string;
+  state: "pending" | "live" | "draining" | "ended";
+  fleet: string;
+  queue?: string;
+  epoch: number;
+  seats: { index: number; player: string; team: string }[];
+  freeSeats: number;
+  checkpointTick: number;
+  /** What the game ended it with. */
+  results?: any;
 }
 
 export interface Queue {
@@ -28,6 +93,8 @@ export interface Queue {
   playersPerMatch: number;
   teams: Record<string, number>;
   partyMax: number;
+  /** `error`: half of the estimates were off by no more. */
+  estimatedWait?: Wait & { error?: number };
 }
 
 /** Where a session is, and the token that lets its player in. */
@@ -189,6 +256,10 @@ export class Warmfleet {
 
   /** Queue up, wait for a match, play it; settles when the match is over, or will not be. */
   play(queue: string, options?: PlayOptions): Promise<End>;
+  /** Wait for the match of a ticket that is there already, a party's, and play it. */
+  playTicket(ticket: string, options?: PlayOptions): Promise<End>;
+  /** Accept or decline the match that is proposed. */
+  accept(accept?: boolean): Promise<void>;
   /** Come back to a match, after the page was loaded anew. */
   rejoin(session: string, options?: PlayOptions): Promise<End>;
   /** Leave the queue or the match. */
@@ -238,11 +309,28 @@ export class Matchmaking {
   });
   developmentPlayer(name?: string): Promise<{ player: string; token: string }>;
   createTicket(queue: string, players: Ticket["players"]): Promise<Ticket>;
+  readonly parties: Parties;
+  ticket(ticket: string): Promise<Ticket>;
   cancelTicket(ticket: string): Promise<void>;
+  accept(ticket: string, accept?: boolean): Promise<Ticket>;
+  explanation(ticket: string): Promise<Explanation>;
+  session(session: string): Promise<SessionRecord>;
   queues(): Promise<Queue[]>;
   regions(): Promise<Region[]>;
   seat(session: string): Promise<Assignment>;
   states(ticket: string, signal?: AbortSignal): AsyncGenerator<Ticket>;
+}
+
+/** Players who gather by a code, and are queued by their leader as one ticket. */
+export class Parties {
+  constructor(matchmaking: Matchmaking);
+  create(brings?: Brings): Promise<Party>;
+  join(code: string, brings?: Brings): Promise<Party>;
+  mine(): Promise<Party | null>;
+  ready(party: string, player: string, ready: boolean, brings?: Brings): Promise<Party>;
+  leave(party: string, player: string): Promise<void>;
+  queue(party: string, queue: string): Promise<Ticket>;
+  states(party: string, signal?: AbortSignal): AsyncGenerator<Party>;
 }
 
 export class Connection {

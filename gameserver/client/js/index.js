@@ -22,6 +22,7 @@ export { Connection, closeName } from "./connection.js";
 export { Interpolation, turn } from "./interpolation.js";
 export { Link } from "./link.js";
 export { Matchmaking, MatchmakingError } from "./matchmaking.js";
+export { Parties } from "./parties.js";
 export { NetSim, seededRandom } from "./netsim.js";
 export { Prediction } from "./prediction.js";
 export { CloseCode, ProtocolError } from "./protocol.js";
@@ -76,13 +77,34 @@ export class Warmfleet {
    * @param {import("./index.js").PlayOptions} [options]
    * @returns {Promise<import("./index.js").End>} when the match is over, or will not be
    */
-  async play(queue, options = {}) {
+  play(queue, options = {}) {
+    const { attributes = {}, latencies = {} } = options;
+    return this._play(options, () => this.matchmaking.createTicket(queue, [{ id: this.player, attributes, latencies }]));
+  }
+
+  /**
+   * Wait for the match of a ticket that is there already, a party's, and play it.
+   * @param {string} ticket
+   * @param {import("./index.js").PlayOptions} [options]
+   * @returns {Promise<import("./index.js").End>}
+   */
+  playTicket(ticket, options = {}) {
+    return this._play(options, () => this.matchmaking.ticket(ticket));
+  }
+
+  /** Accept or decline the match that is proposed (the ticket's state is `proposed`). @param {boolean} [accept] */
+  async accept(accept = true) {
+    if (this.ticket === null) throw new Error("there is no ticket");
+    await this.matchmaking.accept(this.ticket.id, accept); // the ticket's stream tells what came of it
+  }
+
+  /** @param {import("./index.js").PlayOptions} options @param {() => Promise<import("./index.js").Ticket>} ask */
+  async _play(options, ask) {
     this._begin(options);
     const aborting = (this._aborting = new AbortController());
     this._enter("queueing", "");
     try {
-      const { attributes = {}, latencies = {} } = options;
-      this.ticket = await this.matchmaking.createTicket(queue, [{ id: this.player, attributes, latencies }]);
+      this.ticket = await ask();
       if (aborting.signal.aborted) return await this._cancelled(this.ticket.id);
       this._tell("ticket", this.ticket);
       for await (const ticket of this.matchmaking.states(this.ticket.id, aborting.signal)) {

@@ -6,6 +6,7 @@
  */
 
 import { browserClock } from "./connection.js";
+import { Parties } from "./parties.js";
 
 /** A ticket in one of these is over. */
 export const FINAL_STATES = Object.freeze(["assigned", "cancelled", "timed_out", "failed"]);
@@ -41,6 +42,7 @@ export class Matchmaking {
     this._fetch = fetch;
     this._WebSocket = WebSocket;
     this._clock = clock ?? browserClock();
+    this.parties = new Parties(this);
   }
 
   /** Get a player and its token from a `warmfleet up`, and use them. @param {string} [name] */
@@ -63,6 +65,26 @@ export class Matchmaking {
       if (error.status !== 0) throw error;
       return this._call("POST", "/v1/tickets", { queue, players }, headers);
     }
+  }
+
+  /** A ticket as it stands. @param {string} ticket */
+  ticket(ticket) {
+    return this._call("GET", `/v1/tickets/${encodeURIComponent(ticket)}`);
+  }
+
+  /** Accept or decline the match that is proposed to a ticket; status 409 when there is none (any more). @param {string} ticket @param {boolean} accept */
+  accept(ticket, accept = true) {
+    return this._call("POST", `/v1/tickets/${encodeURIComponent(ticket)}/acceptance`, { accept });
+  }
+
+  /** Why a ticket waits: which rule blocks, when it relaxes, how many fit, whether servers are the matter. @param {string} ticket */
+  explanation(ticket) {
+    return this._call("GET", `/v1/tickets/${encodeURIComponent(ticket)}/explanation`);
+  }
+
+  /** How a session stands, and its results once it has ended. @param {string} session */
+  session(session) {
+    return this._call("GET", `/v1/sessions/${encodeURIComponent(session)}`);
   }
 
   /** Leave the queue; a ticket that is over already is no error. @param {string} ticket */
