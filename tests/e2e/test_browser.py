@@ -13,6 +13,9 @@ from up import EXAMPLE, Up, server_pid
 
 QUICK = EXAMPLE.read_text().replace("drainTimeout: 30s", "drainTimeout: 1s")
 """The arena, without patience at its end."""
+TOGETHER = QUICK.replace(
+    "teams: [{name: red, players: 2}, {name: blue, players: 2}]", "teams: [{name: all, players: 2}]"
+).replace("party: {max: 2, aggregate: mean}", "party: {max: 2, aggregate: mean}\n  acceptance: {timeout: 60s}")
 HERD = EXAMPLE.with_name("herd.yaml").read_text().replace("drainTimeout: 30s", "drainTimeout: 1s")
 
 ARGUMENTS = [
@@ -36,11 +39,11 @@ def browser() -> Iterator[Browser]:
     assert WENT_WRONG == []
 
 
-def open_page(browser: Browser, up: Up, name: str, more: str = "") -> Page:
+def open_page(browser: Browser, up: Up, name: str, more: str = "", *, play: bool = True) -> Page:
     page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
     page.on("pageerror", lambda error: WENT_WRONG.append(f"page error: {error}"))
     page.on("console", lambda said: WENT_WRONG.append(said.text) if said.type in ("error", "warning") else None)
-    page.goto(f"{up.url}/?play=1&name={name}{more}")
+    page.goto(f"{up.url}/?{'play=1&' if play else ''}name={name}{more}")
     return page
 
 
@@ -124,6 +127,38 @@ def test_a_game_without_a_page_is_played_on_the_playground(start: Callable[..., 
         assert ended["results"]["of"] == 120
         assert page.locator("#curtain").is_visible()
         assert "over" in page.locator("#what").inner_text()
+
+
+def test_friends_gather_accept_and_play(start: Callable[..., Up], browser: Browser) -> None:
+    up = start(TOGETHER).until_ready()
+    ann = open_page(browser, up, "ann", play=False)
+    ann.locator("#gather").click()
+    party = until(ann, "s.party !== null")["party"]
+    assert ann.locator("#code").inner_text() == party["code"]
+    bob = open_page(browser, up, "bob", f"&party={party['code'].lower()}", play=False)
+    for page in (ann, bob):
+        until(page, "s.party !== null && s.party.members === 2")
+    assert ann.locator("#ready").is_disabled(), "bob is not ready"
+    bob.locator("#ready").click()
+    ann.locator("#ready:not([disabled])").click(timeout=20_000)
+    for page in (ann, bob):
+        page.locator("#accept").click(timeout=20_000)
+    one, two = (until(page, "s.phase === 'playing' && s.others.length === 1") for page in (ann, bob))
+    assert one["session"] == two["session"]
+    ann.locator("#leave").click()
+    until(ann, "s.phase === 'idle'")
+    assert ann.locator("#party").is_visible(), "the party stays together"
+    ann.locator("#disband").click()
+    until(bob, "s.party !== null && s.party.members === 1 && s.party.leader === s.player")
+
+
+def test_a_wait_is_explained(start: Callable[..., Up], browser: Browser) -> None:
+    up = start().until_ready()
+    ann = open_page(browser, up, "ann")
+    ann.wait_for_function(
+        "() => document.getElementById('explanation').textContent.includes('A match takes 1 more; 0 are in the queue.')",
+        timeout=20_000,
+    )
 
 
 def test_the_page_fetches_nothing_from_elsewhere(start: Callable[..., Up], browser: Browser, tmp_path: Path) -> None:

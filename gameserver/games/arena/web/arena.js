@@ -1,14 +1,15 @@
 /**
- * The arena's page: from the menu through the queue into the match and to the results.
+ * The arena's page: from the menu (or a party) through the queue into the match and to the results.
  *
- * Query: `queue` (default: duel, else the first there is), `play=1` (begin at once), `name`, and `loss`, `delay`, `jitter`, `dup`, `seed` for a worse network. `window.warmfleetState` says
+ * Query: `queue` (default: duel, else the first there is), `play=1` (begin at once), `name`, `party` (join it by this code), and `loss`, `delay`, `jitter`, `dup`, `seed` for a worse network. `window.warmfleetState` says
  * what goes on, for tests and the curious.
  */
 
 import { Matchmaking, MatchmakingError, NetSim, Warmfleet } from "/sdk/index.js";
 import { Controls } from "./controls.js";
 import { Effects } from "./effects.js";
-import { element, Hud, showBanner, showCard, showExplanation, showProblem, showResults, showTicket, showWait } from "./hud.js";
+import { element, Hud, showBanner, showCard, showExplanation, showProblem, showProposal, showResults, showTicket, showWait } from "./hud.js";
+import { PartyCard } from "./party.js";
 import { walk } from "./slide.js";
 import { View } from "./view.js";
 
@@ -45,6 +46,8 @@ let aliveBefore = new Map();
 let lastError = "";
 /** From the click on Play until the match is over: one at a time. */
 let busy = false;
+/** Whether this player has answered for the match that is proposed. */
+let accepted = false;
 /** @type {any} what the field looked like when the match ended: the results stand before it */
 let stillLife = null;
 
@@ -61,11 +64,37 @@ async function signIn() {
 
 async function play() {
   if (busy) return;
+  if (card.party !== null) {
+    showCard("party"); // its leader starts
+    return;
+  }
   showProblem("");
   await journey(async (made) => {
     queueName ||= firstQueue(await made.matchmaking.queues());
     return made.play(queueName, options());
   });
+}
+
+const brings = () => ({ attributes: options().attributes });
+
+const card = new PartyCard({
+  nameOf,
+  queued: (ticket) => busy || journey((made) => made.playTicket(ticket, options())),
+  changed: () => publish(),
+  left: (problem) => busy || toMenu(problem),
+});
+
+/** Be in a party: a new one, or that of a code. */
+async function gather(code = "") {
+  showProblem("");
+  try {
+    const { player, token } = await signIn();
+    await card.enter(new Matchmaking({ baseUrl: location.origin, token }), player, brings(), code);
+    if (!busy) showCard("party");
+  } catch (error) {
+    if (!(error instanceof MatchmakingError)) throw error;
+    toMenu(error.message);
+  }
 }
 
 /** @param {(client: Warmfleet) => Promise<import("/sdk/index.js").End>} begin */
@@ -106,7 +135,7 @@ function apply(state, input, dtS) {
 function makeClient(player, token) {
   const made = new Warmfleet({ baseUrl: location.origin, player, token, network: NetSim.fromQuery(query) });
   made.on("phase", entered);
-  made.on("ticket", (ticket) => showTicket(ticket.state));
+  made.on("ticket", ticketChanged);
   made.on("welcome", welcomed);
   made.on("event", (event) => coming.push(event));
   made.on("snapshot", () => document.hidden && publish()); // a hidden page has no frames
@@ -115,6 +144,22 @@ function makeClient(player, token) {
   effects.clear();
   hud.clear();
   return made;
+}
+
+function ticketChanged(ticket) {
+  showTicket(ticket.state);
+  if (ticket.state !== "proposed") accepted = false;
+  showProposal(ticket.state === "proposed" ? ticket.acceptance : undefined, accepted);
+}
+
+async function answer(accept) {
+  accepted = true;
+  showProposal(client?.ticket?.acceptance, true);
+  try {
+    await client?.accept(accept);
+  } catch (error) {
+    if (!(error instanceof MatchmakingError)) throw error; // too late: the ticket's stream says what came of it
+  }
 }
 
 function entered(phase, why) {
@@ -177,7 +222,7 @@ function toMenu(problem) {
   showBanner("");
   showProblem(problem);
   if (problem !== "") lastError = problem;
-  showCard("menu");
+  showCard(card.party === null ? "menu" : "party");
 }
 
 function keep(what) {
@@ -314,19 +359,21 @@ function waiting(now) {
   showWait((now - queuedAt) / 1000);
   if (client === null || client.ticket === null || now - explainedAt < EXPLAIN_AFTER_MS) return;
   explainedAt = now;
-  client.matchmaking.queues().then(
-    (queues) => explain(queues.find(({ name }) => name === queueName)),
+  client.matchmaking.explanation(client.ticket.id).then(
+    (found) => showExplanation(explain(found)),
     () => {}, // the wait goes on without reasons
   );
 }
 
-/** Say what the wait is for. @param {import("/sdk/index.js").Queue | undefined} queue */
-function explain(queue) {
-  if (queue === undefined) return;
-  const { depth, playersPerMatch } = queue;
-  const waiting = `A match takes ${playersPerMatch}; ${depth} ${depth === 1 ? "is" : "are"} in the queue.`;
-  showExplanation(depth < playersPerMatch ? `${waiting} Open this page in a second window to play against yourself.` : waiting);
+/** Say what the wait is for, and how long it may take. @param {import("/sdk/index.js").Explanation} found */
+function explain({ verdict, detail, waiting, candidates, estimatedWait: wait }) {
+  const about = wait === undefined ? "" : ` Others waited ${spoken(wait.seconds)} more, nine of ten no longer than ${spoken(wait.within)}.`;
+  if (verdict !== "few-players") return `${detail[0].toUpperCase()}${detail.slice(1)}.${about}`;
+  const there = `A match takes ${candidates?.wanted ?? "some"} more; ${waiting?.tickets ?? 0} ${waiting?.tickets === 1 ? "is" : "are"} in the queue.`;
+  return `${there} Open this page in a second window to play against yourself.${about}`;
 }
+
+const spoken = (seconds) => (seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`);
 
 /** What tests and the curious look at. */
 function publish() {
@@ -337,6 +384,7 @@ function publish() {
     ticket: client?.ticket ? { id: client.ticket.id, state: client.ticket.state } : state.ticket,
     session: client?.assignment?.session ?? state.session,
     player: identity?.player ?? null,
+    party: card.party === null ? null : { code: card.party.code, leader: card.party.leader, members: card.party.members.length },
     server: client?.assignment?.server ?? state.server,
     epoch: client?.welcome?.epoch ?? state.epoch,
     me: me === null ? null : spot(me),
@@ -358,6 +406,9 @@ element("start").addEventListener("submit", (event) => {
   event.preventDefault();
   play();
 });
+element("gather").addEventListener("click", () => gather());
+element("accept").addEventListener("click", () => answer(true));
+element("decline").addEventListener("click", () => answer(false));
 element("cancel").addEventListener("click", () => client?.leave());
 element("leave").addEventListener("click", () => client?.leave());
 element("again").addEventListener("click", play);
@@ -367,5 +418,10 @@ const before = kept();
 identity = before.identity ?? null;
 /** @type {HTMLInputElement} */ (element("name")).value = query.get("name") ?? identity?.name ?? "";
 requestAnimationFrame(frame);
+new Matchmaking({ baseUrl: location.origin }).queues().then(
+  (queues) => (element("gather").hidden = !queues.some(({ partyMax }) => partyMax > 1)),
+  () => {}, // without the matchmaker there is nobody to play with
+);
 await comeBack(before.session);
-if (!busy && query.get("play") === "1" && element("results").hidden) play();
+if (!busy && query.has("party")) await gather((query.get("party") ?? "").toUpperCase());
+else if (!busy && query.get("play") === "1" && element("results").hidden) play();

@@ -7,9 +7,9 @@ const STATES = { queued: "In the queue", searching: "Looking for players", propo
 
 export const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
-/** Show one of the cards, or none. @param {"menu" | "queueing" | "results" | ""} name */
+/** Show one of the cards, or none. @param {"menu" | "party" | "queueing" | "results" | ""} name */
 export function showCard(name) {
-  for (const id of ["menu", "queueing", "results"]) element(id).hidden = id !== name;
+  for (const id of ["menu", "party", "queueing", "results"]) element(id).hidden = id !== name;
 }
 
 export function showProblem(text) {
@@ -25,6 +25,14 @@ export function showTicket(state) {
     const step = /** @type {HTMLElement} */ (document.querySelector(`[data-step="${name}"]`));
     step.className = k < at ? "done" : k === at ? "now" : "";
   }
+}
+
+/** Ask whether to accept a match; undefined takes the question away. @param {{accepted: number, players: number} | undefined} acceptance @param {boolean} said whether this player has */
+export function showProposal(acceptance, said) {
+  element("proposal").hidden = acceptance === undefined;
+  if (acceptance === undefined) return;
+  element("accepted").textContent = `${acceptance.accepted} of ${acceptance.players} players have accepted.`;
+  for (const id of ["accept", "decline"]) /** @type {HTMLButtonElement} */ (element(id)).disabled = said;
 }
 
 export function showWait(seconds) {
