@@ -468,6 +468,7 @@ def _udp(settings: Settings, me: SDKGameServer, gate: Gate) -> "UdpTransport":
             port=port,
             protocol_id=protocol_id_of(settings.fleet),
             private_key=settings.netcode_key,
+            other_keys=settings.netcode_other_keys,
             addresses=[make_address(me.address, me.ports.get("udp", port))],
             # A player who reconnects has two connections until the old one times out.
             max_connections=2 * settings.rooms * settings.seats,

@@ -33,6 +33,8 @@ class Settings:
     seat_keys: tuple[str, ...] = ()
     netcode_key: bytes = field(default=b"", repr=False)
     """32 bytes shared with the matchmaker, which makes connect tokens with it; wanted for the udp transport."""
+    netcode_other_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Connect tokens of these are accepted too, while keys are rotated."""
     dscp: int = 0
     """Marks what the udp transport sends, 0 to 63."""
     bind_host: str = "127.0.0.1"
@@ -56,6 +58,7 @@ class Settings:
         """Read the WARMFLEET_ variables, POD_NAME and AGONES_SDK_GRPC_PORT. Raises SettingsError."""
         read = _Reader(env)
         transports = read.list("WARMFLEET_TRANSPORTS") or ("websocket",)
+        netcode = _netcode_keys(read) if "udp" in transports else (b"",)
         ports = {name: f"WARMFLEET_{name.upper()}_PORT" for name in transports}
         return cls(
             game=read.text("WARMFLEET_GAME"),
@@ -68,7 +71,8 @@ class Settings:
             transports=transports,
             valkey_url=env.get("WARMFLEET_VALKEY_URL", ""),
             seat_keys=read.list("WARMFLEET_SEAT_KEYS"),
-            netcode_key=_netcode_key(read) if "udp" in transports else b"",
+            netcode_key=netcode[0],
+            netcode_other_keys=netcode[1:],
             dscp=_dscp(env.get("WARMFLEET_DSCP", "DF")) if "udp" in transports else 0,
             bind_host=env.get("WARMFLEET_BIND_HOST", "127.0.0.1"),
             drain_timeout_s=read.number("WARMFLEET_DRAIN_TIMEOUT_S", 30.0),
@@ -90,11 +94,11 @@ def _tls_key(env: Mapping[str, str]) -> str:
     return key
 
 
-def _netcode_key(read: "_Reader") -> bytes:
-    from gameserver.protocol.netcode.tokens import parse_private_key
+def _netcode_keys(read: "_Reader") -> tuple[bytes, ...]:
+    from gameserver.protocol.netcode.tokens import parse_private_keys
 
     try:
-        return parse_private_key(read.text("WARMFLEET_NETCODE_KEY"))
+        return parse_private_keys(read.text("WARMFLEET_NETCODE_KEY"))
     except ValueError as error:
         raise SettingsError(f"WARMFLEET_NETCODE_KEY: {error}") from None
 

@@ -21,7 +21,7 @@ from allocator.backends.endpoints import Endpoint
 from allocator.backends.settings import ClusterSettings
 from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles
-from gameserver.protocol.netcode.tokens import parse_private_key
+from gameserver.protocol.netcode.tokens import parse_private_keys
 from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
 from matchmaker.beacons.regions import Region, RegionsError, read_regions
 from matchmaker.beacons.tokens import LatencySigner
@@ -234,7 +234,7 @@ class ServeSettings(BaseSettings):
                 raise SettingsError(f"WARMFLEET_NETCODE_KEY is wanted: fleet {speakers[0]} has the udp transport")
             return None
         try:
-            return parse_private_key(self.netcode_key.get_secret_value())
+            return parse_private_keys(self.netcode_key.get_secret_value())[0]
         except ValueError as error:
             raise SettingsError(f"WARMFLEET_NETCODE_KEY: {error}") from None
 

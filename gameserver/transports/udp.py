@@ -63,6 +63,7 @@ class UdpTransport:
         port: int,
         protocol_id: int,
         private_key: bytes,
+        other_keys: Sequence[bytes] = (),
         addresses: Sequence[Address] = (),
         max_connections: int = 4096,
         dscp: int = 0,
@@ -72,6 +73,7 @@ class UdpTransport:
         Prepare to listen on the IP address `host` and `port` (0: any free port). Raises ValueError for a host name.
 
         Args:
+            other_keys: of connect tokens that are accepted too, while keys are rotated.
             addresses: this server's own as connect tokens name them, where they differ from `host:port` (node address and host port); needed
                 when `host` is a wildcard.
             dscp: 0 to 63, marks what is sent (`parse_dscp`).
@@ -81,6 +83,7 @@ class UdpTransport:
         self._port = port
         self._protocol_id = protocol_id
         self._private_key = private_key
+        self._other_keys = tuple(other_keys)
         self._addresses = tuple(addresses)
         self._max_connections = max_connections
         self._dscp = dscp
@@ -104,6 +107,7 @@ class UdpTransport:
                 addresses=self._addresses or (make_address(self._host, self.port),),
                 protocol_id=self._protocol_id,
                 private_key=self._private_key,
+                other_keys=self._other_keys,
                 max_clients=self._max_connections,
                 challenge_key=os.urandom(32),
                 unix_offset_s=_unix_offset_s(),

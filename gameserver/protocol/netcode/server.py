@@ -6,7 +6,7 @@ from its address. Source: STANDARD.md "Server-Side Connection Process", whose or
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from heapq import heappop, heappush
@@ -108,6 +108,7 @@ class NetcodeServer:
         addresses: Collection[Address],
         protocol_id: int,
         private_key: bytes,
+        other_keys: Sequence[bytes] = (),
         max_clients: int,
         challenge_key: bytes,
         unix_offset_s: float,
@@ -118,6 +119,7 @@ class NetcodeServer:
 
         Args:
             addresses: this server's own, as connect tokens name them (the public ones).
+            other_keys: of tokens that are accepted too, while keys are rotated.
             challenge_key: 32 random bytes, new at every start.
             unix_offset_s: Unix time less `now_s`; may be set anew when the wall clock moves. Only the expiry of tokens depends on it.
         """
@@ -130,7 +132,7 @@ class NetcodeServer:
         """Of clients that have gone."""
         self._addresses = frozenset(addresses)
         self._protocol_id = protocol_id
-        self._private_key = private_key
+        self._private_keys = (private_key, *other_keys)
         self._max_clients = max_clients
         self._associated = p.associated_data(protocol_id)
         self._challenge_cipher = make_cipher(challenge_key)
@@ -272,7 +274,8 @@ class NetcodeServer:
             return False
         if not self._limits.allow(peer[0], now_s):
             return False
-        token = open_private_token(request, self._private_key)
+        opened = (open_private_token(request, key) for key in self._private_keys)
+        token = next((token for token in opened if token is not None), None)
         if token is None or self._addresses.isdisjoint(token.servers) or token.client_id in self._ids:
             return False
         mac = request.private[-MAC_BYTES:]

@@ -88,6 +88,15 @@ def parse_private_key(text: str) -> bytes:
     return key
 
 
+def parse_private_keys(text: str) -> tuple[bytes, ...]:
+    """
+    Read keys that are separated by commas: tokens are made with the first, and servers accept those of all, so that keys can be rotated.
+
+    Raises ValueError, which repeats none.
+    """
+    return tuple(parse_private_key(part.strip()) for part in text.split(","))
+
+
 def issue_connect_token(
     servers: Sequence[Address],
     *,
