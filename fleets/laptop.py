@@ -33,7 +33,7 @@ from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.beacons import local_beacons, path_of
 from fleets.console.operator import Operator, make_console
 from fleets.home import Home, Running
-from fleets.listening import CannotListen, Server, listen
+from fleets.listening import CannotListen, Impatient, Server, listen
 from fleets.local.agones import FleetStatus, LocalAgones
 from fleets.local.planner import LocalFleet
 from fleets.local.states import OVER
@@ -219,7 +219,12 @@ class _Laptop:
     ) -> None:
         """Run every service until `stop`."""
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, timeout_graceful_shutdown=2, ws="websockets-sansio"
+            self._app,
+            http=Impatient,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            ws="websockets-sansio",
         )
         server = Server(config)
         async with asyncio.TaskGroup() as tasks:

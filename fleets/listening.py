@@ -1,10 +1,16 @@
-"""How `warmfleet up` and `warmfleet serve` listen: a socket that is bound before anything else starts, and uvicorn without its own signals."""
+"""How every HTTP server of ours listens: a socket that is bound before anything else starts, uvicorn without its own signals, and limits for slow
+strangers."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+log = structlog.get_logger(__name__)
 
 
 class CannotListen(Exception):
@@ -33,3 +39,73 @@ def listen(host: str, port: int, *, mend: str) -> socket.socket:
         raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}. {mend}") from None
     listener.setblocking(False)
     return listener
+
+
+class Impatient(HttpToolsProtocol):
+    """
+    HTTP for strangers: uvicorn's own waits for ever for a request that never ends, and takes headers of any size.
+
+    A request's head must be here within `HEAD_S` and be no longer than `HEAD_BYTES`, its body within `BODY_S`; answers may take as long as they like.
+    """
+
+    HEAD_S = 10.0
+    BODY_S = 30.0
+    HEAD_BYTES = 64 * 1024
+
+    _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody is here: the first request is due."""
+        super().connection_made(transport)
+        self._wait(self.HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._settle()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in."""
+        if self._late is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait(self.HEAD_S)
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.HEAD_BYTES:
+            self._close()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._in_head = False
+        super().on_headers_complete()
+        self._wait(self.BODY_S)
+
+    def on_message_complete(self) -> None:
+        """All of the request is here."""
+        self._settle()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is another protocol's."""
+        self._settle()
+        super().handle_websocket_upgrade()
+
+    def _wait(self, for_s: float) -> None:
+        self._settle()
+        self._late = self.loop.call_later(for_s, self._close)
+
+    def _settle(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close(self) -> None:
+        log.info("request_too_slow_or_long", peer=self.client)
+        self._settle()
+        self.transport.abort()

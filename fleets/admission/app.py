@@ -19,6 +19,7 @@ from starlette.routing import Route
 from fleets.admission.metrics import REVIEWS, SECONDS
 from fleets.admission.mutation import Mutation
 from fleets.admission.review import MAX_BODY_BYTES, BadReview, answer
+from fleets.listening import Impatient
 from gameserver.certificates import CertificateFiles, ServerCertificate
 from gameserver.exposition import exposition
 
@@ -79,7 +80,7 @@ async def serve(
     """Serve until SIGTERM or SIGINT, then finish what is under way. Raises CertificateError."""
     pair = ServerCertificate(CertificateFiles(certificate=certificate, key=key))
     config = uvicorn.Config(
-        make_app(mutation), host=host, port=port, log_level="warning", access_log=False, lifespan="off"
+        make_app(mutation), http=Impatient, host=host, port=port, log_level="warning", access_log=False, lifespan="off"
     )
     config.load()
     config.ssl = pair.context  # ours, since uvicorn reads its files once only

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
-from fleets.listening import Server, listen
+from fleets.listening import Impatient, Server, listen
 from fleets.serve.parts import Part, make
 from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings
 from fleets.spec.loader import Specs
@@ -67,6 +67,7 @@ async def _serve(
 ) -> None:
     config = uvicorn.Config(
         _Operations(part, client, stop),
+        http=Impatient,
         log_config=None,
         access_log=False,
         lifespan="off",

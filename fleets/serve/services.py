@@ -19,7 +19,7 @@ from allocator.api.tokens import ServiceTokens, TokensUnusable
 from allocator.ports import Backend
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from fleets.listening import Server
+from fleets.listening import Impatient, Server
 from fleets.serve.settings import CERTIFICATE_CHECK_S, ServeSettings, SettingsError
 from gameserver.certificates import CertificateFiles, ServerCertificate
 
@@ -97,6 +97,7 @@ class _Secured(Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Impatient,
                 host=host.strip("[]"),
                 port=int(port),
                 log_config=None,
