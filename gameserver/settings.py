@@ -28,7 +28,7 @@ class Settings:
     rooms: int = 1
     seats: int = 16
     transports: tuple[str, ...] = ("websocket",)
-    valkey_url: str = ""
+    valkey_url: str = field(default="", repr=False)
     """Empty: sessions are taken from the seat token alone, and nothing is checkpointed."""
     seat_keys: tuple[str, ...] = ()
     netcode_key: bytes = field(default=b"", repr=False)

@@ -102,6 +102,8 @@ class Director:
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
         self._token = secrets.token_hex(8)
         self._wake = asyncio.Event()
+        self._connections = 0
+        """Of the store, by which what the matcher has was read."""
         self._cursor = ""
         self._added: dict[TicketId, Ticket] = {}
         self._removed: dict[TicketId, None] = {}
@@ -174,6 +176,9 @@ class Director:
         Raises: StoreUnavailable.
         """
         queue, begun_s = self.queue, time.monotonic()
+        if self._connections != (connections := self._store.connections):
+            self._connections = connections
+            self._cursor = ""  # a store that has taken over may not have our last commits
         look = await self._store.look(
             queue.name,
             self._token,
@@ -185,6 +190,7 @@ class Director:
         if look is None:
             return False
         if not look.complete:
+            self._connections = self._store.connections
             await self._take_all()
             self._cursor = look.cursor
             return True

@@ -112,6 +112,11 @@ class TicketStore:
         self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
         self._assigning: dict[QueueName, Batch[tuple[Match, bytes], SessionId | None]] = {}
 
+    @property
+    def connections(self) -> int:
+        """Changes when the connection was lost: the store may be another since, which lacks what the last one had not passed on."""
+        return self.client.connections
+
     async def create(
         self,
         queue: QueueName,

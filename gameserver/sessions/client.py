@@ -41,6 +41,11 @@ class StoreClient(redis.asyncio.Redis):
         self._durable: Durable | None = None
         """A connection of its own: waiting for replicas holds up what is behind it."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections functions have gone over: when it has changed, another server may be answering, one that knows less."""
+        return 0 if self._pipe is None else self._pipe.connections
+
     def call_function(self, function: str, keys: Sequence[str], *args: str | int | float | bytes) -> Awaitable[Any]:
         """Call a Valkey function; like a command, but many at once on one connection."""
         pipe = self._pipe

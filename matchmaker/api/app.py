@@ -100,6 +100,7 @@ def create_app(
         supply=supply,
     )
     app = _empty()
+    app.state.callers = services.callers
     beside = _add_endpoints(app, services)
     app.include_router(_regions.router(regions))
     operations.add(app, services)

