@@ -5,10 +5,10 @@ What managing fleets costs, and what the autoscaler is worth.
 `measure(report, quick)`, whose docstring says what is measured and how.
 """
 
-from bench.fleets import demand, render, store
+from bench.fleets import console, demand, render, store
 from bench.report import run_parts
 
-PARTS = {"demand": demand.measure, "render": render.measure, "store": store.measure}
+PARTS = {"console": console.measure, "demand": demand.measure, "render": render.measure, "store": store.measure}
 
 if __name__ == "__main__":
     run_parts("fleets", __doc__, PARTS)

@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from bench.gameserver import colyseus, lateness, sides, start
+from bench.gameserver import colyseus, lateness, metering, sides, start
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.gameserver"
@@ -73,6 +73,8 @@ async def measure(report: Report, *, quick: bool) -> None:
     report.add("Colyseus", await asyncio.to_thread(colyseus.install), "version")
     players, rounds = ((50, 200), 1) if quick else ((50, 200, 400), 5)
     await workload_a(report, players, rounds, 2.0 if quick else 3.0, 2.0 if quick else 5.0)
+    loaded = await run(sides.ours, metering.PLAYERS, warm_s=2.0, measure_s=2.0 if quick else 5.0)
+    await metering.measure(report, server_cpu=loaded["cpu"], quick=quick)
     await lateness.measure(report, quick=quick)
 
 

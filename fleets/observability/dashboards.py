@@ -143,6 +143,11 @@ MATCHMAKING = Dashboard(
             Panel(title="Takeovers, adoptions, failures", queries={"{{queue}} takeovers": _rate("warmfleet_director_takeovers_total", "queue", _QUEUE), "{{queue}} adopted": _rate("warmfleet_matches_adopted_total", "queue", _QUEUE), "{{queue}} failures": _rate("warmfleet_matching_failures_total", "queue", _QUEUE)}, unit="reqps"),
             Panel(title="Backfilled and seated", queries={"{{queue}} backfilled": _rate("warmfleet_backfilled_players_total", "queue", _QUEUE), "{{fleet}} {{outcome}}": _rate("warmfleet_seated_parties_total", "fleet, outcome", _FLEET)}, unit="reqps"),
         ),
+        "Ratings, shadows, beacons": (
+            Panel(title="Sessions rated", queries={"{{queue}} {{outcome}}": _rate("warmfleet_sessions_rated_total", "queue, outcome", _QUEUE)}, unit="reqps"),
+            Panel(title="Shadow queues: waits", queries=_quantiles("warmfleet_shadow_ticket_wait_seconds", "queue", "", (0.5, 0.95)), unit="s", told="What the tickets of a live queue would have waited by other rules."),
+            Panel(title="Shadow queues: tickets, beacons", queries={"{{queue}} {{outcome}}": _rate("warmfleet_shadow_tickets_total", "queue, outcome"), "beacon {{region}} {{outcome}}": _rate("warmfleet_beacon_requests_total", "region, outcome")}, unit="reqps"),
+        ),
         "API": (
             Panel(title="Followers", queries={"": "sum(warmfleet_ticket_watchers)"}, told="Open event streams, WebSockets and long polls."),
             Panel(title="Cut off, limited", queries={"did not read": "sum(rate(warmfleet_ticket_watchers_dropped_total[$__rate_interval]))", "429": "sum(rate(warmfleet_requests_rate_limited_total[$__rate_interval]))"}, unit="reqps"),

@@ -26,7 +26,7 @@ def test_queries_name_what_exists(where: str, query: str) -> None:
 
 
 def test_every_metric_is_shown_or_alerted_on() -> None:
-    """What nobody looks at need not be measured."""
+    """What nobody looks at need not be measured: give a new metric a panel in fleets/observability/dashboards.py, or an alert."""
     shown = {name for _, query in queries() for name in names(filled(query))}
     shown |= {name for recording in recordings() for name in names(recording.query)}
     unseen = {name for name, metric in catalog().items() if not set(metric.series) & shown}
