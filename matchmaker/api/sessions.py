@@ -1,12 +1,15 @@
 """Sessions over HTTP: where a player's seat is, how a session stands and what it ended with, and who may watch it."""
 
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from allocator.api.problems import Problem
 from allocator.model import Allocation
+from gameserver.sessions.control import SessionControl
 from gameserver.sessions.model import PlayerId, SessionState
 from matchmaker.api.auth import Role
 from matchmaker.api.schemas import AssignmentBody, PlayerName
@@ -59,6 +62,15 @@ class SessionBody(BaseModel):
     results: Any = Field(default=None, description="What the game ended it with; kept for an hour.")
 
 
+class KickRequest(BaseModel):
+    """Why a player is to go."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "cheating"}]})
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "removed from the match"
+    """Told to the player."""
+
+
 class SpectatorRequest(BaseModel):
     """Who is to watch."""
 
@@ -90,7 +102,7 @@ def session_body(found: Allocation, *, whole: bool) -> dict[str, Any]:
 def router(services: Services) -> APIRouter:
     """The endpoints."""
     api = APIRouter(prefix="/v1/sessions", tags=["sessions"], dependencies=SIGNED)
-    callers, assignments = services.callers, services.assignments
+    callers, assignments, control = services.callers, services.assignments, SessionControl(services.client)
 
     @api.get("/{session}", response_model=SessionBody, response_model_exclude_none=True)
     async def get_session(session: SessionPath, authorization: Authorization = "") -> dict[str, Any]:
@@ -111,6 +123,16 @@ def router(services: Services) -> APIRouter:
         """A token with which somebody watches a running session, and where that is. For API keys."""
         await callers.caller(authorization, role=Role.BACKEND)
         return await assignments.spectator(session, PlayerId(body.player))
+
+    @api.post("/{session}/players/{player}/kick", status_code=204)
+    async def kick_player(
+        session: SessionPath, player: PlayerName, body: KickRequest, authorization: Authorization = ""
+    ) -> None:
+        """Put a player (or a spectator) out of a running session, for good; its connection is closed within a second. May be repeated. For API keys."""
+        await callers.caller(authorization, role=Role.BACKEND)
+        found = await assignments.session(session)
+        if not await control.kick(found.session.id, PlayerId(player), body.reason):
+            raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
 
     return api
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from matchmaker.api.explanations import ExplanationBody
 from matchmaker.api.party_schemas import MemberRequest, PartyBody
+from matchmaker.api.regions import RegionBody
 from matchmaker.api.schemas import (
     AssignmentBody,
     BackfillBody,
@@ -23,6 +24,7 @@ from matchmaker.client.errors import Conflict, NotFound
 from matchmaker.model import FINAL
 
 _QUEUES = TypeAdapter(list[QueueBody])
+_REGIONS = TypeAdapter(list[RegionBody])
 _NOTHING = MemberRequest(attributes={}, latencies={})
 
 
@@ -73,6 +75,10 @@ class Client(Calls):
     async def queues(self) -> list[QueueBody]:
         """Every queue, and how it does."""
         return _QUEUES.validate_json((await self._ask("GET", "/v1/queues")).content)
+
+    async def regions(self) -> list[RegionBody]:
+        """The regions and their beacons, at which players measure their round trips (`gameserver.client.beacons`)."""
+        return _REGIONS.validate_json((await self._ask("GET", "/v1/regions")).content)
 
     async def rating(self, queue: str, player: str) -> RatingBody:
         """What a player is worth in a queue with ratings."""
@@ -135,6 +141,10 @@ class Client(Calls):
     async def add_spectator(self, session: str, player: str) -> AssignmentBody:
         """A token with which somebody watches. For API keys."""
         return await self._post(AssignmentBody, f"/v1/sessions/{session}/spectators", {"player": player})
+
+    async def kick(self, session: str, player: str, *, reason: str = "") -> None:
+        """Put a player out of a running session for good. Raises Gone. For API keys."""
+        await self._ask("POST", f"/v1/sessions/{session}/players/{player}/kick", {"reason": reason} if reason else {})
 
     async def request_backfill(
         self, match: str, teams: Mapping[str, int], *, version: int = 0, players: Sequence[PlayerBody] = ()

@@ -20,6 +20,7 @@ from gameserver.protocol.messages import SPECTATOR_SEAT
 from gameserver.seats import SeatVerifier
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import SessionState
+from gameserver.sessions.valkey import session_key
 from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens
 
 STUDIO, OPERATOR = "studio's key", "operator's key"
@@ -62,6 +63,7 @@ BACKENDS = [
     ("GET", "/v1/matches/arena.m/backfill", None),
     ("DELETE", "/v1/matches/arena.m/backfill", None),
     ("POST", "/v1/sessions/arena.m/spectators", {"player": "caster"}),
+    ("POST", "/v1/sessions/arena.m/players/ann/kick", {}),
 ]
 OPERATORS = [("POST", "/v1/matches/m/requeue", None), ("PUT", "/v1/queues/duel/closed", {"closed": "paused"})]
 
@@ -151,6 +153,19 @@ async def test_spectators_get_a_token_without_a_seat(api: Api) -> None:
     problem(await api.ask("POST", path, **by(STUDIO), json={"player": "no one"}), 422, "invalid")
     api.allocator.end(session)
     problem(await api.ask("POST", path, **by(STUDIO), json={"player": "caster"}), 410, "over")
+
+
+async def test_a_player_is_kicked_for_good(api: Api, valkey: StoreClient) -> None:
+    """The session's record says so, which its server is told; of a session that is over, or that the store does not have, nobody is kicked."""
+    session = api.allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    path = f"/v1/sessions/{session}/players/ann/kick"
+    problem(await api.ask("POST", path, **by(STUDIO), json={}), 410, "over")
+    await valkey.hset(session_key(session), mapping={"state": "live", "server": "arena-1", "epoch": 1})
+    for _ in range(2):
+        assert (await api.ask("POST", path, **by(STUDIO), json={"reason": "cheating"})).status_code == 204
+    assert json.loads(await valkey.hget(session_key(session), "kicked")) == {"ann": "cheating"}
+    problem(await api.ask("POST", path, **by(STUDIO), json={"reason": ""}), 422, "invalid")
+    problem(await api.ask("POST", "/v1/sessions/arena.x/players/ann/kick", **by(STUDIO), json={}), 404, "not-found")
 
 
 async def test_an_operator_pauses_and_drains_a_queue(api: Api) -> None:

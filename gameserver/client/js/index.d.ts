@@ -316,6 +316,7 @@ export class Matchmaking {
   explanation(ticket: string): Promise<Explanation>;
   session(session: string): Promise<SessionRecord>;
   queues(): Promise<Queue[]>;
+  regions(): Promise<{ region: string; udp?: string; http?: string }[]>;
   regions(): Promise<Region[]>;
   seat(session: string): Promise<Assignment>;
   states(ticket: string, signal?: AbortSignal): AsyncGenerator<Ticket>;

@@ -106,6 +106,11 @@ export class Matchmaking {
     return this._call("GET", "/v1/regions");
   }
 
+  /** The regions, and the beacons at which a player measures its round trips: `{region, http, udp}` each. */
+  regions() {
+    return this._call("GET", "/v1/regions");
+  }
+
   /** Where a session is now; status 410 when it has ended. @param {string} session */
   seat(session) {
     return this._call("GET", `/v1/sessions/${encodeURIComponent(session)}/seat`);
