@@ -406,6 +406,7 @@ class Director:
             fleets=match.fleets,
             seats=tuple(Seat(index=i, player=player, team=team) for i, (player, team) in enumerate(match.seats)),
             options=_options(self.queue, match),
+            latency_ms=match.latency_ms,
             retried=retried,
         )
         return await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S, shared=True)
@@ -437,17 +438,24 @@ class Director:
             fleets=proposal.fleets,
             roles=proposal.roles,
             traces=_traces(proposal.tickets),
+            latency_ms=slowest_ms(self.queue, proposal.tickets) if len(proposal.fleets) > 1 else {},
         )
 
 
 def nearest(queue: QueueConfig, ticket: Ticket) -> str:
     """The region, of those where the queue's fleets are, to which the players' worst round trip is shortest; '' when none was measured."""
-    worst = {
-        region: max(player.latencies_ms[region] for player in ticket.players)
-        for region in set(queue.regions.values())
-        if region and all(region in player.latencies_ms for player in ticket.players)
-    }
+    worst = slowest_ms(queue, [ticket])
     return min(worst, key=lambda region: (worst[region], region)) if worst else ""
+
+
+def slowest_ms(queue: QueueConfig, tickets: Iterable[Ticket]) -> dict[str, float]:
+    """The longest of the players' round trips to each region of the queue's fleets that all of them have measured, in ms."""
+    players = [player for ticket in tickets for player in ticket.players]
+    return {
+        region: max(player.latencies_ms[region] for player in players)
+        for region in set(queue.regions.values())
+        if region and all(region in player.latencies_ms for player in players)
+    }
 
 
 def _options(queue: QueueConfig, match: Match) -> dict[str, str]:

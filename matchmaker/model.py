@@ -396,6 +396,8 @@ class Match:
     """The running session that these players join; None: it gets a session of its own."""
     traces: Mapping[PlayerId, str] = field(default_factory=dict)
     """The traceparent of each player's ticket that has one; the first is the match's own."""
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """Region to the slowest player's round trip, where everybody measured one and there is a choice of fleets: by it the allocator ranks them."""
 
     @property
     def trace(self) -> str:

@@ -207,6 +207,8 @@ def encode_match(match: Match) -> bytes:
         value["session"] = match.session
     if match.traces:
         value["traces"] = dict(match.traces)
+    if match.latency_ms:
+        value["latency_ms"] = dict(match.latency_ms)
     return orjson.dumps(value)
 
 
@@ -221,4 +223,5 @@ def decode_match(match: MatchId, raw: bytes) -> Match:
         roles={PlayerId(player): role for player, role in value["roles"].items()},
         session=SessionId(value["session"]) if "session" in value else None,
         traces=value.get("traces", {}),
+        latency_ms=value.get("latency_ms", {}),
     )

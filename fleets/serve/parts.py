@@ -18,7 +18,7 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.autoscaler.app import make_app as make_autoscaler_app
 from fleets.autoscaler.service import Autoscaler
-from fleets.serve.backends import Unlisted, make_backend
+from fleets.serve.backends import Unlisted, clusters_of, make_backend
 from fleets.serve.counts import Counts, watch_counts
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
@@ -154,8 +154,9 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
     keepers = [ShelfKeeper(to_policy(fleet), shelf, client, backend) for fleet in specs.fleets]
     served = interfaces(settings, Allocator(shelf, client, [k.policy for k in keepers], backend), shelf, backend)
     services: dict[str, Service] = {f"keeper-{keeper.policy.name}": keeper.run for keeper in keepers}
-    if isinstance(backend, Counts):
-        services["fleets"] = partial(watch_counts, backend, [keeper.policy.name for keeper in keepers])
+    for index, (cluster, fleets) in enumerate(clusters_of(backend, [keeper.policy.name for keeper in keepers])):
+        if isinstance(cluster, Counts):
+            services[f"fleets-{index}"] = partial(watch_counts, cluster, fleets)
     synced: set[FleetName] = set()
 
     async def ready() -> str:

@@ -85,6 +85,8 @@ class ServeSettings(BaseSettings):
     kubeconfig: Path | None = None
     kube_context: str = ""
     address_type: str = ""
+    clusters: Annotated[Mapping[str, str], NoDecode] = {}
+    """Region to the kubeconfig's context of the cluster that its fleets are in; other fleets are in `kube_context`'s."""
 
     allocation_endpoints: Annotated[tuple[Endpoint, ...], NoDecode] = ()
     allocation_region: str = ""
@@ -139,6 +141,8 @@ class ServeSettings(BaseSettings):
     def _split(cls, values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(text := values.get("allocation_endpoints"), str):
             values = {**values, "allocation_endpoints": _endpoints(text)}
+        if isinstance(text := values.get("clusters"), str):
+            values = {**values, "clusters": _clusters(text)}
         return values
 
     @model_validator(mode="after")
@@ -238,9 +242,21 @@ class ServeSettings(BaseSettings):
         except ValueError as error:
             raise SettingsError(f"WARMFLEET_NETCODE_KEY: {error}") from None
 
-    def cluster(self) -> ClusterSettings:
-        """The cluster of the servers."""
-        return ClusterSettings(namespace=self.namespace, kubeconfig=self.kubeconfig, context=self.kube_context)
+    def cluster(self, region: str = "") -> ClusterSettings:
+        """The cluster of a region's servers."""
+        context = self.clusters.get(region, self.kube_context)
+        return ClusterSettings(namespace=self.namespace, kubeconfig=self.kubeconfig, context=context)
+
+    def endpoints_of(self, region: str) -> tuple[Endpoint, ...]:
+        """Of the allocation service of a region's cluster; "" for the cluster of all other regions. Raises SettingsError."""
+        if region:
+            found = tuple(e for e in self.allocation_endpoints if e.region == region)
+        else:
+            found = tuple(e for e in self.allocation_endpoints if e.region not in self.clusters)
+        if not found:
+            which = f"@{region}" if region else "of the cluster of all other fleets"
+            raise SettingsError(f"WARMFLEET_ALLOCATION_ENDPOINTS: an endpoint {which} is wanted (WARMFLEET_CLUSTERS)")
+        return found
 
     def certificates(self) -> CertificateFiles | None:
         """Those of the allocation service's client; None: plain text."""
@@ -297,6 +313,17 @@ def _ed25519(name: str, value: SecretStr | None) -> bytes:
     except (ValueError, TypeError, binascii.Error):
         pass
     raise SettingsError(f"WARMFLEET_{name.upper()}: is no Ed25519 key: PEM, or its 32 bytes in base64url, is wanted")
+
+
+def _clusters(text: str) -> dict[str, str]:
+    """From `region=context, …`."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        region, _, context = (word.strip() for word in part.partition("="))
+        if not region or not context or region in found:
+            raise ValueError(f"WARMFLEET_CLUSTERS: {part!r}: region=context is wanted, each region once")
+        found[region] = context
+    return found
 
 
 def _wanted(name: str, value: SecretStr | None, what: str) -> str:

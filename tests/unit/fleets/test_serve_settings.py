@@ -45,6 +45,8 @@ def test_endpoints_have_regions() -> None:
             "WARMFLEET_ALLOCATION_PLAINTEXT: goes without certificates",
         ),
         ({"WARMFLEET_ALLOCATION_CA": "c"}, "WARMFLEET_ALLOCATION_CA: is for WARMFLEET_BACKEND=agones alone"),
+        ({"WARMFLEET_CLUSTERS": "eu-west"}, "WARMFLEET_CLUSTERS: 'eu-west': region=context is wanted"),
+        ({"WARMFLEET_CLUSTERS": "eu=a,eu=b"}, "each region once"),
         ({"WARMFLEET_PLAYER_KEYS": "short"}, "WARMFLEET_PLAYER_KEYS: has fewer than 32 bytes"),
         ({"WARMFLEET_VALKEY_URL_FILE": "/nowhere"}, "WARMFLEET_VALKEY_URL_FILE: /nowhere cannot be read"),
         ({"WARMFLEET_VALKEY_URL_FILE": "/x", "WARMFLEET_VALKEY_URL": "redis://a"}, "are both set: leave one out"),
