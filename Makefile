@@ -11,7 +11,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/node/package-lock.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster,tracing]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster,profile,tracing]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --prefix tests/node
 	touch $@
 
@@ -55,7 +55,7 @@ picture: dev ## take docs/arena.png anew
 	$(BIN)/python docs/picture.py
 
 lock: ## resolve the newest releases anew and pin them
-	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev,cluster,tracing]'
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet -e '.[dev,cluster,profile,tracing]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt && rm -rf $(VENV)-lock
 
 clean:

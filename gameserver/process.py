@@ -36,6 +36,7 @@ from gameserver.sessions.model import Orders, Seat, ServerMode, Session, Session
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
 from gameserver.settings import Settings, SettingsError
+from gameserver.slow_ticks import SlowTicks
 from gameserver.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class GameServerProcess:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`sleep`: between the ticks of its rooms."""
+        self._slow = SlowTicks(settings.slow_tick_ms / 1000) if settings.slow_tick_ms else None
         self._settings = settings
         self._sleep = sleep
         self._game = game
@@ -165,6 +167,7 @@ class GameServerProcess:
                 checkpoint_interval_s=self._settings.checkpoint_interval_s,
                 stalled=self.confirm if self._store is not None else None,
                 sleep=self._sleep,
+                slow=self._slow,
             )
             if state is not None:
                 room.restore(state)

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ from gameserver.seats import SeatGrant
 from gameserver.sessions.checkpoints import Checkpoints, unpack
 from gameserver.sessions.model import PlayerId, Session
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
+from gameserver.slow_ticks import SlowTicks
 from gameserver.tick import TickClock
 from gameserver.transports.port import Connection
 
@@ -59,6 +60,8 @@ MAX_SPECTATORS = 64
 SLOW_TICK_S = 0.25
 """A tick that takes longer is told in the log: a game that sleeps, waits or computes holds up every room of its process."""
 _COMPLAINT_INTERVAL_S = 10.0
+_INPUTS_TOLD = 32
+"""Players whose inputs are told of a slow tick."""
 _PROBE_INTERVAL_S = 1.0
 """Between two measurements of a client's round trip."""
 _RESULTS_TOLD_BYTES = 32 * 1024
@@ -109,6 +112,7 @@ class Room:
         stalled: Callable[[], Awaitable[None]] | None = None,
         now: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        slow: SlowTicks | None = None,
     ) -> None:
         """
         Open a room.
@@ -116,6 +120,7 @@ class Room:
         Args:
             stalled: waited for after the process stood still, before anything of this room is shown: it may have to stop.
             sleep: between ticks; `Metronome.sleep` ends it on time.
+            slow: catches ticks that take too long.
         """
         self.record = session
         self.session = session.id
@@ -132,6 +137,9 @@ class Room:
         self._store = store
         self._now = now
         self._sleep = sleep
+        self._slow = slow
+        self._applied: tuple[Sequence[Player], Sequence[bytes]] = ((), ())
+        """The first input of each player in this tick, for what is told of a slow one."""
         self._stalled = stalled
         self._farewell_s = float("inf")
         """When a room that was handed over is closed, whoever is still there."""
@@ -331,7 +339,7 @@ class Room:
                 if self._clock.dropped > dropped:
                     metrics.TICKS_DROPPED.inc(self._clock.dropped - dropped)
                 self._tick += 1
-                self._step()
+                self._step_watched(self._slow) if self._slow is not None else self._step()
                 self._checkpoints.in_turn(self._tick)
                 self._note_duration(self._now() - begun_s)
             await self._tell_results()
@@ -384,6 +392,29 @@ class Room:
             self._complain_at_s = self._now() + _COMPLAINT_INTERVAL_S
             log.warning("slow_tick", session=self.session, tick=self._tick, took_ms=round(took_s * 1000))
 
+    def _step_watched(self, slow: SlowTicks) -> None:
+        begun_s = self._now()
+        slow.begin()
+        try:
+            self._step()
+        finally:
+            if stack := slow.end():
+                players, records = self._applied
+                columns = self._game.inputs.decode_many(b"".join(records))
+                inputs = {
+                    player.id: {name: column[index].item() for name, column in columns.items()}
+                    for index, player in enumerate(players[:_INPUTS_TOLD])
+                }
+                took_ms = round(1000 * (self._now() - begun_s), 1)
+                log.warning(
+                    "slow_tick_caught",
+                    session=self.session,
+                    tick=self._tick,
+                    took_ms=took_ms,
+                    stack=stack,
+                    inputs=inputs,
+                )
+
     def _watched(self) -> bool:
         return any(member.connection is not None for member in self._audience(None))
 
@@ -418,6 +449,7 @@ class Room:
                 if len(taken) > 1:
                     for together, more in zip(later, taken[1:], strict=False):
                         together.append((member, more))
+        self._applied = players, records
         if players:
             self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
         for together in later:

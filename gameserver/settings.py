@@ -48,6 +48,8 @@ class Settings:
     tls_key: str = ""
     """PEM file of its key."""
     metrics_host: str = "127.0.0.1"
+    slow_tick_ms: int = 0
+    """Ticks that take longer are caught in the act, with their stack and inputs in the log; 0: none."""
     metrics_port: int = 0
     """Where `/metrics` is served; 0: nowhere."""
     listen_ports: Mapping[str, int]
@@ -82,6 +84,7 @@ class Settings:
             tls_certificate=env.get("WARMFLEET_TLS_CERT", ""),
             tls_key=_tls_key(env),
             metrics_host=env.get("WARMFLEET_METRICS_HOST", "127.0.0.1"),
+            slow_tick_ms=read.integer("WARMFLEET_SLOW_TICK_MS", 0, 0, 60_000),
             metrics_port=read.integer("WARMFLEET_METRICS_PORT", 0, 0, 65535),
             listen_ports={name: read.integer(key, 0, 1, 65535) for name, key in ports.items() if env.get(key)},
         )

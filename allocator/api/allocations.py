@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from allocator.api.answers import AllocationId, find, given, invalid, known
 from allocator.api.problems import Problem
 from allocator.api.schemas import AllocatedBody, AllocationBody, ListBody, allocated
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from gameserver import tracing
 from gameserver.sessions.model import FleetName, SessionState
 
 MAX_WAITING = 5000
@@ -46,7 +47,9 @@ def router(allocator: Allocator, shelf: Shelf) -> APIRouter:
     crowd = _Crowd(MAX_WAITING)
 
     @api.post("/allocations", status_code=HTTPStatus.CREATED, tags=["allocations"])
-    async def allocate(body: AllocationBody, response: Response) -> AllocatedBody:
+    async def allocate(
+        body: AllocationBody, response: Response, traceparent: Annotated[str, Header(include_in_schema=False)] = ""
+    ) -> AllocatedBody:
         """
         Give a match its server.
 
@@ -56,7 +59,7 @@ def router(allocator: Allocator, shelf: Shelf) -> APIRouter:
         players = [player.id for player in body.players]
         if len(set(players)) < len(players):
             raise invalid("players: one is there twice")
-        with crowd.place():
+        with crowd.place(), tracing.span("POST /v1/allocations", parent=traceparent):
             deadline_s, wait = (body.timeout_s, True) if body.timeout_s else (_NOW_S, False)
             found = await allocator.allocate(body.to_request(), deadline_s=deadline_s, wait=wait)
         done = given(found)

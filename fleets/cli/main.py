@@ -18,6 +18,7 @@ COMMANDS = {
     "top": "top:top",
     "console": "console:console",
     "logs": "logs:logs",
+    "profile": "profile:profile",
     "observe": "observe:observe",
     "drain": "drain:drain",
     "bots": "bots:bots",

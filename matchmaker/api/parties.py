@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
 from allocator.api.problems import Problem
+from gameserver import tracing
 from gameserver.sessions.model import PlayerId
 from matchmaker.api import streams
 from matchmaker.api.auth import Caller, Role
@@ -162,7 +163,8 @@ class Parties:
         assert party.queue is not None
         players = [member.to_player() for member in party.members]
         try:
-            record = await self._tickets.create(party.queue, players, caller, ticket=ticket)
+            with tracing.span("party.queue", queue=party.queue):
+                record = await self._tickets.create(party.queue, players, caller, ticket=ticket)
         except Problem:
             await self._store.settle(party.id, ticket)
             raise
