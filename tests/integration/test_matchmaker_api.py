@@ -480,6 +480,7 @@ async def test_the_openapi_document_tells_the_truth(valkey: StoreClient) -> None
         over = (await api.queue("ann"))["id"]
         assert (await api.ask("DELETE", f"/v1/tickets/{over}")).status_code == 204
         party = (await api.ask("POST", "/v1/parties", by="zoe", json={})).json()
+        assert (await api.ask("POST", "/v1/parties", by="ann", json={})).status_code == 201
         known = {
             "ticket": over,
             "party": party["id"],
@@ -550,6 +551,8 @@ def _explore(schema: Any, url: str, known: Mapping[str, str], seen: Counter[tupl
                         if label == "POST /v1/tickets":
                             player = f"player-{seen.total()}"
                             case.body = ticket(player)
+                        elif label == "POST /v1/tickets/{ticket}/acceptance":
+                            case.body = {"accept": True, "player": "ann"}
                         elif label == "POST /v1/parties":
                             player = f"player-{seen.total()}"
                     bearer = OPERATOR if by_key else token(player)
