@@ -78,6 +78,16 @@ def check(fleets: Sequence[FleetSpec], platform: PlatformBody) -> tuple[Finding,
         Finding(severity=severity, fleet="", path=f"spec.{path}", message=message)
         for severity, path, message in _platform(platform)
     ]
+    regions = {fleet.metadata.labels.get("region", "") for fleet in fleets}
+    found += [
+        Finding(
+            severity=Severity.ERROR,
+            fleet="",
+            path=f"spec.clusters.{region}",
+            message="no Fleet has this label `region`: the allocator would not start",
+        )
+        for region in sorted(platform.clusters.keys() - regions)
+    ]
     for fleet in fleets:
         rows = [
             *((Severity.ERROR, *row) for row in _errors(fleet, platform)),

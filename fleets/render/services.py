@@ -20,6 +20,7 @@ HTTP_PORT = 8080
 SPECS = "/etc/warmfleet/specs"
 """The folder of the fleets' and queues' YAML in each container."""
 _TLS = "/var/run/warmfleet/tls"
+_KUBE = "/var/run/warmfleet/kubeconfig"
 _SPECS = "warmfleet-specs"
 _SPECS_BYTES = 700_000
 """Of one ConfigMap, which may have 1 MiB."""
@@ -234,6 +235,7 @@ def _deployment(
     configs: list[str],
     digest: str,
 ) -> dict[str, Any]:
+    mounted = _mounted(what, platform, configs)
     spec: dict[str, Any] = {
         "serviceAccountName": name_of(part),
         "automountServiceAccountToken": bool(what.rules),
@@ -249,12 +251,8 @@ def _deployment(
             }
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],
-        "containers": [_container(part, what, body, platform)],
-        "volumes": [
-            {"name": "specs", "projected": {"sources": [{"configMap": {"name": name}} for name in configs]}},
-            *([ca_volume(platform)] if platform.valkey.ca is not None else []),
-            *([{"name": "tls", "secret": {"secretName": what.tls_secret}}] if what.tls_secret is not None else []),
-        ],
+        "containers": [_container(part, what, body, platform, [_mount(volume, path) for volume, path in mounted])],
+        "volumes": [volume for volume, _ in mounted],
     }
     if platform.images is not None and platform.images.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in platform.images.pull_secrets]
@@ -269,7 +267,29 @@ def _deployment(
     }
 
 
-def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody) -> dict[str, Any]:
+def _mounted(what: Part, platform: PlatformBody, configs: list[str]) -> list[tuple[dict[str, Any], str]]:
+    """Volumes, and where each is mounted."""
+    sources = [{"configMap": {"name": name}} for name in configs]
+    found: list[tuple[dict[str, Any], str]] = [({"name": "specs", "projected": {"sources": sources}}, SPECS)]
+    if platform.valkey.ca is not None:
+        found.append((ca_volume(platform), VALKEY_CA))
+    if what.tls_secret is not None:
+        found.append(({"name": "tls", "secret": {"secretName": what.tls_secret}}, _TLS))
+    if what.rules and platform.kubeconfig is not None:
+        items = [{"key": platform.kubeconfig.key, "path": "config"}]
+        found.append(
+            ({"name": "kubeconfig", "secret": {"secretName": platform.kubeconfig.secret, "items": items}}, _KUBE)
+        )
+    return found
+
+
+def _mount(volume: dict[str, Any], path: str) -> dict[str, Any]:
+    return {"name": volume["name"], "mountPath": path, "readOnly": True}
+
+
+def _container(
+    part: str, what: Part, body: ServiceBody, platform: PlatformBody, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
     scheme = {"scheme": "HTTPS"} if what.tls_secret is not None else {}
 
     def probe(path: str, **timing: int) -> dict[str, Any]:
@@ -280,12 +300,12 @@ def _container(part: str, what: Part, body: ServiceBody, platform: PlatformBody)
     secrets += [secret_env(variable, getattr(platform, field), optional=True) for variable, field in what.secrets]
     secrets += [secret_env(variable, source) for variable, source in body.secret_env.items()]
     values = {"WARMFLEET_NAMESPACE": platform.namespace, **dict(what.values)}
-    mounts: list[dict[str, Any]] = [{"name": "specs", "mountPath": SPECS, "readOnly": True}]
-    if platform.valkey.ca is not None:
-        mounts.append({"name": "valkey-ca", "mountPath": VALKEY_CA, "readOnly": True})
     if what.tls_secret is not None:
-        mounts.append({"name": "tls", "mountPath": _TLS, "readOnly": True})
         values |= {"WARMFLEET_TLS_CERTIFICATE": f"{_TLS}/tls.crt", "WARMFLEET_TLS_KEY": f"{_TLS}/tls.key"}
+    if what.rules and platform.kubeconfig is not None:
+        values["WARMFLEET_KUBECONFIG"] = f"{_KUBE}/config"
+        if platform.clusters:
+            values["WARMFLEET_CLUSTERS"] = ",".join(f"{region}={name}" for region, name in platform.clusters.items())
     values |= body.env
     return {
         "name": part,

@@ -9,6 +9,7 @@ from fleets.spec.fleet import Metadata, SecretKey
 from fleets.spec.types import DnsName, Memory, Model, Name, Port, Text, Word
 
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+Label = Annotated[str, Field(pattern=r"^[^\s,=]{1,253}$")]
 Cpu = Annotated[str, Field(pattern=r"^[1-9]\d*m?$", description="As 250m or 2.")]
 PARTS = ("matchmaker", "director", "allocator", "autoscaler")
 """What `warmfleet serve` runs in a container each; the admission webhook stands beside them."""
@@ -262,6 +263,13 @@ class PlatformBody(Model):
         description="What players' JWTs are signed with.",
     )
     operator_token: SecretKey = SecretKey(secret="warmfleet-operator", key="token")  # noqa: S106
+    kubeconfig: SecretKey | None = Field(
+        default=None, description="Of the clusters that the game servers are in, where they are not all in this one."
+    )
+    clusters: dict[Label, Label] = Field(
+        default={},
+        description="A fleet's label `region` to its cluster's context in `kubeconfig`; other fleets are in the current one.",
+    )
     allowed_origins: list[Text] = Field(default=[], description="Pages whose scripts may connect to game servers.")
     admission: Admission | None = None
     game_ports: GamePorts = GamePorts()
@@ -298,6 +306,12 @@ class PlatformBody(Model):
             if "," in origin or not origin.startswith(("https://", "http://")):
                 raise ValueError(f"{origin!r}: an origin as https://play.example is wanted")
         return origins
+
+    @model_validator(mode="after")
+    def _reached(self) -> "PlatformBody":
+        if self.clusters and self.kubeconfig is None:
+            raise ValueError("kubeconfig: is wanted with clusters: their contexts are in it")
+        return self
 
     @model_validator(mode="after")
     def _imaged(self) -> "PlatformBody":

@@ -11,6 +11,7 @@ import yaml
 from fleets.autoscaler.app import make_app
 from fleets.cli.main import app
 from fleets.observability.catalog import catalog
+from fleets.render.checks import Severity, check
 from fleets.render.rendering import render
 from fleets.render.services import SPECS
 from fleets.serve.settings import PartName, ServeSettings
@@ -48,6 +49,8 @@ _PLATFORMS: dict[str, dict[str, Any]] = {
         "autoscaler": {"caBundle": "Y2E=", "tlsSecret": "autoscaler-tls", "intervalS": 7, "port": 443},
         "prometheusOperator": True,
         "allowedOrigins": ["https://play.example"],
+        "kubeconfig": {"secret": "clusters", "key": "kubeconfig.yaml"},
+        "clusters": {"eu-west": "gke_eu", "us-east": "gke_us"},
     },
 }
 
@@ -110,6 +113,8 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
     assert settings.host == "0.0.0.0"
     assert settings.url() == _SECRETS["warmfleet-valkey", "url"]
     assert settings.namespace == _PLATFORMS[platform].get("namespace", "default")
+    if part in ("allocator", "autoscaler"):
+        assert settings.clusters == _PLATFORMS[platform].get("clusters", {})
     if part == "matchmaker":
         specs = Specs(fleets=[FleetSpec.model_validate(_FLEET)], queues=[], platform=None, documents=[])
         assert settings.udp_key(specs)
@@ -123,7 +128,7 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
         get = container[probe]["httpGet"]
         assert get["path"] in ("/healthz", "/readyz")
         assert (get["port"], get.get("scheme", "HTTP")) == (port["name"], scheme)
-    for file in filter(None, (settings.tls_certificate, settings.tls_key, SPECS)):
+    for file in filter(None, (settings.tls_certificate, settings.tls_key, settings.kubeconfig, SPECS)):
         assert mounted(container, str(file)), file
     if "ca" in _PLATFORMS[platform].get("valkey", {}):
         assert mounted(container, settings.url().partition("ssl_ca_certs=")[2])
@@ -213,3 +218,17 @@ def test_the_examples_scale_by_metrics_that_exist() -> None:
     scaled = {metric["name"] for body in services.values() for metric in body.get("autoscale", {}).get("metrics", [])}
     assert scaled
     assert scaled <= {name for described in catalog().values() for name in described.series}
+
+
+def test_clusters_want_their_kubeconfig() -> None:
+    """Their contexts are nowhere else."""
+    with pytest.raises(ValueError, match="kubeconfig: is wanted"):
+        PlatformBody.model_validate({"clusters": {"eu": "context"}})
+
+
+def test_a_cluster_without_a_fleet_is_an_error() -> None:
+    """The allocator would refuse to start."""
+    on = PlatformBody.model_validate({"clusters": {"eu": "c", "us": "d"}, "kubeconfig": {"secret": "s", "key": "k"}})
+    fleet = {**_FLEET, "metadata": {"name": "arena", "labels": {"region": "eu"}}}
+    found = [f.path for f in check([FleetSpec.model_validate(fleet)], on) if f.severity is Severity.ERROR]
+    assert found == ["spec.clusters.us"]
