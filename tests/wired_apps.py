@@ -18,6 +18,7 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.admission.app import make_app as make_admission
 from fleets.admission.mutation import Mutation
+from fleets.beacons import local_beacons
 from fleets.home import Home
 from fleets.laptop import LaptopSettings, _Laptop
 from fleets.serve.backends import Unlisted
@@ -61,7 +62,9 @@ async def applications(client: StoreClient, valkey_url: str, folder: Path, stack
     (folder / "specs.yaml").write_text(SPECS)
     specs = load([folder / "specs.yaml"])
     home = stack.enter_context(Home(folder / "home"))
-    laptop = _Laptop(LaptopSettings(specs=specs, home=home), client, valkey_url, "http://127.0.0.1:1")
+    url = "http://127.0.0.1:1"
+    beacons = await local_beacons(specs.fleets, home, "127.0.0.1", url, stack)
+    laptop = _Laptop(LaptopSettings(specs=specs, home=home), client, valkey_url, url, beacons)
     found: dict[str, ASGIApp] = {"up": laptop._app}
     served = settings(client, valkey_url)
     for name in (PartName.MATCHMAKER, PartName.AUTOSCALER):

@@ -25,6 +25,7 @@ OPEN = {
     "GET /": PAGE,
     "MOUNT /arena": PAGE,
     "MOUNT /sdk": PAGE,
+    "MOUNT /console": "the console's page alone: its stream and its actions want the operator's token",
     "POST /v1/dev/players": "development tokens: there only where `warmfleet up` listens on a loopback address, for pages of its own origin",
     "POST /v1/fleet-autoscale": WEBHOOK,
     "GET /v1/fleets/{fleet}/decision": "how many servers were decided on and why, beside the webhook, not reachable for players",
