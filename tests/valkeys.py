@@ -135,7 +135,8 @@ class Name:
             pass
         finally:
             for end in (writer, there[1]):
-                end.close()
+                end.close()  # both before waiting: a cancelled wait would leave the other open
+            for end in (writer, there[1]):
                 try:
                     await end.wait_closed()
                 except OSError:
