@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fleets.render.allocation import served
 from fleets.render.entry import entry
 from fleets.render.manifest import Manifest, manifest, to_yaml
 from fleets.render.network import Ports, policy, store_ports
 from fleets.render.pod import VALKEY_CA, ca_volume, secret_env, valkey_url
 from fleets.render.scaling import recommendations, scaling
-from fleets.spec.platform import PARTS, PlatformBody, ServiceBody
+from fleets.spec.platform import PARTS, SERVICE_PORT, PlatformBody, ServiceBody
 
-HTTP_PORT = 8080
+HTTP_PORT = SERVICE_PORT
 SPECS = "/etc/warmfleet/specs"
 """The folder of the fleets' and queues' YAML in each container."""
 _TLS = "/var/run/warmfleet/tls"
@@ -43,6 +44,10 @@ class Part:
     """Whether the depth of the queues is its load."""
     values: tuple[tuple[str, str], ...] = ()
     """Variables that only it has."""
+    volumes: tuple[tuple[dict[str, Any], str], ...] = ()
+    """That only it mounts, each with its folder."""
+    ports: tuple[tuple[str, int], ...] = ()
+    """By name, beside that of every part."""
     tls_secret: str | None = None
     """It answers over HTTPS, with the certificate of this Secret."""
 
@@ -53,6 +58,7 @@ _HTTPS: Ports = [("TCP", 443, 443)]
 
 def _parts(platform: PlatformBody) -> dict[str, Part]:
     store: Ports = store_ports(platform)
+    asked = served(platform.allocation)
     return {
         "matchmaker": Part(
             secrets=(
@@ -72,6 +78,9 @@ def _parts(platform: PlatformBody) -> dict[str, Part]:
                 {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
             ),
             out=[*store, *_HTTPS],
+            values=asked.values,
+            volumes=asked.volumes,
+            ports=asked.ports,
         ),
         "autoscaler": Part(
             rules=(
@@ -151,9 +160,8 @@ def _service(
 ) -> list[Manifest]:
     name, namespace = name_of(part), platform.namespace
     labels = {"app.kubernetes.io/name": name}
-    wanted = policy(
-        platform, name, labels, reached=[("TCP", HTTP_PORT, HTTP_PORT)], out=what.out, api_server=bool(what.rules)
-    )
+    reached = [("TCP", number, number) for number in (HTTP_PORT, *(number for _, number in what.ports))]
+    wanted = policy(platform, name, labels, reached=reached, out=what.out, api_server=bool(what.rules))
     port = platform.autoscaler.port if part == "autoscaler" else HTTP_PORT
     items = [
         *_account(name, what, platform, labels),
@@ -172,7 +180,13 @@ def _service(
             platform.autoscaler.service if part == "autoscaler" else name,
             namespace=namespace,
             labels=labels,
-            spec={"selector": labels, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+            spec={
+                "selector": labels,
+                "ports": [
+                    {"name": "http", "port": port, "targetPort": "http"},
+                    *({"name": own, "port": number, "targetPort": own} for own, number in what.ports),
+                ],
+            },
         ),
         manifest(
             "policy/v1",
@@ -280,7 +294,7 @@ def _mounted(what: Part, platform: PlatformBody, configs: list[str]) -> list[tup
         found.append(
             ({"name": "kubeconfig", "secret": {"secretName": platform.kubeconfig.secret, "items": items}}, _KUBE)
         )
-    return found
+    return [*found, *what.volumes]
 
 
 def _mount(volume: dict[str, Any], path: str) -> dict[str, Any]:
@@ -314,7 +328,10 @@ def _container(
         "command": ["warmfleet", "serve", part],
         "args": [SPECS, "--host=0.0.0.0", f"--port={HTTP_PORT}"],
         "env": secrets + [{"name": name, "value": value} for name, value in values.items()],
-        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": own, "containerPort": number, "protocol": "TCP"}
+            for own, number in (("http", HTTP_PORT), *what.ports)
+        ],
         "startupProbe": probe("/healthz", periodSeconds=1, failureThreshold=60),
         "readinessProbe": probe("/readyz", periodSeconds=2, failureThreshold=2),
         "livenessProbe": probe("/healthz", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),

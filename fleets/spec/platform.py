@@ -15,6 +15,8 @@ PARTS = ("matchmaker", "director", "allocator", "autoscaler")
 """What `warmfleet serve` runs in a container each; the admission webhook stands beside them."""
 
 
+SERVICE_PORT = 8080
+"""Where each of our services answers: its own requests, probes and metrics."""
 SENTINEL_PORT = 26379
 """Where Sentinels listen, unless `addresses` says otherwise."""
 AUTOSCALER_PATH = "/v1/fleet-autoscale"
@@ -215,6 +217,28 @@ class Services(Model):
     autoscaler: ServiceBody = ServiceBody(cpu="250m", memory="256Mi")
 
 
+class Allocation(Model):
+    """The allocator's own interfaces, for other services of the studio and for Agones' clients: REST and gRPC, over TLS."""
+
+    tls_secret: DnsName = Field(description="Secret of type kubernetes.io/tls with its certificate.")
+    mutual_tls: bool = Field(
+        default=False, description="Clients show a certificate of the authority in the Secret's ca.crt."
+    )
+    tokens: SecretKey | None = Field(default=None, description="Or a token of these lines, `name:token`.")
+    grpc_port: Port = 8443
+    rest_port: Port = 8444
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "Allocation":
+        if not self.mutual_tls and self.tokens is None:
+            raise ValueError("mutualTls or tokens: one is wanted, else whoever can connect may take servers")
+        if len({self.grpc_port, self.rest_port, SERVICE_PORT}) < 3:
+            raise ValueError(
+                f"grpcPort and restPort: are two ports, neither of them {SERVICE_PORT}, which has the probes"
+            )
+        return self
+
+
 class Entry(Model):
     """How players reach the matchmaker from outside: HTTPS, always."""
 
@@ -263,6 +287,7 @@ class PlatformBody(Model):
         description="What players' JWTs are signed with.",
     )
     operator_token: SecretKey = SecretKey(secret="warmfleet-operator", key="token")  # noqa: S106
+    allocation: Allocation | None = None
     kubeconfig: SecretKey | None = Field(
         default=None, description="Of the clusters that the game servers are in, where they are not all in this one."
     )

@@ -51,6 +51,11 @@ _PLATFORMS: dict[str, dict[str, Any]] = {
         "allowedOrigins": ["https://play.example"],
         "kubeconfig": {"secret": "clusters", "key": "kubeconfig.yaml"},
         "clusters": {"eu-west": "gke_eu", "us-east": "gke_us"},
+        "allocation": {
+            "tlsSecret": "allocation-tls",
+            "mutualTls": True,
+            "tokens": {"secret": "tokens", "key": "lines"},
+        },
     },
 }
 
@@ -121,20 +126,25 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
         assert settings.seat_key()
         assert settings.players()
         assert settings.keys()
-    (port,) = container["ports"]
+    port, *others = container["ports"]
     assert port["containerPort"] == settings.port
     scheme = "HTTP" if settings.tls_certificate is None else "HTTPS"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         get = container[probe]["httpGet"]
         assert get["path"] in ("/healthz", "/readyz")
         assert (get["port"], get.get("scheme", "HTTP")) == (port["name"], scheme)
-    for file in filter(None, (settings.tls_certificate, settings.tls_key, settings.kubeconfig, SPECS)):
+    own = {f"0.0.0.0:{other['containerPort']}" for other in others}
+    assert own == set(filter(None, (settings.service_grpc, settings.service_rest)))
+    files = (settings.tls_certificate, settings.tls_key, settings.kubeconfig, SPECS, settings.service_certificate)
+    for file in filter(None, (*files, settings.service_key, settings.service_client_ca, settings.service_tokens)):
         assert mounted(container, str(file)), file
     if "ca" in _PLATFORMS[platform].get("valkey", {}):
         assert mounted(container, settings.url().partition("ssl_ca_certs=")[2])
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     service = items["Service", f"warmfleet-{part}"]
-    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert [to["targetPort"] for to in service["spec"]["ports"]] == [each["name"] for each in container["ports"]]
+    (admitted, *_) = items["NetworkPolicy", f"warmfleet-{part}"]["spec"]["ingress"]
+    assert [to["port"] for to in admitted["ports"]] == [each["containerPort"] for each in container["ports"]]
     if ("ServiceMonitor", f"warmfleet-{part}") in items:
         (endpoint,) = items["ServiceMonitor", f"warmfleet-{part}"]["spec"]["endpoints"]
         assert endpoint["port"] == service["spec"]["ports"][0]["name"]
@@ -232,3 +242,17 @@ def test_a_cluster_without_a_fleet_is_an_error() -> None:
     fleet = {**_FLEET, "metadata": {"name": "arena", "labels": {"region": "eu"}}}
     found = [f.path for f in check([FleetSpec.model_validate(fleet)], on) if f.severity is Severity.ERROR]
     assert found == ["spec.clusters.us"]
+
+
+@pytest.mark.parametrize(
+    ("allocation", "says"),
+    [
+        ({"tlsSecret": "t"}, "mutualTls or tokens"),
+        ({"tlsSecret": "t", "mutualTls": True, "restPort": 8443}, "two ports"),
+        ({"tlsSecret": "t", "mutualTls": True, "grpcPort": 8080}, "probes"),
+    ],
+)
+def test_an_allocation_service_for_everybody_is_refused(allocation: dict[str, Any], says: str) -> None:
+    """And two of one port."""
+    with pytest.raises(ValueError, match=says):
+        PlatformBody.model_validate({"allocation": allocation})
