@@ -1,9 +1,11 @@
 """
 What a game server costs, against Colyseus and against `websockets.broadcast()`.
 
-`python -m bench.gameserver [--quick] [--json FILE]`. Workload A: one room, N players, 20 inputs a second each, 30 Hz, everyone moves on both axes and sees
-everyone. Every measurement starts a fresh server, loads it from one other process, and takes the server's CPU time from its own accounting. The sides
-alternate within each round; a ratio is the median of the rounds' ratios. Colyseus is installed from npm at its newest release.
+`python -m bench.gameserver [--quick] [--json FILE] [PART…]`. Workload A: one room, N players, 20 inputs a second each, 30 Hz, everyone moves on both axes and
+sees everyone. Every measurement starts a fresh server, loads it from one other process, and takes the server's CPU time from its own accounting. The sides
+alternate within each round; a ratio is the median of the rounds' ratios. Colyseus is installed from npm at its newest release. Parts: `workload` (with the
+share of encryption, and the floor of plain sendmmsg), `capacity` (players at 80 % of a core, and past the knee), `bytes` (half of the entities
+moving; a thousand with interest management), `metrics`, `lateness`, `start`. All of them take about eight minutes.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from bench.gameserver import colyseus, lateness, metering, sides, start
+from bench.gameserver import capacity, colyseus, datagrams, lateness, metering, sides, start
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.gameserver"
@@ -46,44 +48,83 @@ SIDES: dict[str, sides.Side] = {
 }
 
 
-async def workload_a(report: Report, players: Sequence[int], rounds: int, warm_s: float, measure_s: float) -> None:
-    """CPU of one room, by number of players."""
-    for count in players:
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
-        for _ in range(rounds):
-            for name, side in SIDES.items():
-                found[name].append(await run(side, count, warm_s=warm_s, measure_s=measure_s))
-        for name, results in found.items():
-            median = {key: statistics.median(result[key] for result in results) for key in results[0]}
-            report.add(f"{name}, {count} players: CPU", 100 * median["cpu"], "% of a core")
-            report.add("  snapshots a second and player", median["snapshots_hz"], "Hz")
-            report.add("  bytes a second and player", median["bytes_per_client_s"], "B/s")
-            report.add("  the load's own CPU", 100 * median["load_cpu"], "% of a core")
-        for name, other in (
-            ("WebSocket", "Colyseus"), ("WebSocket", "websockets.broadcast()"), ("UDP, encrypted", "Colyseus"),
-        ):  # fmt: skip
-            ratios = [a["cpu"] / b["cpu"] for a, b in zip(found[name], found[other], strict=True)]
-            goal = 0.6 if count >= 200 else None
-            report.add(f"{name} ÷ {other}, {count} players: CPU", statistics.median(ratios), "×", goal=goal)
-            report.add(f"  of {rounds} rounds", f"{min(ratios):.2f} to {max(ratios):.2f}", "×")
+async def workload_a(report: Report, players: int, rounds: int, *, warm_s: float, measure_s: float) -> None:
+    """CPU of one room."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    for _ in range(rounds):
+        for name, side in SIDES.items():
+            found[name].append(await run(side, players, warm_s=warm_s, measure_s=measure_s))
+    medians = {
+        name: {key: statistics.median(result[key] for result in results) for key in results[0]}
+        for name, results in found.items()
+    }
+    for name, median in medians.items():
+        report.add(f"{name}, {players} players: CPU", 100 * median["cpu"], "% of a core")
+        report.add("  snapshots a second and player", median["snapshots_hz"], "Hz")
+        report.add("  bytes a second and player", median["bytes_per_client_s"], "B/s")
+        report.add("  the load's own CPU", 100 * median["load_cpu"], "% of a core")
+    for name, other in (
+        ("WebSocket", "Colyseus"), ("WebSocket", "websockets.broadcast()"), ("UDP, encrypted", "Colyseus"),
+    ):  # fmt: skip
+        ratios = [a["cpu"] / b["cpu"] for a, b in zip(found[name], found[other], strict=True)]
+        goal = 0.6 if players >= 200 else None
+        report.add(f"{name} ÷ {other}, {players} players: CPU", statistics.median(ratios), "×", goal=goal)
+        report.add(f"  of {rounds} rounds", f"{min(ratios):.2f} to {max(ratios):.2f}", "×")
+    sent = medians["UDP, encrypted"]
+    datagrams.measure(report, players, sent["cpu"], sent["bytes_per_client_s"] / sent["snapshots_hz"])
 
 
-async def measure(report: Report, *, quick: bool) -> None:
-    """Measure all of it."""
-    report.add("Colyseus", await asyncio.to_thread(colyseus.install), "version")
-    players, rounds = ((50, 200), 1) if quick else ((50, 200, 400), 5)
-    await workload_a(report, players, rounds, 2.0 if quick else 3.0, 2.0 if quick else 5.0)
-    loaded = await run(sides.ours, metering.PLAYERS, warm_s=2.0, measure_s=2.0 if quick else 5.0)
-    await metering.measure(report, server_cpu=loaded["cpu"], quick=quick)
-    await lateness.measure(report, quick=quick)
+async def workloads(report: Report, *, quick: bool) -> None:
+    """Workload A at its sizes."""
+    for players, rounds in ((50, 1), (200, 1)) if quick else ((50, 1), (200, 4), (400, 4)):
+        await workload_a(report, players, rounds, warm_s=1.5, measure_s=2.0 if quick else 3.0)
+
+
+async def sizes(report: Report, *, quick: bool) -> None:
+    """Bytes, which no machine's speed changes."""
+    players, measure_s = (50 if quick else 200), (2.0 if quick else 4.0)
+    moving = [await run(side, players, warm_s=1.5, measure_s=measure_s, still=0.5) for side in (sides.ours, sides.peer)]
+    ours, peer = (seen["bytes_per_client_s"] for seen in moving)
+    report.add(f"bytes a second and player, half of {players} moving: ours", ours, "B/s")
+    report.add("  Colyseus' patches", peer, "B/s")
+    report.add("  ours ÷ Colyseus", ours / peer, "×", goal=0.5)
+    near, whole = [
+        (await run(side, 50, warm_s=1.5, measure_s=measure_s))["bytes_per_client_s"]
+        for side in (sides.near, sides.whole)
+    ]
+    report.add("1,000 entities, 50 players, with interest management", near, "B/s")
+    report.add("  without", whole, "B/s")
+    report.add("  with ÷ without: bytes", near / whole, "×", goal=0.1)
+
+
+PARTS = ("workload", "capacity", "bytes", "metrics", "lateness", "start")
+
+
+async def measure(report: Report, parts: Sequence[str], *, quick: bool) -> None:
+    """Measure what needs a loop."""
+    if {"workload", "capacity", "bytes"} & set(parts):
+        report.add("Colyseus", await asyncio.to_thread(colyseus.install), "version")
+    if "workload" in parts:
+        await workloads(report, quick=quick)
+    if "capacity" in parts:
+        await capacity.measure(report, run, quick=quick)
+    if "bytes" in parts:
+        await sizes(report, quick=quick)
+    if "metrics" in parts:
+        loaded = await run(sides.ours, metering.PLAYERS, warm_s=1.5, measure_s=2.0 if quick else 4.0)
+        await metering.measure(report, server_cpu=loaded["cpu"], quick=quick)
+    if "lateness" in parts:
+        await lateness.measure(report, quick=quick)
 
 
 def main() -> None:
     """Run the benchmark."""
-    options = arguments(__doc__)
-    report = Report(COMMAND + (" --quick" if options.quick else ""))
-    asyncio.run(measure(report, quick=options.quick))
-    start.measure(report, options.quick)
+    options = arguments(__doc__, parts=PARTS)
+    parts = options.parts or PARTS
+    report = Report(" ".join([COMMAND, *options.parts]) + (" --quick" if options.quick else ""))
+    asyncio.run(measure(report, parts, quick=options.quick))
+    if "start" in parts:
+        start.measure(report, options.quick)
     report.finish(options.json)
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from allocator.model import ServerState
 from bench.gameserver import colyseus
@@ -38,6 +39,15 @@ class Running:
 
 Side = Callable[[int], AbstractAsyncContextManager[Running]]
 """Start a server for so many players."""
+
+
+class Run(Protocol):
+    """One measurement (`bench.gameserver.__main__.run`): what `load` says."""
+
+    async def __call__(
+        self, side: Side, players: int, *, warm_s: float, measure_s: float, still: float = 0.0
+    ) -> dict[str, float]:
+        """Start a fresh server, load it, and measure; `still`: the share of players that do not move."""
 
 
 @asynccontextmanager
@@ -75,6 +85,27 @@ async def ours(
 async def udp(players: int) -> AsyncIterator[Running]:
     """Ours over netcode."""
     async with ours(players, transport="udp") as running:
+        yield running
+
+
+@asynccontextmanager
+async def heavy(players: int) -> AsyncIterator[Running]:
+    """Ours, with a game that asks for more than there is."""
+    async with ours(players, game="bench.gameserver.capacity:Heavy") as running:
+        yield running
+
+
+@asynccontextmanager
+async def near(players: int) -> AsyncIterator[Running]:
+    """A thousand things, of which everyone sees the near ones."""
+    async with ours(players, game="bench.gameserver.fields:Near") as running:
+        yield running
+
+
+@asynccontextmanager
+async def whole(players: int) -> AsyncIterator[Running]:
+    """A thousand things, of which everyone sees all."""
+    async with ours(players, game="bench.gameserver.fields:Whole") as running:
         yield running
 
 
