@@ -89,6 +89,8 @@ class _Batches(Datagrams):
         self._in["name"] = _address(self._from) + rows * np.uint64(_NAME_BYTES)
         self._in_parts["at"] = _address(self._rows) + rows * np.uint64(_ROW_BYTES)
         self._in_parts["size"] = _ROW_BYTES
+        self._used = MOST_READ
+        """Rows that the last call has filled."""
         self._in_at = ctypes.c_void_p(self._in.ctypes.data)
         self._out, self._out_parts = _messages(_MOST_SENT)
         self._out["name_size"] = self._name_size
@@ -96,8 +98,11 @@ class _Batches(Datagrams):
 
     def receive(self) -> list[tuple[bytes, Peer]]:
         """See `Datagrams.receive`."""
-        self._in["name_size"] = _NAME_BYTES
+        self._in["name_size"][: self._used] = (
+            _NAME_BYTES  # the kernel wrote there; all rows would be 16 KB to go through
+        )
         count = self._recvmmsg(self._fd, self._in_at, MOST_READ, socket.MSG_DONTWAIT, None)
+        self._used = max(count, 0)
         if count <= 0:
             return []
         data, names = (

@@ -180,7 +180,7 @@ class UdpTransport:
 
     # What the loop calls.
 
-    def readable(self) -> None:
+    def readable(self) -> int:
         """Read what has come (called by the pump)."""
         now_s = time.monotonic()
         if now_s >= self._clock_due_s:
@@ -188,9 +188,11 @@ class UdpTransport:
             self._core.unix_offset_s = _unix_offset_s()
             self._count()
         receive = self._core.receive
-        for data, peer in self._datagrams.receive():
+        datagrams = self._datagrams.receive()
+        for data, peer in datagrams:
             receive(data, peer, now_s)
         self._flush(now_s)
+        return len(datagrams)
 
     def _flush(self, now_s: float) -> None:
         """Handle events, send what waits, and come back in time for the next keep-alive."""

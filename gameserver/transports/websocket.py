@@ -287,17 +287,17 @@ class _WebSocketConnection:
 
     # In.
 
-    def readable(self) -> None:
+    def readable(self) -> int:
         """Read what has come (called by the pump)."""
         if self.direct is None:
-            return
+            return 0
         try:
             data = read(self._fd, _SHORT_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError:
             self._abort()
-            return
+            return 0
         if len(data) == _SHORT_BYTES:
             data += self._read_more()
         self.heard = True
@@ -312,6 +312,7 @@ class _WebSocketConnection:
             self.received(apply_mask(data[6:], data[2:6]))
         else:
             self.take(data)
+        return 1
 
     def _read_more(self) -> bytes:
         try:
