@@ -70,7 +70,7 @@ async def measure(report: Report, *, quick: bool) -> None:
     """Add the rows."""
     for mode in ("loop", "metronome", "metronome+gc", "metronome+kept"):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.gameserver.lateness", mode, "3" if quick else "15", cwd=ROOT,
+            sys.executable, "-m", "bench.gameserver.lateness", mode, "3" if quick else "10", cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         found = json.loads((await process.communicate())[0])

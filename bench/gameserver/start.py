@@ -42,7 +42,7 @@ class _Timed(LocalAgones):
 def measure(report: Report, quick: bool) -> None:
     """Measure, and add the rows."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_measure(report, 4 if quick else 20))
+        runner.run(_measure(report, 4 if quick else 15))
 
 
 async def _measure(report: Report, rounds: int) -> None:
