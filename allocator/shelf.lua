@@ -135,7 +135,23 @@ local function free_room(p, id, record, recycle)
   end
 end
 
+-- Tell of a session; `rest` is more JSON.
+local function tell_session(p, id, kind, epoch, rest)
+  local kept = events_kept(p)
+  if not kept then return end
+  local what = '{"session":"' .. id .. '","epoch":' .. epoch .. rest .. '}'
+  emit(p, kept, now_ms(), 'session.' .. kind, id .. ':' .. epoch .. ':' .. kind, id, what)
+end
+
+local function tell_server(p, server, kind, rest)
+  local kept, now = events_kept(p), now_ms()
+  if kept then
+    emit(p, kept, now, 'server.' .. kind, server .. ':' .. string.format('%.0f', now) .. ':' .. kind, server, '{"server":"' .. server .. '"' .. rest .. '}')
+  end
+end
+
 local function finish(p, id, record, results)
+  tell_session(p, id, 'ended', redis.call('HGET', record, 'epoch') or '0', ',"results":' .. results)
   redis.call('HSET', record, 'state', 'ended', 'results', results, 'changed_ms', now_ms())
   redis.call('EXPIRE', record, ENDED_TTL_S)
   redis.call('DEL', p .. 'checkpoint:' .. id)
@@ -184,6 +200,7 @@ local function shelf_register(keys, args)
     for room = 0, tonumber(args[6]) - 1 do redis.call('RPUSH', p .. 'rooms:' .. server, room) end
     reshelve(p, server)
     stir(p, now_ms())
+    tell_server(p, server, 'registered', ',"version":"' .. args[5] .. '","rooms":' .. args[6])
   end
   return new
 end
@@ -233,6 +250,7 @@ local function shelf_claim(keys, args)
   end
   redis.call('INCR', p .. 'claims') -- the autoscaler forecasts from it
   stir(p, now) -- the keeper fills the shelf again
+  tell_session(p, id, 'claimed', '1', ',"server":"' .. server .. '","temperature":"' .. temperature .. '","waitedMs":' .. waited .. ',"seats":' .. args[2])
   return {'NEW', server, room, host, ports, temperature}
 end
 
@@ -306,6 +324,7 @@ local function shelf_move(keys, args)
   redis.call('SREM', p .. 'lost', id)
   redis.call('PUBLISH', p .. 'inbox:' .. server, id) -- so that it is there, restored, when its players come
   stir(p, now_ms())
+  tell_session(p, id, 'moved', held[1] + 1, ',"from":"' .. held[3] .. '","server":"' .. server .. '","live":false')
   return {'HAVE', redis.call('HGETALL', record)}
 end
 
@@ -341,6 +360,7 @@ local function shelf_unshelve(keys, args)
   if not held[1] then return 0 end
   if redis.call('LLEN', p .. 'rooms:' .. server) + tonumber(held[2]) < tonumber(held[1]) then return 0 end
   forget(p, server)
+  tell_server(p, server, 'released', '')
   return 1
 end
 
@@ -380,6 +400,7 @@ local function shelf_drop(keys, args)
   forget(p, server)
   if args[3] == '1' then redis.call('ZADD', p .. 'dead', now_ms() + DEAD_MS, server) end
   stir(p, now_ms())
+  tell_server(p, server, 'lost', ',"sessions":' .. #lost)
   return lost
 end
 

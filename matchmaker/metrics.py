@@ -64,6 +64,11 @@ SHADOW_TICKETS = Counter(
 )
 WATCHERS = Gauge("warmfleet_ticket_watchers", "Open event streams, WebSockets and long polls.")
 WATCHERS_DROPPED = Counter("warmfleet_ticket_watchers_dropped_total", "Watchers cut off because they did not read.")
+EVENTS = Counter(
+    "warmfleet_events_relayed_total",
+    "Events on their way to a sink: sent, retried, dead, or expired before they were sent.",
+    ["sink", "outcome"],
+)
 BEACON_REQUESTS = Counter(
     "warmfleet_beacon_requests_total", "Requests to a beacon, by what became of them.", ["region", "outcome"]
 )

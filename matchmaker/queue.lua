@@ -40,7 +40,15 @@ end
 
 -- Say all that was noted, in one message.
 local function publish(p, news)
-  if #news > 0 then redis.call('PUBLISH', p .. 'changed', '[' .. table.concat(news, ',') .. ']') end
+  if #news == 0 then return end
+  redis.call('PUBLISH', p .. 'changed', '[' .. table.concat(news, ',') .. ']')
+  local kept = events_kept(p)
+  if not kept then return end
+  local now = now_ms()
+  for _, one in ipairs(news) do
+    local ticket, event = string.match(one, '"tickets":{"([^"]+)":(%d+)')
+    emit(p, kept, now, 'ticket.' .. string.match(one, '^{"state":"([%w_]+)"'), ticket .. ':' .. event, string.match(one, '"match":"([^"]+)"') or ticket, one)
+  end
 end
 
 local function because(reason) return ',"reason":' .. cjson.encode(reason) end
@@ -89,7 +97,7 @@ end
 local function ticket_create(keys, args)
   local p, most, now, made, replies = keys[1], tonumber(args[1]), now_ms(), false, {}
   local closed = redis.call('GET', p .. 'closed')
-  local waiting = redis.call('ZCARD', p .. 'pool')
+  local waiting, kept = redis.call('ZCARD', p .. 'pool'), events_kept(p)
 
   local function create(id, players, names, key)
     local before = key ~= '' and redis.call('GET', p .. 'idempotency:' .. key)
@@ -108,6 +116,11 @@ local function ticket_create(keys, args)
     redis.call('HSET', p .. 'ticket:' .. id, 'state', 'queued', 'players', players, 'names', names, 'created_ms', now, 'event', 1)
     redis.call('EXPIRE', p .. 'ticket:' .. id, TICKET_TTL_S)
     log(p, '+', id, now, players)
+    if kept then
+      local who = {}
+      for player in names:gmatch('[^\n]+') do who[#who + 1] = player end
+      emit(p, kept, now, 'ticket.created', id .. ':1', id, '{"state":"queued","players":' .. cjson.encode(who) .. ',"tickets":{"' .. id .. '":1}}')
+    end
     waiting, made = waiting + 1, true
     return { 'OK', id, now }
   end

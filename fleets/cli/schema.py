@@ -1,16 +1,28 @@
-"""`warmfleet schema`: the YAML's JSON Schema, for editors."""
+"""`warmfleet schema`: the JSON Schemas of the YAML and of the events."""
 
 import json
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
+import typer
 from pydantic import TypeAdapter
 
 from fleets.spec.loader import KINDS
+from matchmaker.events.model import schema as event_schema
 
 
-def schema() -> None:
-    """Print the JSON Schema of Fleet and Queue documents; editors complete and check with it."""
-    print(json.dumps(document_schema(), indent=2))
+class What(StrEnum):
+    """What there are schemas of."""
+
+    DOCUMENTS = "documents"
+    EVENTS = "events"
+
+
+def schema(
+    what: Annotated[What, typer.Argument(help="Of the YAML, or of the event stream.")] = What.DOCUMENTS,
+) -> None:
+    """Print a JSON Schema: of Fleet and Queue documents, for editors, or of lifecycle events, for whoever reads them."""
+    print(json.dumps(document_schema() if what is What.DOCUMENTS else event_schema(), indent=2))
 
 
 def document_schema() -> dict[str, Any]:

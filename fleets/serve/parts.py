@@ -33,6 +33,7 @@ from matchmaker.api.connect import ConnectTokens
 from matchmaker.beacons.beacon import Beacon
 from matchmaker.beacons.serving import http, udp
 from matchmaker.director import Director
+from matchmaker.events.relay import Relay, Sink, fleet_prefix, queue_prefix
 from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore
@@ -77,6 +78,8 @@ async def make(
             return _allocator(
                 settings, specs, client, await make_backend(settings, specs, BackendName.KUBERNETES, stack)
             )
+        case PartName.EVENTS:
+            return await _events(settings, specs, client, stack)
         case PartName.AUTOSCALER:
             return _autoscaler(
                 settings, specs, client, await make_backend(settings, specs, BackendName.KUBERNETES, stack)
@@ -103,6 +106,22 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
         replicas=settings.valkey_replicas,
     )
     return Part(name=PartName.MATCHMAKER, app=app, services={"watch": watch.run})
+
+
+async def _events(settings: ServeSettings, specs: Specs, client: StoreClient, stack: AsyncExitStack) -> Part:
+    prefixes = [queue_prefix(queue.metadata.name) for queue in specs.queues]
+    prefixes += [fleet_prefix(fleet.metadata.name) for fleet in specs.fleets]
+    sinks: list[Sink | None] = []
+    if (webhook := settings.webhook()) is not None:
+        sinks.append(await stack.enter_async_context(webhook))
+    if (kafka := settings.kafka()) is not None:
+        sinks.append(kafka)
+    services: dict[str, Service] = {}
+    for prefix in prefixes:
+        for sink in sinks or [None]:
+            relay = Relay(client, prefix, sink, keep_s=settings.events_keep_s)
+            services[f"events-{prefix}{sink.name if sink else 'keep'}"] = relay.run
+    return Part(name=PartName.EVENTS, services=services)
 
 
 async def _beacon(settings: ServeSettings, stack: AsyncExitStack) -> Part:

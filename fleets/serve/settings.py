@@ -7,6 +7,7 @@ A secret may come as `NAME_FILE`, the path of a file that holds it. Messages nam
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +26,20 @@ from gameserver.protocol.netcode.tokens import parse_private_keys
 from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
 from matchmaker.beacons.regions import Region, RegionsError, read_regions
 from matchmaker.beacons.tokens import LatencySigner
+from matchmaker.events.kafka import Kafka, KafkaUnavailable
+from matchmaker.events.webhook import Webhook
 
 _PREFIX = "WARMFLEET_"
-_SECRETS = ("beacon_key", "valkey_url", "seat_signing_key", "player_keys", "netcode_key", "operator_token", "api_keys")
+_SECRETS = (
+    "events_webhook_secret",
+    "beacon_key",
+    "valkey_url",
+    "seat_signing_key",
+    "player_keys",
+    "netcode_key",
+    "operator_token",
+    "api_keys",
+)
 _MIN_PLAYER_SECRET = 32
 CERTIFICATE_CHECK_S = 10.0
 """How often certificate files are looked at."""
@@ -42,6 +54,8 @@ class PartName(StrEnum):
     """Makes matches of tickets; several share the queues."""
     ALLOCATOR = "allocator"
     """Keeps the shelves: fills them, moves matches off lost servers; several share the fleets."""
+    EVENTS = "events"
+    """Keeps lifecycle events, and sends them to webhooks and Kafka; several share the streams."""
     BEACON = "beacon"
     """Measures players' round trips to its region, and signs them; needs no store."""
     AUTOSCALER = "autoscaler"
@@ -115,6 +129,17 @@ class ServeSettings(BaseSettings):
     netcode_key: SecretStr | None = None
     operator_token: SecretStr | None = None
     api_keys: SecretStr | None = None
+    events_keep_s: Annotated[float, Field(ge=60, le=30 * 86_400)] = 86_400.0
+    """For how long lifecycle events are kept in their streams."""
+    events_webhook: str = ""
+    """URL that gets them in batches."""
+    events_webhook_secret: SecretStr | None = None
+    """What they are signed with: 16 bytes at least."""
+    events_kafka: str = ""
+    """Brokers, host:port and commas between."""
+    events_kafka_topic: str = "warmfleet-events"
+    events_kafka_config: Path | None = None
+    """More of librdkafka's properties, as JSON: security.protocol, sasl.…"""
     regions: Path | None = None
     """The regions' beacons that the matchmaker believes: a YAML list of {region, udp, http, key}."""
     beacon_region: str = ""
@@ -184,6 +209,32 @@ class ServeSettings(BaseSettings):
     def seat_key(self) -> bytes:
         """The 32 bytes of the key that signs seat tokens. Raises SettingsError."""
         return _ed25519("seat_signing_key", self.seat_signing_key)
+
+    def webhook(self) -> Webhook | None:
+        """Where events are posted; None: nowhere. Raises SettingsError."""
+        if not self.events_webhook:
+            return None
+        if not self.events_webhook.startswith(("https://", "http://")):
+            raise SettingsError("WARMFLEET_EVENTS_WEBHOOK: a URL is wanted, as https://example.com/events")
+        secret = _wanted("events_webhook_secret", self.events_webhook_secret, "what events are signed with")
+        try:
+            return Webhook(self.events_webhook, secret.encode())
+        except ValueError as error:
+            raise SettingsError(f"WARMFLEET_EVENTS_WEBHOOK_SECRET: {error}") from None
+
+    def kafka(self) -> Kafka | None:
+        """Where events are produced; None: nowhere. Raises SettingsError."""
+        if not self.events_kafka:
+            return None
+        try:
+            more = json.loads(self.events_kafka_config.read_text()) if self.events_kafka_config is not None else {}
+            if not isinstance(more, dict):
+                raise ValueError("a JSON object is wanted")
+            return Kafka(self.events_kafka_topic, {**more, "bootstrap.servers": self.events_kafka})
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"WARMFLEET_EVENTS_KAFKA_CONFIG: {error}") from None
+        except KafkaUnavailable as error:
+            raise SettingsError(f"WARMFLEET_EVENTS_KAFKA: {error}") from None
 
     def beacon(self) -> LatencySigner:
         """What the beacon signs with. Raises SettingsError."""

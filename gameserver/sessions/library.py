@@ -13,13 +13,17 @@ from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, 
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.port import StoreUnavailable
 
+_EVENTS = Path(__file__).with_name("events.lua")
+"""What every library can tell of its decisions."""
+
 
 class FunctionLibrary:
     """The functions of one Lua file, whose first line is `#!lua name=<library>`."""
 
     def __init__(self, client: StoreClient, source: Path) -> None:
         self._client = client
-        self._code = source.read_text(encoding="utf-8")
+        shebang, code = source.read_text(encoding="utf-8").split("\n", 1)
+        self._code = "\n".join((shebang, _EVENTS.read_text(encoding="utf-8"), code))
         self._loaded = False
 
     async def call(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int = 0) -> Any:

@@ -8,12 +8,22 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Tell of a session, whose record's key it is; `rest` is more JSON.
+local function tell(record, kind, epoch, rest)
+  local p, id = string.match(record, '^(wf:{.-}:)session:(.*)$')
+  local kept = events_kept(p)
+  if not kept then return end
+  local what = '"session":"' .. id .. '","epoch":' .. epoch
+  emit(p, kept, now_ms(), 'session.' .. kind, id .. ':' .. epoch .. ':' .. kind, id, '{' .. what .. rest .. '}')
+end
+
 -- KEYS: session, checkpoint. ARGV: server, epoch. Returns 'GONE', or {record as a flat list, checkpoint or false}.
 local function session_open(keys, args)
   local held = redis.call('HMGET', keys[1], 'server', 'epoch', 'state')
   if held[1] ~= args[1] or held[2] ~= args[2] or held[3] == 'ended' then return 'GONE' end
   if held[3] ~= 'live' then
     redis.call('HSET', keys[1], 'state', 'live', 'changed_ms', now_ms())
+    tell(keys[1], 'live', args[2], ',"server":"' .. args[1] .. '"')
   end
   return {redis.call('HGETALL', keys[1]), redis.call('GET', keys[2])}
 end
@@ -56,6 +66,7 @@ local function session_hand_over(keys, args)
   redis.call('EXPIRE', record, args[6])
   redis.call('PUBLISH', p .. 'inbox:' .. held[5], args[1])
   redis.call('PUBLISH', p .. 'wake', args[1])
+  tell(record, 'moved', args[3] + 1, ',"from":"' .. args[2] .. '","server":"' .. held[5] .. '","live":true')
   return redis.call('HGETALL', record)
 end
 
@@ -70,6 +81,7 @@ local function session_end(keys, args)
     redis.call('DEL', keys[2])
     redis.call('SADD', keys[3], args[2])
     redis.call('PUBLISH', args[5], args[2])
+    tell(keys[1], 'ended', args[1], ',"results":' .. args[3])
   end
   return 'OK'
 end

@@ -1,0 +1,1 @@
+"""Lifecycle events: what they say, their streams, and where they are sent."""
