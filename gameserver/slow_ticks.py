@@ -8,6 +8,7 @@ watched would have to wake for every tick, and would hold it up.
 
 import signal
 import traceback
+from itertools import islice
 from types import FrameType
 
 _MOST_FRAMES = 40
@@ -36,5 +37,6 @@ class SlowTicks:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self._watching and not self._stack:
-            frames = traceback.extract_stack(frame)[-_MOST_FRAMES:]
-            self._stack = [f"{at.filename}:{at.lineno} {at.name}" for at in reversed(frames)]
+            # Innermost first; without the lines of source, which would be read from files now.
+            frames = islice(traceback.walk_stack(frame), _MOST_FRAMES)
+            self._stack = [f"{at.f_code.co_filename}:{line} {at.f_code.co_name}" for at, line in frames]

@@ -116,7 +116,8 @@ def make_console(
     scraped: Callable[[], Iterable[tuple[str, str, int]]],
 ) -> Console:
     """Wire it, and add it to the application; its `run` must run beside."""
-    feed, tempo, timelines = Feed(), Tempo(scraped), Timelines()
+    feed, timelines = Feed(), Timelines()
+    tempo = Tempo(scraped, watched=lambda: feed.viewers > 0)
     why: dict[QueueName, str] = {}
     tickets.listeners.append(timelines.heard)
     looker = Looker(

@@ -9,6 +9,9 @@ import httpx
 from fleets.console.quantiles import Recent, buckets_in, quantile
 
 _PER_S = 10
+_ROUND_S = 2.0
+_UNWATCHED_ROUND_S = 5.0
+"""From one reading of a server to the next, at least."""
 _TIMEOUT_S = 1.0
 _LOOKS = 6
 _METRIC = "warmfleet_tick_lateness_seconds"
@@ -17,9 +20,13 @@ _METRIC = "warmfleet_tick_lateness_seconds"
 class Tempo:
     """Keeps a figure for each server; `run` beside it."""
 
-    def __init__(self, servers: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
-        """`servers`: (fleet, server, port) of each that serves `/metrics`."""
+    def __init__(self, servers: Callable[[], Iterable[tuple[str, str, int]]], *, watched: Callable[[], bool]) -> None:
+        """
+        `servers`: (fleet, server, port) of each that serves `/metrics`.
+        `watched`: whether anybody looks; servers are left alone for longer while nobody does.
+        """
         self._servers = servers
+        self._watched = watched
         self._recent: dict[str, Recent] = {}
         self.late_s: dict[str, float] = {}
         """Server to the 99th percentile of its lateness, over its last few readings."""
@@ -33,7 +40,9 @@ class Tempo:
                 for server, port in servers:
                     await self._read(http, server, port)
                     await asyncio.sleep(1 / _PER_S)
-                await asyncio.sleep(max(0.0, 1 - len(servers) / _PER_S))
+                await asyncio.sleep(
+                    max(0.0, (_ROUND_S if self._watched() else _UNWATCHED_ROUND_S) - len(servers) / _PER_S)
+                )
 
     async def _read(self, http: httpx.AsyncClient, server: str, port: int) -> None:
         try:

@@ -1,7 +1,7 @@
 """Agones' allocation service on our shelves, as clients of Agones see it: real gRPC with mutual TLS."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from allocator.keeper import ShelfKeeper
 from allocator.model import FleetPolicy
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from gameserver import tracing
 from gameserver.certificates import CertificateFiles
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, SessionId
@@ -265,3 +266,34 @@ def unused() -> str:
     from conftest import free_port
 
     return f"redis://127.0.0.1:{free_port()}/0"
+
+
+@pytest.fixture
+def traces() -> Iterator[Callable[[], Any]]:
+    pytest.importorskip("opentelemetry.sdk", reason="the extra tracing is not installed")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from gameserver.spans import OtelTracer
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing._tracer = OtelTracer(provider)
+    yield exporter.get_finished_spans
+    tracing.shutdown()
+
+
+async def test_a_trace_goes_on_through_grpc(stage: Stage, traces: Callable[[], Any]) -> None:
+    """Our client of Agones says whose trace it is in, our service goes on with it, down to the claim."""
+    async with AllocationServer(stage.service(), address="127.0.0.1:0", tls=None) as server:
+        endpoint = Endpoint(address=f"127.0.0.1:{server.port}")
+        async with AgonesBackend([endpoint], files=None, cluster=None, namespace="default") as backend:
+            with tracing.span("asking"):
+                found = await backend.allocate(US.name, labels={}, annotations={})
+    assert found is not None
+    spans = {span.name: span for span in traces()}
+    assert set(spans) == {"asking", "Allocate", "allocate", "claim"}
+    assert len({span.context.trace_id for span in spans.values()}) == 1
+    assert spans["Allocate"].parent.span_id == spans["asking"].context.span_id
+    assert spans["claim"].parent.span_id == spans["allocate"].context.span_id
