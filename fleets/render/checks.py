@@ -279,7 +279,10 @@ def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, s
         yield "lowLatency.antiAffinity", f"require wants a node for each of up to {warm.max} servers"
     if port_policy(fleet) == "Static" and warm.max > 1:
         yield "lowLatency.portPolicy", f"Static has one server a node: up to {warm.max} servers want as many nodes"
-    if levers.dscp is not None and not (platform.calico_qos and not in_host_network(fleet)):
+    ours = (
+        fleet.spec.server.game is not None and "udp" in fleet.spec.server.transports
+    )  # our UDP transport marks its own
+    if levers.dscp is not None and not ours and not (platform.calico_qos and not in_host_network(fleet)):
         yield (
             "lowLatency.dscp",
             "nothing in the cluster marks these packets: the server itself must, as WARMFLEET_DSCP says",
@@ -287,7 +290,7 @@ def _warnings(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, s
     if in_host_network(fleet) and platform.network_policy != "none":
         yield (
             "lowLatency.network",
-            "network policies do not reach the host network: let the nodes' firewall admit the game ports alone",
+            "network policies do not reach the host network: let the nodes' firewall admit the game ports alone from outside",
         )
     if warm.buffer == 0:
         yield "warm.buffer", "Agones keeps at least 1 Ready server: 1 is rendered"

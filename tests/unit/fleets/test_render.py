@@ -634,3 +634,10 @@ def test_a_static_port_is_not_that_of_the_metrics() -> None:
     levers = {"portPolicy": "Static", "hostPort": 9464}
     assert "spec.lowLatency.hostPort" in errors(fleet(lowLatency=levers), platform(prometheusOperator=True))
     assert "spec.lowLatency.hostPort" not in errors(fleet(lowLatency=levers))
+
+
+def test_our_udp_transport_marks_its_own_packets() -> None:
+    """So nobody is warned that nothing does."""
+    marked = {"lowLatency": {"dscp": "EF"}}
+    assert "spec.lowLatency.dscp" not in warnings(fleet(server={"transports": ["udp"]}, **marked))
+    assert "spec.lowLatency.dscp" in warnings(fleet(**marked))
