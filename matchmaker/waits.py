@@ -102,6 +102,11 @@ class Waits:
             self._close(next(iter(self._open)))
         return told
 
+    def begun(self, ticket: TicketId) -> tuple[Likeness, Estimate | None] | None:
+        """What is known of a ticket that began to wait here: itself as rules see it, and what it was told."""
+        known = self._open.get(ticket)
+        return None if known is None else (known[0], known[2])
+
     def matched(self, ticket: TicketId, now_s: float) -> Outcome | None:
         """A ticket has its match, or has waited in vain until now; None when it did not begin here, or had one before."""
         begun = self._close(ticket)
@@ -127,6 +132,8 @@ class Waits:
 
         Those who waited no longer than it has say nothing about it any more.
         """
+        if self._count < _FEWEST:
+            return None
         waits = self._alike(like, now_s)
         if age_s:
             waits = waits[np.searchsorted(waits, age_s, side="right") :]
@@ -179,8 +186,12 @@ class Waits:
         return begun
 
     def _bucket(self, rule: DifferenceRule | BatchDistanceRule, ticket: Ticket) -> float:
-        own = rule.aggregate if isinstance(rule, DifferenceRule) else None
-        value = number(ticket, rule.attribute, own or self._queue.aggregate)
+        if len(ticket.players) == 1:
+            alone = value_of(ticket.players[0], rule.attribute)
+            value = alone if isinstance(alone, int | float) else None
+        else:
+            own = rule.aggregate if isinstance(rule, DifferenceRule) else None
+            value = number(ticket, rule.attribute, own or self._queue.aggregate)
         half = (rule.limit.value or rule.limit.loosest or 1.0) / 2
         return 0.0 if value is None else float(round(value / half))
 

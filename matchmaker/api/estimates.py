@@ -18,6 +18,7 @@ from matchmaker.waits import Estimate, by_queue
 _MATCHED = (TicketState.PROPOSED, TicketState.PLACING, TicketState.TIMED_OUT)
 """The wait is over; who waited in vain waited at least so long."""
 _GONE = (TicketState.CANCELLED, TicketState.FAILED)
+_YOUNG_S = 0.5
 _WAITING = (TicketState.QUEUED, TicketState.SEARCHING)
 
 
@@ -37,7 +38,12 @@ class Estimates:
         if record.state not in _WAITING:
             return None
         waits, age_s = self._waits[record.queue], max(0.0, time.time() - record.ticket.created_at_s)
-        found = waits.estimate(waits.likeness(record.ticket.players), _now_s(), age_s=age_s)
+        begun = waits.begun(record.ticket.id)
+        if begun is not None and age_s < _YOUNG_S:
+            found = begun[1]  # what it was told holds still
+        else:
+            like = waits.likeness(record.ticket.players) if begun is None else begun[0]
+            found = waits.estimate(like, _now_s(), age_s=age_s)
         return None if found is None else _told(found, age_s)
 
     def usual(self, queue: QueueName) -> dict[str, float] | None:
