@@ -39,7 +39,7 @@ from allocator.shelf import LeaseLost, Shelf, ShelfState
 from gameserver.sessions.client import StoreClient, listen
 from gameserver.sessions.model import ServerName
 from gameserver.sessions.port import StoreUnavailable
-from gameserver.sessions.valkey import wake_channel
+from gameserver.sessions.valkey import ValkeySessions, wake_channel
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ class ShelfKeeper:
         self._on_shortage = on_shortage
         self._wake = asyncio.Event()
         self._shelf = shelf.under(secrets.token_hex(8))
+        self._sessions = ValkeySessions(client, policy.name)
         self.seen: ShelfState | None = None
         """What the newest round saw, for status."""
         self.foreign = 0
@@ -120,6 +121,9 @@ class ShelfKeeper:
     async def _look(self) -> bool:
         # The shelf first: a server that another keeper shelves meanwhile must not look like an entry whose server is gone.
         self.seen = await self._shelf.observe(self.policy.name)
+        if self.policy.managed:  # any other server does not say who has come
+            for session, player in await self._sessions.expire_seats():
+                log.info("seat_expired", session=session, player=player)
         try:
             observed = await self._backend.servers(self.policy.name)
             actions = plan(self.policy, observed, self.seen)

@@ -1,11 +1,18 @@
 #!lua name=warmfleet_seats
--- Seats of running sessions: who else may come in, and who has left. Whether a party fits and the seats it gets are one step, since two parties may
--- come for the same seats; a party gets all of its seats or none, and all in one session.
+-- Seats of running sessions: who else may come in. (Who has come and who has left: gameserver/sessions/sessions.lua.) Whether a party fits and the
+-- seats it gets are one step, since two parties may come for the same seats; a party gets all of its seats or none, and all in one session. A seat
+-- is kept for RESERVED_MS until its player comes.
 -- A session takes more players while its record has `free_seats`; those with any left are in `open:<queue>` (the option `queue` of the match), by how many. That set only proposes: the
 -- record decides, and what no longer fits is taken out when it is met. Keys as in shelf.lua: KEYS[1] is the fleet's prefix. Layout: allocator/shelf.py.
 
 local CANDIDATES = 100 -- sessions looked at for one party
 local PARTY_TTL_S = 3600 -- for how long a request's repetition is known
+local RESERVED_MS = 90000 -- for how long a seat is kept for who has not come: a token lives for a minute; as in gameserver/sessions/sessions.lua
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 
 local function encode(seats)
   if #seats == 0 then return '[]' end
@@ -39,6 +46,7 @@ local function seat(p, id, record, h, party)
     while taken[index] do index = index + 1 end
     taken[index] = true
     h.seats[#h.seats + 1] = {index, member[1], member[2]}
+    redis.call('ZADD', p .. 'reserved', now_ms() + RESERVED_MS, id .. ' ' .. member[1])
   end
   if #missing > 0 then
     redis.call('HSET', record, 'seats', encode(h.seats), 'free_seats', h.free - #missing)
@@ -53,7 +61,8 @@ local function seats_open(keys, args)
   local p, record, id = keys[1], keys[2], args[1]
   local f = redis.call('HMGET', record, 'state', 'epoch', 'options')
   if not f[1] or f[1] == 'ended' or f[2] ~= args[2] then return 'GONE' end
-  redis.call('HSET', record, 'free_seats', args[3])
+  -- Closed is without the field: a seat that is left must not open it again.
+  if args[3] == '0' then redis.call('HDEL', record, 'free_seats') else redis.call('HSET', record, 'free_seats', args[3]) end
   list_open(p, id, queue_of(f[3]), tonumber(args[3]))
   return 1
 end
@@ -96,29 +105,6 @@ local function seats_find(keys, args)
   return {'NONE'}
 end
 
--- KEYS[2]: session. ARGV: session id, epoch, players (JSON list). They have left: their seats are free again, for others too if the session takes any.
--- Returns how many were seated, or 'GONE' when the session is over or at another epoch.
-local function seats_release(keys, args)
-  local p, record, id = keys[1], keys[2], args[1]
-  local f = redis.call('HMGET', record, 'state', 'epoch', 'seats', 'free_seats', 'options')
-  if not f[1] or f[1] == 'ended' or f[2] ~= args[2] then return 'GONE' end
-  local leaving, kept, seats = {}, {}, cjson.decode(f[3])
-  for _, player in ipairs(cjson.decode(args[3])) do leaving[player] = true end
-  for _, s in ipairs(seats) do
-    if not leaving[s[2]] then kept[#kept + 1] = s end
-  end
-  local left = #seats - #kept
-  if left > 0 then
-    redis.call('HSET', record, 'seats', encode(kept))
-    if f[4] then
-      redis.call('HSET', record, 'free_seats', tonumber(f[4]) + left)
-      list_open(p, id, queue_of(f[5]), tonumber(f[4]) + left)
-    end
-  end
-  return left
-end
-
 redis.register_function('seats_open', seats_open)
 redis.register_function('seats_reserve', seats_reserve)
 redis.register_function('seats_find', seats_find)
-redis.register_function('seats_release', seats_release)

@@ -17,7 +17,7 @@ from gameserver.sessions.client import StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import FleetName, PlayerId, SessionId, fleet_of
 from gameserver.sessions.port import SessionGone
-from gameserver.sessions.valkey import session_key
+from gameserver.sessions.valkey import ValkeySessions, session_key
 
 Party = Sequence[tuple[PlayerId, str]]
 """(player, team), each player once."""
@@ -35,6 +35,7 @@ class Seats:
     """Seats of all fleets' sessions in one Valkey. Every method may raise StoreUnavailable, and may be called again then."""
 
     def __init__(self, client: StoreClient) -> None:
+        self._client = client
         self._functions = FunctionLibrary(client, Path(__file__).with_name("seats.lua"))
 
     async def open(self, session: SessionId, *, epoch: int, free: int) -> None:
@@ -70,10 +71,7 @@ class Seats:
 
     async def release(self, session: SessionId, players: Sequence[PlayerId], *, epoch: int) -> int:
         """Free the seats of players who have left; returns how many had one. Raises SessionGone."""
-        arguments = (session, epoch, json.dumps(list(players)))
-        reply = await self._functions.call("seats_release", _keys(session), *arguments)
-        _refuse_gone(reply, session, epoch)
-        return int(reply)
+        return await ValkeySessions(self._client, fleet_of(session)).vacate(session, players, epoch=epoch)
 
 
 def _keys(session: SessionId) -> list[str]:

@@ -17,6 +17,7 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 | `p lost` | set of session ids whose server is gone | drop; move or end |
 | `p dead` | sorted set: servers dropped though their backend still had them, by when to forget it (ms) | drop; after an hour |
 | `p open:<queue>` | sorted set: session, by seats that more players may take | claim and allocator/seats.py; one that is over goes when it is met |
+| `p reserved` | sorted set: `<session> <player>` who has not come, by until when its seat is kept (ms) | reserve and find; come, leave, expiry |
 | `p party:<request>` | string: the session that a party was seated in | after 1 h |
 | `p session:<id>`, `p checkpoint:<id>`, `p ended` | see gameserver/sessions/valkey.py | |
 | `p wake`, `p called` | channels: something for the keeper to look at; ids of waiters for whom there is a room | |

@@ -228,6 +228,7 @@ class GameServerProcess:
             self._news.clear()
             try:
                 await self._hear()
+                await self._tell_seats()
             except StoreUnavailable as error:
                 metrics.HEARTBEATS.labels("store_away").inc()
                 log.warning("heartbeat_failed", error=str(error))
@@ -270,6 +271,18 @@ class GameServerProcess:
             orders = await self._store.beat(self._settings.server, ttl_s=BEAT_TTL_S, mode=self._mode, rooms=rooms)
         metrics.HEARTBEATS.labels("heard").inc()
         self._obey(orders, rooms)
+
+    async def _tell_seats(self) -> None:
+        """Whose seats are taken, and whose are free for others; what the store does not hear is said again."""
+        assert self._store is not None
+        for room in [room for room in self._rooms.values() if (room.came or room.left) and not room.handed_over]:
+            came, left = set(room.came), set(room.left)
+            try:
+                await self._store.seats(room.session, epoch=room.record.epoch, came=came, left=left)
+            except SessionGone:
+                pass  # the next heartbeat says so too
+            room.came -= came
+            room.left -= left
 
     def _obey(self, orders: Orders, asked: Mapping[SessionId, int]) -> None:
         for session in orders.fenced:

@@ -132,6 +132,9 @@ class Room:
         self.members: dict[PlayerId, Member] = {}
         self.kicked: set[PlayerId] = set(session.kicked)
         """Players who may not come back."""
+        self.came: set[PlayerId] = set()
+        self.left: set[PlayerId] = set()
+        """Who has come, and gone for good, that the store has not been told yet; the process tells it, and takes them out."""
         self._spectators: list[Member] = []
         self._tick = session.checkpoint_tick
         self._store = store
@@ -465,9 +468,13 @@ class Room:
             assert member.player is not None
             if not member.joined:
                 member.joined = True
+                self.came.add(member.player.id)
+                self.left.discard(member.player.id)
                 self._game.join(member.player)
             elif member.connection is None and now - member.lost_at_s > RECONNECT_WINDOW_S:
                 del self.members[member.player.id]
+                self.came.discard(member.player.id)
+                self.left.add(member.player.id)
                 self._game.leave(member.player)
         if any(member.connection is not None for member in self.members.values()):
             self._empty_since_s = now

@@ -92,7 +92,7 @@ async def replay(url: str, strategy: Strategy, matches: list[tuple[float, float]
 
 def measure(report: Report, quick: bool) -> None:
     """Replay the trace with both strategies."""
-    matches = trace(4, 0.25 if quick else HOURS)
+    matches = trace(4, 1.0 if quick else HOURS)
     report.add("matches of the trace", len(matches), "")
     with valkey() as url, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for strategy in Strategy:

@@ -1,9 +1,9 @@
 """What a game server needs from the session store. The adapter is `valkey.py`; every write carries the epoch that fences it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn, Protocol
 
-from gameserver.sessions.model import Orders, ServerMode, ServerName, Session, SessionId
+from gameserver.sessions.model import Orders, PlayerId, ServerMode, ServerName, Session, SessionId
 
 
 class SessionGone(Exception):
@@ -46,6 +46,15 @@ class SessionStore(Protocol):
 
     async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
         """Mark the session ended, with the game's results (JSON), so that its room is freed; idempotent. Raises as `open`."""
+
+    async def seats(
+        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+    ) -> None:
+        """
+        Say who has come, so that their seats are no longer only reserved, and who has left for good: where others may come their seats are free.
+
+        Idempotent. Raises as `open`.
+        """
 
     async def beat(
         self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]

@@ -125,6 +125,65 @@ local function session_kick(keys, args)
   return 'OK'
 end
 
+-- Free the seats of players of a session, for others too if it takes any, in the record and in the set of those that take more (allocator/seats.lua).
+-- Returns how many were seated.
+local function vacate(p, record, id, players)
+  local f = redis.call('HMGET', record, 'seats', 'free_seats', 'options')
+  local leaving, kept, seats = {}, {}, cjson.decode(f[1])
+  for _, player in ipairs(players) do
+    leaving[player] = true
+    redis.call('ZREM', p .. 'reserved', id .. ' ' .. player)
+  end
+  for _, seat in ipairs(seats) do
+    if not leaving[seat[2]] then kept[#kept + 1] = seat end
+  end
+  local left = #seats - #kept
+  if left > 0 then
+    redis.call('HSET', record, 'seats', #kept > 0 and cjson.encode(kept) or '[]')
+    if f[2] then
+      local queue = f[3] and cjson.decode(f[3]).queue or ''
+      redis.call('HSET', record, 'free_seats', tonumber(f[2]) + left)
+      redis.call('ZADD', p .. 'open:' .. queue, tonumber(f[2]) + left, id)
+    end
+  end
+  return left
+end
+
+-- KEYS: session, the fleet's prefix. ARGV: session id, epoch, players who have come, players who have left for good (JSON lists), 'open' to
+-- free seats only of a session that takes more players: in any other the seat stays its player's, who may come back. Returns how many seats are
+-- free now that were not, or 'GONE'.
+local function session_seats(keys, args)
+  local record, p, id = keys[1], keys[2], args[1]
+  local held = redis.call('HMGET', record, 'epoch', 'state', 'free_seats')
+  if held[1] ~= args[2] or held[2] == 'ended' then return 'GONE' end
+  for _, player in ipairs(cjson.decode(args[3])) do redis.call('ZREM', p .. 'reserved', id .. ' ' .. player) end
+  if args[5] == 'open' and not held[3] then return 0 end
+  return vacate(p, record, id, cjson.decode(args[4]))
+end
+
+local RESERVED_MS = 90000 -- as in allocator/seats.lua
+local AT_ONCE = 100
+
+-- KEYS: the fleet's prefix. Frees the seats of players who were given one in a running session and have not come in time. Returns them: session id, player…
+local function session_expire_seats(keys)
+  local p, now, expired = keys[1], now_ms(), {}
+  -- Later than can be: this store's clock is behind that of the one before it.
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', p .. 'reserved', '(' .. now + RESERVED_MS, '+inf', 'LIMIT', 0, AT_ONCE)) do
+    redis.call('ZADD', p .. 'reserved', now + RESERVED_MS, member)
+  end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', p .. 'reserved', 0, now, 'LIMIT', 0, AT_ONCE)) do
+    redis.call('ZREM', p .. 'reserved', member)
+    local id, player = string.match(member, '^(%S+) (.*)$')
+    local record = p .. 'session:' .. id
+    local state = redis.call('HGET', record, 'state')
+    if state and state ~= 'ended' and vacate(p, record, id, {player}) > 0 then
+      expired[#expired + 1] = id
+      expired[#expired + 1] = player
+    end
+  end
+  return expired
+end
+
 -- KEYS: beat. ARGV: wake channel. The server is no more.
 local function session_goodbye(keys, args)
   redis.call('DEL', keys[1])
@@ -141,5 +200,7 @@ register('session_goodbye', session_goodbye)
 register('session_hand_over', session_hand_over)
 register('session_kick', session_kick)
 register('session_open', session_open)
+register('session_seats', session_seats)
+register('session_expire_seats', session_expire_seats)
 register('session_end', session_end)
 redis.register_function('session_checkpoint', session_checkpoint)

@@ -7,6 +7,7 @@ Sessions in Valkey, as a game server sees them.
 | `wf:{<fleet>}:checkpoint:<id>` | string: `checkpoints.pack` | checkpoint, hand_over | with its session |
 | `wf:{<fleet>}:ended` | set of session ids whose rooms are to be freed | end; removed by the allocator's release | never: reaped by the keeper |
 | `wf:{<fleet>}:beat:<server>` | string: its mode | beat; removed by goodbye, and with its server | after its time to live |
+| `wf:{<fleet>}:open:<queue>`, `reserved` | the allocator's (allocator/shelf.py); seats that are left or not taken | seats, expire_seats | |
 | `wf:{<fleet>}:wake` | channel | end, hand_over, goodbye, a beat with a new mode | |
 | `wf:{<fleet>}:inbox:<server>` | channel | move, reserve, hand_over: a beat of that server will bring something new | |
 | `wf:{<fleet>}:server:<server>`, `rooms:<server>` | the allocator's (allocator/shelf.py); a hand-over gives the room that it leaves back | | |
@@ -17,7 +18,7 @@ reserved for it elsewhere. `seats` is a JSON list of [index, player, team]; `opt
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import NoReturn
@@ -142,6 +143,31 @@ class ValkeySessions:
         channel = wake_channel(self._fleet)
         reply = await self._functions.call("session_end", keys, epoch, session, results, ENDED_TTL_S, channel)
         self._refuse_gone(reply, session, epoch)
+
+    async def seats(
+        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+    ) -> None:
+        """Say who has come and who has left; see `SessionStore.seats`."""
+        await self._seats(session, epoch, came, left, "open")
+
+    async def vacate(self, session: SessionId, players: Collection[PlayerId], *, epoch: int) -> int:
+        """Free players' seats from outside, whether or not others may come; how many had one. Raises as `SessionStore.open`."""
+        return await self._seats(session, epoch, (), players, "")
+
+    async def expire_seats(self) -> list[tuple[SessionId, PlayerId]]:
+        """Free the seats of players of this fleet who were given one in a running session and did not come in time. Raises StoreUnavailable."""
+        found = await self._functions.call("session_expire_seats", [f"wf:{{{self._fleet}}}:"])
+        words = [word.decode() for word in found]
+        return [(SessionId(i), PlayerId(p)) for i, p in zip(words[::2], words[1::2], strict=True)]
+
+    async def _seats(
+        self, session: SessionId, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId], which: str
+    ) -> int:
+        keys = [session_key(session), f"wf:{{{self._fleet}}}:"]
+        arguments = (session, epoch, json.dumps(list(came)), json.dumps(list(left)), which)
+        reply = await self._functions.call("session_seats", keys, *arguments)
+        self._refuse_gone(reply, session, epoch)
+        return int(reply)
 
     async def beat(
         self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]

@@ -257,8 +257,25 @@ async def test_a_restored_match_goes_on(stage: Stage) -> None:
     async with asyncio.timeout(20), GameClient(stage.url, stage.token(second, "ann", epoch=3)) as ann:
         await until_world(ann, 1)
         assert ann.session.tick >= 19
-        assert ann.world is not None
         assert ann.world.values("players")["x"][0] == x
+
+
+async def test_a_player_who_leaves_for_good_frees_its_seat(stage: Stage) -> None:
+    """Where others may come: the seat that it was given is its own once it came, and anybody's once it said goodbye."""
+    session = await stage.session("m8", "ann", "bob")
+    record, reserved = session_key(session), f"wf:{{{FLEET}}}:reserved"
+    await stage.valkey.hset(record, "free_seats", 0)
+    await stage.valkey.zadd(reserved, {f"{session} bob": 2e12})
+    async with asyncio.timeout(15), GameClient(stage.url, stage.token(session, "ann")):
+        async with GameClient(stage.url, stage.token(session, "bob", 1)) as bob:
+            await until_world(bob, 2)
+            while await stage.valkey.zcard(reserved):
+                await asyncio.sleep(0.05)
+            assert int(await stage.valkey.hget(record, "free_seats")) == 0
+            await bob.leave()
+        while int(await stage.valkey.hget(record, "free_seats")) == 0:
+            await asyncio.sleep(0.05)
+        assert json.loads(await stage.valkey.hget(record, "seats")) == [[0, "ann", "ann"]]
 
 
 async def test_a_player_is_kicked_from_outside(stage: Stage, valkey_url: str) -> None:

@@ -15,8 +15,10 @@ from allocator.shelf import Shelf
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionId, session_id
 from gameserver.sessions.port import SessionGone
+from gameserver.sessions.valkey import ValkeySessions
 
 FLEET = FleetName("arena")
+RESERVED = f"wf:{{{FLEET}}}:reserved"
 CAPACITY = 5
 MATCHES = st.integers(0, 3)
 PARTIES = st.integers(0, 7).flatmap(lambda i: st.tuples(st.just(i), st.integers(1, 3)))
@@ -57,6 +59,7 @@ class SeatsMachine(RuleBasedStateMachine):
         self.client = connect(url)
         self.seated: dict[int, set[PlayerId]] = {}
         self.parties: dict[int, int] = {}
+        self.came: set[tuple[int, PlayerId]] = set()
 
     def run(self, work: Any) -> Any:
         return self.runner.run(work)
@@ -66,6 +69,7 @@ class SeatsMachine(RuleBasedStateMachine):
         self.run(self.client.flushall())
         self.shelf = self.run(stocked(self.client))
         self.seats = Seats(self.client)
+        self.sessions = ValkeySessions(self.client, FLEET)
         for match in range(3):
             self.run(claim(self.shelf, match))
             self.seated[match] = {PlayerId(f"first-{match}-0")}
@@ -115,6 +119,33 @@ class SeatsMachine(RuleBasedStateMachine):
         for expected in (len(leaving), 0):  # asked again, nobody is there any more
             assert self.run(self.seats.release(session(match), leaving, epoch=epoch)) == expected
         self.seated[match] -= set(leaving)
+        self.came -= {(match, player) for player in leaving}
+
+    @rule(match=MATCHES, count=st.integers(1, 3))
+    def come(self, match: int, count: int) -> None:
+        """Their server says so: these seats are no longer only kept for them."""
+        coming = sorted(p for p in self.seated.get(match, set()) if (match, p) not in self.came)[:count]
+        if match in self.seated:
+            self.run(self.sessions.seats(session(match), epoch=1, came=coming, left=()))
+            self.came |= {(match, player) for player in coming}
+
+    @rule(some=st.booleans())
+    def time_passes(self, some: bool) -> None:
+        """Seats that are kept for longer than their players had, all of them or some, are free again; those of players who came are not."""
+        due = []
+        for raw in self.run(self.client.zrange(RESERVED, 0, -1)):
+            match, player = raw.decode().removeprefix(f"{FLEET}.m").split(" ")
+            assert (int(match), player) not in self.came or int(match) not in self.seated
+            if not some or len(due) % 2 == 0:
+                self.run(self.client.zadd(RESERVED, {raw: 1}))
+                due.append((session(int(match)), PlayerId(player)))
+        playing = [(where, player) for where, player in due if player in self._players_of(where)]
+        assert sorted(self.run(self.sessions.expire_seats())) == sorted(playing)
+        for where, player in playing:
+            self.seated[int(where.removeprefix(f"{FLEET}.m"))].discard(player)
+
+    def _players_of(self, where: SessionId) -> set[PlayerId]:
+        return self.seated.get(int(where.removeprefix(f"{FLEET}.m")), set())
 
     @rule(match=MATCHES)
     def end(self, match: int) -> None:
@@ -204,3 +235,40 @@ async def test_only_the_queues_own_sessions_take_a_party(valkey: redis.asyncio.R
     assert emptied is not None
     assert (emptied.session.seats, emptied.session.free_seats) == ((), 3)
     assert isinstance(await seats.reserve(session(1), alone), Allocation)
+
+
+async def test_a_leaver_frees_its_seat_only_where_others_may_come(valkey: StoreClient) -> None:
+    """A match that takes nobody keeps the seat of one who may come back, also once it was closed; an older epoch changes nothing."""
+    shelf, seats, sessions = await stocked(valkey), Seats(valkey), ValkeySessions(valkey, FLEET)
+    first = PlayerId("first-0-0")
+    await claim(shelf, 0, free=0)
+    await claim(shelf, 1, free=2)
+
+    async def seated(match: int) -> tuple[int, int]:
+        found = await shelf.find(session(match))
+        assert found is not None
+        return len(found.session.seats), found.session.free_seats
+
+    await sessions.seats(session(0), epoch=1, came=(), left=[first])
+    assert await seated(0) == (1, 0)
+    with pytest.raises(SessionGone):
+        await sessions.seats(session(1), epoch=2, came=(), left=[PlayerId("first-1-0")])
+    await seats.open(session(1), epoch=1, free=0)
+    await sessions.seats(session(1), epoch=1, came=(), left=[PlayerId("first-1-0")])
+    assert await seated(1) == (1, 0)
+    await seats.open(session(1), epoch=1, free=1)
+    for _ in range(2):  # said again, nobody is there any more
+        await sessions.seats(session(1), epoch=1, came=(), left=[PlayerId("first-1-0")])
+        assert await seated(1) == (0, 2)
+
+
+async def test_a_clock_that_went_back_keeps_no_seat_for_long(valkey: StoreClient) -> None:
+    """A time that lies farther ahead than a seat is ever kept is cut to that."""
+    shelf, seats = await stocked(valkey), Seats(valkey)
+    await claim(shelf, 0)
+    await seats.reserve(session(0), [(PlayerId("a"), "")])
+    (member,) = await valkey.zrange(RESERVED, 0, -1)
+    until_ms = float(await valkey.zscore(RESERVED, member))
+    await valkey.zadd(RESERVED, {member: until_ms + 3_600_000})
+    assert await ValkeySessions(valkey, FLEET).expire_seats() == []
+    assert until_ms - 1000 <= float(await valkey.zscore(RESERVED, member)) <= until_ms + 60_000

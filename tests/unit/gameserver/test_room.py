@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
@@ -129,6 +129,11 @@ class Store:
     async def end(self, session: SessionId, *, epoch: int, results: bytes) -> None:
         self._maybe_raise()
         self.ended.append(results)
+
+    async def seats(
+        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+    ) -> None:
+        raise NotImplementedError
 
     async def beat(
         self, server: ServerName, *, ttl_s: float, mode: ServerMode, rooms: Mapping[SessionId, int]
