@@ -147,15 +147,21 @@ def _expansion(rule: dict[str, Any], path: str) -> tuple[dict[str, Any], dict[st
     return ({} if custom else linear), custom, number(every_s, f"{path}.SecondsBetweenExpansions", least=1, most=1e6)
 
 
+def _overrides(custom: dict[str, Any], path: str, key: str) -> list[Any]:
+    """A custom expansion's values, as they are or as {Value}."""
+    given = custom.get(key)
+    if given is not None and not isinstance(given, list):
+        raise ImportFailed(f"{path}.{key}: a list is wanted")
+    return [value.get("Value") if isinstance(value, dict) else value for value in given or []]
+
+
 def _steps(rule: dict[str, Any], path: str, key: str, overrides: str) -> tuple[float, list[Step]]:
     """A rule's limit and its expansions. A custom one's first value holds from the start, each further one an interval longer."""
     first = number(rule.get(key), f"{path}.{key}", least=0)
     linear, custom, every_s = _expansion(rule, path)
     if custom:
-        values = [
-            number(value.get("Value") if isinstance(value, dict) else value, f"{path}.{overrides}[{index}]", least=0)
-            for index, value in enumerate(custom.get(overrides) or [])
-        ]
+        given = _overrides(custom, path, overrides)
+        values = [number(value, f"{path}.{overrides}[{index}]", least=0) for index, value in enumerate(given)]
         return (values or [first])[0], [(every_s * index, value) for index, value in enumerate(values) if index]
     if not linear:
         return first, []
@@ -171,7 +177,7 @@ def _steps(rule: dict[str, Any], path: str, key: str, overrides: str) -> tuple[f
 def _string_equality(draft: Draft, rule: dict[str, Any], path: str) -> None:
     common = _common(draft, rule, path)
     linear, custom, every_s = _expansion(rule, path)
-    enabled = [bool(v.get("Value") if isinstance(v, dict) else v) for v in custom.get("EnabledOverrides") or []]
+    enabled = [value is True for value in _overrides(custom, path, "EnabledOverrides")]
     if linear or False in enabled:
         last = max((index for index, on in enumerate(enabled) if on), default=-1) + 1
         if enabled[:last].count(False):
@@ -201,7 +207,7 @@ def _match_total(draft: Draft, rule: dict[str, Any], path: str) -> None:
 def _set_intersection(draft: Draft, rule: dict[str, Any], path: str) -> None:
     first = whole(rule.get("MinIntersectionSize"), f"{path}.MinIntersectionSize", least=0, most=64)
     linear, custom, every_s = _expansion(rule, path)
-    values = [v.get("Value") if isinstance(v, dict) else v for v in custom.get("MinIntersectionSizeOverrides") or []]
+    values = _overrides(custom, path, "MinIntersectionSizeOverrides")
     sizes = [
         whole(value, f"{path}.MinIntersectionSizeOverrides[{index}]", most=64) for index, value in enumerate(values)
     ] or [first]

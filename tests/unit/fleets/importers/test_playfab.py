@@ -152,6 +152,10 @@ def test_without_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
+        (
+            queue(StringEqualityRules=[{"Attribute": LEVEL, "CustomExpansion": {"SecondsBetweenExpansions": 5, "EnabledOverrides": True}}]),
+            "EnabledOverrides: a list is wanted",
+        ),
         (queue(MinMatchSize=9), "MinMatchSize: 9 is above MaxMatchSize 4"),
         (queue(Rules=[{"Type": "Odd"}]), "Rules[0].Type: 'Odd' is none of"),
         (queue(Rules=[{"Type": "DifferenceRule", "Attribute": LEVEL}]), "Rules[0].Difference: None: a number"),
