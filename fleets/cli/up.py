@@ -118,6 +118,7 @@ class _Display:
         """Everything is up."""
         self._stop_live()
         self._console.print(f"[bold green]warmfleet is up:[/] [bold]{url}[/]  (Ctrl-C stops it)", highlight=False)
+        self._console.print("what happens in it: warmfleet console, warmfleet top", highlight=False, style="dim")
         self._parts.clear()
 
     def say(self, line: str) -> None:

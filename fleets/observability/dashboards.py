@@ -208,6 +208,9 @@ PLATFORM = Dashboard(
             Panel(title="Servers that others have allocated", queries={"{{fleet}}": f"max by (fleet) (warmfleet_foreign_servers{_FLEET})"}),
             Panel(title="Admission reviews", queries={"{{outcome}}": _rate("warmfleet_admission_reviews_total", "outcome")}, unit="reqps"),
         ),
+        "Event stream": (
+            Panel(title="Events to sinks", queries={"{{sink}} {{outcome}}": _rate("warmfleet_events_relayed_total", "sink, outcome")}, unit="reqps"),
+        ),
         "Processes": (
             Panel(title="CPU, cores", queries={"{{job}} {{instance}}": 'rate(process_cpu_seconds_total{job=~".*warmfleet.*"}[$__rate_interval])'}),
             Panel(title="Memory", queries={"{{job}} {{instance}}": 'process_resident_memory_bytes{job=~".*warmfleet.*"}'}, unit="bytes"),

@@ -62,7 +62,7 @@ def test_a_real_prometheus_understands_everything(start: Start, tmp_path: Path) 
 
 
 NOT_ON_A_LAPTOP = (
-    *("Agones and Kubernetes", "Ratings, shadows, beacons"),
+    *("Agones and Kubernetes", "Ratings, shadows, beacons", "Event stream"),
     *("Warmth: Refused", "Play: Loss (UDP)", "wait that were kept", "Error of the estimates"),
 )
 """What needs a cluster, or options that these queues have not; nobody was refused, and these bots speak WebSocket."""
