@@ -22,6 +22,30 @@ Players = Annotated[list[PlayerName], Field(max_length=100)]
 Latency = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False, description="Round trip in ms.")]
 
 
+def _example(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [*examples]})
+
+
+_ASSIGNMENT: dict[str, Any] = {
+    "session": "arena-eu.5f0e9a1c2b7d4e60",
+    "epoch": 1,
+    "server": "arena-eu-xk2p9",
+    "host": "203.0.113.7",
+    "ports": {"websocket": 7042, "udp": 7043},
+    "seat": {"index": 0, "team": "red"},
+    "token": "AXh0…",
+    "temperature": "shelf",
+}
+_TICKET: dict[str, Any] = {
+    "id": "duel.Vq4JH0fCkGkT8mbS",
+    "queue": "duel",
+    "state": "searching",
+    "createdAt": "2026-01-05T18:30:00.123Z",
+    "players": [{"id": "ann", "attributes": {"rating": 1500}, "latencies": {"eu-west": 20}}],
+    "estimatedWait": {"seconds": 1.8, "within": 9.5},
+}
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -127,6 +151,8 @@ class BackfillRequest(_Body):
 class BackfillBody(BaseModel):
     """What a running session wants."""
 
+    model_config = _example({"session": "arena-eu.5f0e9a1c2b7d4e60", "version": 1, "teams": {"red": 1}})
+
     session: str
     version: int
     teams: dict[str, int]
@@ -135,12 +161,16 @@ class BackfillBody(BaseModel):
 class CloseRequest(_Body):
     """How a queue should be closed."""
 
+    model_config = ConfigDict(extra="forbid", **_example({"closed": "draining"}))
+
     closed: Literal["", "paused", "draining"]
     """`paused`: no tickets in, no matches made; `draining`: no tickets in; empty: open."""
 
 
 class RequeueBody(BaseModel):
     """Whether a match was taken apart."""
+
+    model_config = _example({"requeued": True})
 
     requeued: bool
 
@@ -155,6 +185,8 @@ class SeatBody(BaseModel):
 
 class AssignmentBody(BaseModel):
     """Where to play: dial `host` at a port of `ports` with the token, once, soon."""
+
+    model_config = _example(_ASSIGNMENT)
 
     session: str
     epoch: int
@@ -191,6 +223,10 @@ class QueueWaitBody(WaitBody):
 class TicketBody(BaseModel):
     """A ticket as it stands."""
 
+    model_config = _example(
+        _TICKET, {**_TICKET, "state": "assigned", "match": "5f0e9a1c2b7d4e60", "assignment": _ASSIGNMENT}
+    )
+
     id: str
     queue: str
     state: str
@@ -208,6 +244,17 @@ class TicketBody(BaseModel):
 
 class QueueBody(BaseModel):
     """A queue and how it does."""
+
+    model_config = _example(
+        {
+            "name": "duel",
+            "depth": 12,
+            "playersPerMatch": 2,
+            "teams": {"red": 1, "blue": 1},
+            "partyMax": 1,
+            "estimatedWait": {"seconds": 1.8, "within": 9.5, "error": 1.1},
+        }
+    )
 
     name: str
     depth: int
@@ -234,11 +281,15 @@ class RatingBody(BaseModel):
 class DevelopmentPlayerRequest(_Body):
     """A name to play under; without one, a guest's."""
 
+    model_config = ConfigDict(extra="forbid", **_example({"name": "Ann"}))
+
     name: Annotated[str, StringConstraints(max_length=32)] = ""
 
 
 class DevelopmentPlayerBody(BaseModel):
     """A player and its token."""
+
+    model_config = _example({"player": "Ann-4f2a1b", "token": "eyJhbGciOiJIUzI1NiJ9…"})
 
     player: str
     token: str

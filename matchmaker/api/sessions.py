@@ -4,6 +4,7 @@ import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -14,6 +15,7 @@ from gameserver.sessions.model import PlayerId, SessionState
 from matchmaker.api.auth import Role
 from matchmaker.api.schemas import AssignmentBody, PlayerName
 from matchmaker.api.services import SIGNED, Authorization, Services
+from matchmaker.model import QueueName
 
 SessionPath = Annotated[str, Path(examples=["arena-eu.5f0e9a1c2b7d4e60"])]
 
@@ -62,6 +64,18 @@ class SessionBody(BaseModel):
     results: Any = Field(default=None, description="What the game ended it with; kept for an hour.")
 
 
+class ResultsRequest(BaseModel):
+    """How a match ended."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"results": {"winners": ["ann"], "scores": {"ann": 10, "bob": 7}}}]},
+    )
+
+    results: dict[str, Any]
+    """Ratings read `ranks`, `winners`, `winner`, `scores`."""
+
+
 class KickRequest(BaseModel):
     """Why a player is to go."""
 
@@ -79,8 +93,8 @@ class SpectatorRequest(BaseModel):
     player: PlayerName
 
 
-def session_body(found: Allocation, *, whole: bool) -> dict[str, Any]:
-    """A session as JSON values; `whole`: with its server."""
+def session_body(found: Allocation, reported: str, *, whole: bool) -> dict[str, Any]:
+    """A session as JSON values; `reported`: results that come before its own; `whole`: with its server."""
     session = found.session
     body: dict[str, Any] = {
         "id": session.id,
@@ -92,9 +106,9 @@ def session_body(found: Allocation, *, whole: bool) -> dict[str, Any]:
         "freeSeats": session.free_seats,
         "checkpointTick": session.checkpoint_tick,
     }
-    if session.state is SessionState.ENDED:
-        body["results"] = _results(session.results)
-    elif whole:
+    if reported or session.state is SessionState.ENDED:
+        body["results"] = _results(reported or session.results)
+    if whole and session.state is not SessionState.ENDED:
         body["server"] = session.server
     return body
 
@@ -108,7 +122,24 @@ def router(services: Services) -> APIRouter:
     async def get_session(session: SessionPath, authorization: Authorization = "") -> dict[str, Any]:
         """How a session stands, and what it ended with: for its players and API keys. Kept for an hour after its end."""
         caller = await callers.caller(authorization)
-        return session_body(await assignments.seen(session, caller.player), whole=caller.player is None)
+        found = await assignments.seen(session, caller.player)
+        reported = await services.ratings.reported(_queue(found), found.session.id)
+        return session_body(found, reported, whole=caller.player is None)
+
+    @api.put("/{session}/results", status_code=204)
+    async def report_results(session: SessionPath, body: ResultsRequest, authorization: Authorization = "") -> None:
+        """
+        Say how a match ended, once: for game servers that are not Warmfleet's own, whose studio reports for them. For API keys.
+
+        They take the place of the game's own results, also for ratings; kept for a day. 409 when others were reported before; the same may be repeated.
+        """
+        await callers.caller(authorization, role=Role.BACKEND)
+        found = await assignments.session(session)
+        queue = _queue(found)
+        if not await services.ratings.report(
+            queue, found.session.id, orjson.dumps(body.results, option=orjson.OPT_SORT_KEYS)
+        ):
+            raise Problem(HTTPStatus.CONFLICT, "other results were reported before", kind="reported")
 
     @api.get("/{session}/seat", response_model=AssignmentBody, response_model_exclude_none=True)
     async def get_seat(session: SessionPath, authorization: Authorization = "", player: str = "") -> dict[str, Any]:
@@ -135,6 +166,11 @@ def router(services: Services) -> APIRouter:
             raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
 
     return api
+
+
+def _queue(found: Allocation) -> QueueName:
+    """Under whose name results are kept; sessions that no queue made have one of their own."""
+    return QueueName(found.session.options.get("queue") or "-")
 
 
 def _results(text: str) -> Any:

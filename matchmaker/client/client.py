@@ -142,6 +142,10 @@ class Client(Calls):
         """A token with which somebody watches. For API keys."""
         return await self._post(AssignmentBody, f"/v1/sessions/{session}/spectators", {"player": player})
 
+    async def report_results(self, session: str, results: Mapping[str, object]) -> None:
+        """Say how a match ended, once. Raises Conflict (`reported`) when others were. For API keys."""
+        await self._ask("PUT", f"/v1/sessions/{session}/results", {"results": dict(results)})
+
     async def kick(self, session: str, player: str, *, reason: str = "") -> None:
         """Put a player out of a running session for good. Raises Gone. For API keys."""
         await self._ask("POST", f"/v1/sessions/{session}/players/{player}/kick", {"reason": reason} if reason else {})

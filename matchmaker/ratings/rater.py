@@ -2,7 +2,8 @@
 Rates the matches of one queue as they end.
 
 Beside each director of a queue with `ratings`; any number may run, since applying a session is one function that counts it once. Looks at what is due
-every second: a session that still runs is looked at again, one that ended without results, or is gone, is dropped.
+every second: a session that still runs is looked at again, one that ended without results, or is gone, is dropped. Results that were reported over REST
+come before the game's own: whoever may report them knows better, and a game that is not ours has none.
 """
 
 import asyncio
@@ -59,14 +60,15 @@ class Rater:
         due = await self._store.due(self._queue.name, most=_AT_ONCE, again_s=_AGAIN_S)
         for session in due:
             found = await self._allocator.find(session)
+            reported = await self._store.reported(self._queue.name, session)
             if found is None:
                 await self._drop(session, "gone")
-            elif found.session.state is SessionState.ENDED:
-                await self._rate(found.session)
+            elif reported or found.session.state is SessionState.ENDED:
+                await self._rate(found.session, reported or found.session.results)
         return len(due) == _AT_ONCE
 
-    async def _rate(self, session: Session) -> None:
-        ended = sides(_results(session), [(seat.player, seat.team) for seat in session.seats])
+    async def _rate(self, session: Session, results: str) -> None:
+        ended = sides(_object(results), [(seat.player, seat.team) for seat in session.seats])
         if not ended:
             await self._drop(session.id, "no-result")
             return
@@ -85,9 +87,9 @@ class Rater:
         metrics.SESSIONS_RATED.labels(self._queue.name, why).inc()
 
 
-def _results(session: Session) -> Mapping[str, Any]:
+def _object(text: str) -> Mapping[str, Any]:
     try:
-        results = json.loads(session.results or "{}")
+        results = json.loads(text or "{}")
     except ValueError:
         return {}
     return results if isinstance(results, dict) else {}

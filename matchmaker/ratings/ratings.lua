@@ -33,6 +33,16 @@ local function rating_apply(keys, args)
   return 'OK'
 end
 
+-- ARGV: session, results (JSON), for how long they are kept in s. Somebody says how a session ended; it is looked at next. Returns 1, also for the same
+-- results again; 0 when others were said before.
+local function rating_report(keys, args)
+  local key, time = keys[1] .. 'results:' .. args[1], redis.call('TIME')
+  if not redis.call('SET', key, args[2], 'NX', 'EX', args[3]) then return redis.call('GET', key) == args[2] and 1 or 0 end
+  redis.call('ZADD', keys[1] .. 'due', 'XX', time[1] * 1000 + math.floor(time[2] / 1000), args[1])
+  return 1
+end
+
+redis.register_function('rating_report', rating_report)
 redis.register_function('rating_expect', rating_expect)
 redis.register_function('rating_due', rating_due)
 redis.register_function('rating_apply', rating_apply)

@@ -6,6 +6,7 @@ Each deciding method is one function (`ratings.lua`). All keys of a queue share 
 | key | type | owner, and how it goes |
 |---|---|---|
 | `p players` | hash: player → [mean, spread, matches] as JSON | apply; never: it is what players have earned |
+| `p results:<session>` | string: results that somebody else than the game reported | report; after 24 h |
 | `p due` | sorted set: sessions to be rated, by when to look at each next (ms) | expect; apply, which also drops those that say nothing |
 """
 
@@ -24,6 +25,7 @@ from matchmaker.model import QueueName
 from matchmaker.ratings.skill import Rating
 
 _FIRST_LOOK_S = 1.0
+_REPORTED_TTL_S = 24 * 3600
 
 
 class RatingStore:
@@ -44,6 +46,18 @@ class RatingStore:
     async def expect(self, queue: QueueName, session: SessionId) -> None:
         """A session is to be rated when it ends."""
         await self._call("rating_expect", queue, session, round(_FIRST_LOOK_S * 1000))
+
+    async def report(self, queue: QueueName, session: SessionId, results: bytes) -> bool:
+        """Keep what a session ended with, by the word of who may say it; False when something else was said before."""
+        return bool(await self._call("rating_report", queue, session, results, _REPORTED_TTL_S))
+
+    async def reported(self, queue: QueueName, session: SessionId) -> str:
+        """What was reported of a session; "" when nothing was."""
+        try:
+            raw: Any = await self.client.get(f"{_prefix(queue)}results:{session}")
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(str(error)) from error
+        return "" if raw is None else str(raw.decode())
 
     async def due(self, queue: QueueName, *, most: int, again_s: float) -> list[SessionId]:
         """Sessions to look at now; they are looked at again after so long, by whoever asks then, unless they are applied."""

@@ -64,6 +64,7 @@ BACKENDS = [
     ("DELETE", "/v1/matches/arena.m/backfill", None),
     ("POST", "/v1/sessions/arena.m/spectators", {"player": "caster"}),
     ("POST", "/v1/sessions/arena.m/players/ann/kick", {}),
+    ("PUT", "/v1/sessions/arena.m/results", {"results": {}}),
 ]
 OPERATORS = [("POST", "/v1/matches/m/requeue", None), ("PUT", "/v1/queues/duel/closed", {"closed": "paused"})]
 
@@ -140,6 +141,19 @@ async def test_a_session_is_seen_by_its_players_and_by_keys_with_its_results(api
     assert (await api.ask("GET", path)).json()["results"] == results
     api.allocator.sessions[session] = replace(found, session=replace(over, results="no JSON"))
     assert "results" not in (await api.ask("GET", path)).json()
+
+
+async def test_results_are_reported_once(api: Api) -> None:
+    session = api.allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    path = f"/v1/sessions/{session}"
+    said = {"results": {"winner": "ann", "by": 3}}
+    for _ in range(2):
+        assert (await api.ask("PUT", f"{path}/results", **by(STUDIO), json=said)).status_code == 204
+    other = await api.ask("PUT", f"{path}/results", **by(STUDIO), json={"results": {"winner": "bob"}})
+    problem(other, 409, "reported")
+    assert (await api.ask("GET", path)).json()["results"] == said["results"]
+    problem(await api.ask("PUT", f"{path}/results", **by(STUDIO), json={"results": [1]}), 422, "invalid")
+    problem(await api.ask("PUT", "/v1/sessions/arena.x/results", **by(STUDIO), json=said), 404, "not-found")
 
 
 async def test_spectators_get_a_token_without_a_seat(api: Api) -> None:

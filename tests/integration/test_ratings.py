@@ -105,6 +105,22 @@ async def test_sessions_that_say_nothing_are_dropped(
     assert await valkey.zcard("wf:r:{duel}:due") == 0
 
 
+async def test_reported_results_rate_a_session_at_once_and_once(valkey: StoreClient, allocator: FakeAllocator) -> None:
+    """A game that is not ours says nothing; its studio's service does, while the server still runs."""
+    store = RatingStore(valkey)
+    session = allocator.running("m", ("ann", "red"), ("bob", "blue"))
+    await store.expect(RANKED.name, session)
+    assert await store.report(RANKED.name, session, b'{"winner":"bob"}')
+    rater = Rater(RANKED, store, allocator)
+    await rater.look()
+    end(allocator, session, {"winners": ["ann"]})
+    await due_now(valkey)
+    await rater.look()
+    ratings = await store.fetch(RANKED.name, [ANN, BOB])
+    assert ratings[BOB].mean > 1500
+    assert ratings[BOB].matches == 1
+
+
 async def _rating(api: Api, player: str, **values: Any) -> dict[str, Any]:
     reply = await api.ask("GET", f"/v1/queues/duel/ratings/{player}", by=player, **values)
     assert reply.status_code == 200, reply.text
