@@ -55,7 +55,8 @@ def test_a_real_prometheus_understands_everything(start: Start, tmp_path: Path) 
         rules = [rule for group in groups for rule in group["rules"]]
         assert len(rules) == len(alerts()) + len(recordings())
         assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
-        assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+        firing = {rule["name"] for rule in rules if rule.get("state") == "firing"}
+        assert firing <= {"WarmfleetServersStandStill"}  # true of a machine that runs too much beside
         for alert in alerts():
             prometheus.query(alert.query)
     assert {where for where in empty if not any(row in where for row in NOT_ON_A_LAPTOP)} == set()
