@@ -48,7 +48,7 @@ class Report:
             value = f"{row['value']:.4g}" if isinstance(row["value"], float) else str(row["value"])
             met = "" if row["met"] is None else "yes" if row["met"] else "no"
             table.add_row(row["metric"], value, row["unit"], "" if row["goal"] is None else f"{row['goal']:g}", met)
-        Console(width=140).print(table)
+        Console(width=140, emoji=False).print(table)
         if path is not None:
             path.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
 

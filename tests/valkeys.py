@@ -35,6 +35,12 @@ class Valkey:
     def __exit__(self, *exc: object) -> None:
         self.kill()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         command = [
             str(get_binary_path()),

@@ -30,7 +30,7 @@ class Fault:
     program: Program | None = None
     """The part that must be ready again."""
     healed: Callable[[], bool] = lambda: True
-    """What else must be well again; may block for a moment."""
+    """Whether what was broken is whole again, so that the next fault of its lane may come; may block for a moment."""
 
 
 Maker = Callable[[System, random.Random], Fault | None]

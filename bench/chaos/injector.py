@@ -94,8 +94,15 @@ class Injector:
         while missing and now_s() - at_s < RECOVERY_S:
             await asyncio.sleep(_LOOK_S)
             missing = await self._missing(fault, hit, at_s)
+        ended_s = now_s()
+        # Nobody waits for this any more but the next fault: Sentinels take 10 s to tell an old primary what it is.
+        while not await asyncio.to_thread(fault.healed):
+            await asyncio.sleep(_LOOK_S)
+            if now_s() - at_s > RECOVERY_S:
+                missing = missing or f"{fault.target} is not whole again"
+                break
         return Injected(
-            kind=kind, target=fault.target, at_s=at_s, ended_s=now_s(), recovered=not missing, missing=missing
+            kind=kind, target=fault.target, at_s=at_s, ended_s=ended_s, recovered=not missing, missing=missing
         )
 
     async def _missing(self, fault: Fault, hit: list[str], at_s: float) -> str:
@@ -105,8 +112,6 @@ class Injector:
                 return f"player {player} has not seen its match since"
         if self._observer.placed_asked_s < at_s:
             return "no ticket asked for since has a match"
-        if not await asyncio.to_thread(fault.healed):
-            return f"{fault.target} is not well"
         if fault.program is not None and not await fault.program.is_ready():
             return f"{fault.program.name} is not ready"
         return ""
