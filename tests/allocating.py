@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from fakes import FakeBackend
@@ -30,9 +30,12 @@ SETTLE_S = 0.02
 class Stage(Backend, Protocol):
     """A backend whose servers a test can see, add and kill, and whose calls it can spoil."""
 
-    all: dict[ServerName, GameServer]
     rng: random.Random
     lose_replies: float
+
+    @property
+    def all(self) -> Mapping[ServerName, GameServer]:
+        """Its servers."""
 
     def add(self, count: int = 1) -> None:
         """More servers, Ready now or soon."""
@@ -190,7 +193,7 @@ class World(RuleBasedStateMachine):
     async def settle(self) -> None:
         """Left alone, with servers enough, keepers, recovery and servers put everything right."""
         before, self.lose, self.backend.lose_replies = (self.lose, self.backend.lose_replies), 0.0, 0.0
-        self.backend.add(8)
+        await self.stock(8)
         await asyncio.sleep(2 * SETTLE_S)
         await self.client.delete(PREFIX + "keeper")
         quiet = 0  # twice in a row: what a server says is acted on in the round after
@@ -209,6 +212,10 @@ class World(RuleBasedStateMachine):
             assert not server.open, f"{server.name} was given up, and plays on"
         await self._check_rest()
         self.lose, self.backend.lose_replies = before
+
+    async def stock(self, count: int) -> None:
+        """So many servers more are Ready."""
+        self.backend.add(count)
 
     async def _hears(self, server: ModelServer) -> bool:
         """One beat; a server that is to go and has nothing left goes. True when anything changed."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from allocating import FLEET, PREFIX, SEATS, Spoiled, World
+from allocating import FLEET, PREFIX, SEATS, Spoiled, Stage, World
 from cutting import cut_short
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
@@ -42,13 +42,17 @@ class AllocatorMachine(World):
         lost=st.sampled_from([0.0, 0.4]),
     )
     def begin(self, rooms: int, shelf: int, recycle: bool, migrate: bool, ready: int, seed: int, lost: float) -> None:
-        backend = Spoiled(FLEET, ready)
+        backend = self.run(self.made_backend(ready))
         backend.rng = random.Random(seed)
         self.begin_with(FleetPolicy(name=FLEET, rooms=rooms, shelf=shelf, recycle=recycle, migrate=migrate), backend)
         for number in range(3):
             self._enrich()
             self.a_match_begins(MatchId(f"first-{number}"), 0, joined=True)
         self.lose = backend.lose_replies = lost
+
+    async def made_backend(self, ready: int) -> Stage:
+        """With so many Ready servers."""
+        return Spoiled(FLEET, ready)
 
     # The backend.
 
@@ -260,9 +264,9 @@ class AllocatorMachine(World):
 
     def _enrich(self) -> None:
         """Where there is nothing to act on, the world has grown poor: servers come and are shelved."""
-        self.backend.add(2)
 
         async def keep() -> None:
+            await self.stock(2)
             for _ in range(4):
                 await self.round(0)
 

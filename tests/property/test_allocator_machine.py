@@ -6,23 +6,32 @@ had not been sent: matches, ends and moves of the last moment are undone, and ev
 servers that are listened to, servers that the store has forgotten are found at the backend. What waited for a replica is never lost.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from allocating import FLEET, PREFIX, SEATS, SETTLE_S
+from agones_fake import Effect, FakeAgones, Fault
+from allocating import FLEET, PREFIX, SEATS, SETTLE_S, Stage
 from allocator_machine import AllocatorMachine, run_machine
 from hypothesis.stateful import rule
 from valkeys import Name, Valkey
 
-from allocator.model import Allocation, AllocationRequest
+from allocator.backends.cluster import ClusterApi
+from allocator.backends.kubernetes import KubernetesBackend, game_server
+from allocator.backends.settings import ClusterSettings
+from allocator.model import Allocation, AllocationRequest, GameServer, ServerState
+from allocator.ports import RECYCLE_LABEL
 from allocator.service import Allocator
 from allocator.shelf import Shelf
 from gameserver.sessions.client import StoreClient
-from gameserver.sessions.model import MatchId
+from gameserver.sessions.model import FleetName, MatchId, ServerName
 
+TIMEOUT_S = 0.3
+"""Of a call to the cluster."""
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -95,6 +104,92 @@ class FailoverMachine(AllocatorMachine):
         self.pair[1].follow(self.pair[0])
 
 
+class OnAgones:
+    """The backend `kubernetes` on the fake Agones, whose faults are Agones' own."""
+
+    def __init__(self, fake: FakeAgones) -> None:
+        self.fake = fake
+        self.rng = random.Random(0)
+        settings = ClusterSettings(kubeconfig=fake.kubeconfig)
+        self.backend = KubernetesBackend(settings, api=ClusterApi(settings, timeout_s=TIMEOUT_S))
+        self._rate = 0.0
+
+    @property
+    def all(self) -> dict[ServerName, GameServer]:
+        return {ServerName(item["metadata"]["name"]): game_server(item) for item in self.fake.cluster.servers(FLEET)}
+
+    @property
+    def lose_replies(self) -> float:
+        return self._rate
+
+    @lose_replies.setter
+    def lose_replies(self, rate: float) -> None:
+        self._rate = rate
+        self.fake.faults.clear()
+        if rate:
+            self.fake.faults.add(
+                Fault(on="allocate", effect=Effect.DROP_AFTER, times=None, chance=rate / 3),
+                Fault(on="allocate", effect=Effect.CONTENTION, times=None, chance=rate / 3),
+                Fault(on="allocate", effect=Effect.STATUS, status=429, times=None, chance=rate / 3),
+                Fault(on="allocate", effect=Effect.STALL_AFTER, seconds=2 * TIMEOUT_S, times=None, chance=rate / 3),
+                Fault(on="allocate", effect=Effect.DROP_BEFORE, times=None, chance=rate),
+                Fault(on="patch", effect=Effect.DROP_AFTER, times=None, chance=rate / 2),
+                Fault(on="delete", effect=Effect.DROP_AFTER, times=None, chance=rate / 2),
+            )
+
+    def add(self, count: int = 1) -> None:
+        replicas = self.fake.cluster.get("fleets", FLEET)["spec"]["replicas"]
+        self.fake.cluster.scale(FLEET, replicas + count)
+
+    def kill(self, name: ServerName) -> None:
+        if name in self.all:
+            self.fake.cluster.kill(name)
+
+    async def allocate(self, fleet: FleetName, *, labels: Any, annotations: Any) -> GameServer | None:
+        return await self.backend.allocate(fleet, labels=labels, annotations=annotations)
+
+    async def servers(self, fleet: FleetName, *, fresh: bool = False) -> tuple[GameServer, ...]:
+        return await self.backend.servers(fleet, fresh=fresh)
+
+    def watch(self, fleet: FleetName) -> AsyncIterator[GameServer]:
+        return self.backend.watch(fleet)
+
+    async def label(self, server: ServerName, labels: Any) -> None:
+        try:
+            await self.backend.label(server, labels)
+        finally:
+            held = self.all.get(server)
+            if held is not None and held.labels.get(RECYCLE_LABEL) == "ready" and held.state is ServerState.ALLOCATED:
+                self.fake.cluster.set_state(server, "Ready")  # as the game server's own agent does
+
+    async def delete(self, server: ServerName) -> None:
+        await self.backend.delete(server)
+
+
+class AgonesMachine(AllocatorMachine):
+    """Allocations come from Agones' API, and fail as there: UnAllocated, Contention, 429, timeouts, replies that are lost."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.stack = AsyncExitStack()
+        super().__init__(url)
+
+    async def made_backend(self, ready: int) -> Stage:
+        fake = await self.stack.enter_async_context(FakeAgones(self.folder))
+        await fake.add_fleet(FLEET, ready=ready)
+        self.stage = OnAgones(fake)
+        await self.stack.enter_async_context(self.stage.backend)
+        return self.stage
+
+    async def stock(self, count: int) -> None:
+        await super().stock(count)
+        await self.stage.fake.until_ready(FLEET, count)
+
+    async def close(self) -> None:
+        await self.stack.aclose()
+        await super().close()
+
+
 @pytest.fixture
 def restarting(tmp_path: Path) -> Iterator[Valkey]:
     with Valkey(tmp_path / "durable", *ALWAYS) as valkey:
@@ -113,6 +208,12 @@ def test_allocators_keepers_and_servers_among_faults(valkey_url: str, monkeypatc
     """No step gives a room twice, no fault leaves anything behind, no match is lost or played by two."""
     monkeypatch.setattr("allocator.planner.SETTLE_S", SETTLE_S)
     run_machine(lambda: AllocatorMachine(valkey_url), examples=25)
+
+
+def test_allocations_from_agones(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on Agones' own API with its faults: no server is given twice, and none is left behind."""
+    monkeypatch.setattr("allocator.planner.SETTLE_S", SETTLE_S)
+    run_machine(lambda: AgonesMachine(valkey_url, tmp_path), examples=5, steps=30)
 
 
 def test_a_store_that_restarts_loses_nothing(restarting: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
