@@ -11,25 +11,25 @@ where this director stopped (it is new, or the store was restored), the pool is 
 """
 
 import asyncio
-import json
+import functools
 import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from allocator.model import Allocation, AllocationRequest, Unavailable
 from gameserver import tracing
 from gameserver.sessions.client import listen
-from gameserver.sessions.model import MatchId, PlayerId, Seat, SessionId, SessionState, fleet_of
-from gameserver.sessions.port import SessionGone, StoreUnavailable
+from gameserver.sessions.model import MatchId, PlayerId, SessionState, fleet_of
+from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
 from matchmaker.acceptance import policy_of
 from matchmaker.backfill import after, choose
 from matchmaker.matching.worker import MatchWorker
 from matchmaker.model import Match, Proposal, QueueConfig, Ticket, TicketId
+from matchmaker.placing import Placing
 from matchmaker.ports import Allocator, Matcher, RunningSessions, Supply
 from matchmaker.ratings.rater import Rater
 from matchmaker.ratings.store import RatingStore
@@ -43,8 +43,6 @@ _T = TypeVar("_T")
 
 LEASE_S = 1.25
 """A director that dies is replaced after its lease and one look of another: within 2 s."""
-PLACING_DEADLINE_S = 30.0
-"""How long a match waits for a server before its tickets go back."""
 _TICK_S = 0.25
 """Rules relax with age: the pool is looked at so often even when nothing happens."""
 _RETRY_S = 0.2
@@ -57,8 +55,6 @@ _ORPHAN_AFTER_S = 1.0
 """A match found placing without a saga here is taken up after so long: its director may still be at it."""
 _MOST_SAGAS = 2000
 """Matches being placed at once; more stay in the pool, where they still get better."""
-_LAST_WORDS_S = 1.0
-"""On the way out, for sagas that are almost done."""
 _PAGE = 2000
 """Tickets taken from the pool at a time."""
 
@@ -101,6 +97,9 @@ class Director:
         self._rater = Rater(queue, self._ratings, allocator) if self._ratings else None
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
         self._token = secrets.token_hex(8)
+        self._placing = Placing(queue, store, allocator, token=self._token, seats=seats, ratings=self._ratings)
+        # Looking a metric's child up by its labels costs more than observing.
+        self._wait_from = functools.cache(lambda region: metrics.TICKET_WAIT.labels(queue.name, region))
         self._wake = asyncio.Event()
         self._connections = 0
         """Of the store, by which what the matcher has was read."""
@@ -108,7 +107,6 @@ class Director:
         self._added: dict[TicketId, Ticket] = {}
         self._removed: dict[TicketId, None] = {}
         """What the matcher has not been told yet; it takes out before it takes in."""
-        self._sagas: dict[MatchId, asyncio.Task[None]] = {}
         self._orphans: dict[MatchId, float] = {}
         self._adopt_at_s = 0.0
         self._busy = False
@@ -127,13 +125,7 @@ class Director:
             await self._stop()
 
     async def _stop(self) -> None:
-        sagas = tuple(self._sagas.values())
-        if sagas and _LAST_WORDS_S:
-            await asyncio.wait(sagas, timeout=_LAST_WORDS_S)
-        for saga in sagas:
-            saga.cancel()
-        if sagas:
-            await asyncio.wait(sagas)
+        await self._placing.stop()
         self._led(False)
         try:
             await self._store.release_lease(self.queue.name, self._token)
@@ -202,7 +194,7 @@ class Director:
             await self._store.bar(queue.name, offence, duration_s=self._cost(offence))
         if look.accepted:
             for match in await self._store.adopt(queue.name, self._token, look.accepted):
-                self._start(match, retried=False)
+                self._placing.start(match, retried=False)
         self._busy = len(look.added) + len(look.removed) >= _BUSY_FROM
         await self._match_up(look)
         metrics.CYCLE.labels(queue.name).observe(time.monotonic() - begun_s)
@@ -245,7 +237,7 @@ class Director:
         self._removed.clear()
         supply = await self._supply.free_rooms(queue.fleets) if self._supply else None
         proposals = await self._leading_on(self._matcher.cycle(added, removed, look.now_s, supply))
-        proposals = proposals[: max(0, _MOST_SAGAS - len(self._sagas))]
+        proposals = proposals[: max(0, _MOST_SAGAS - len(self._placing))]
         matches = [self._match(proposal) for proposal in proposals]
         committed = await self._store.commit(queue.name, self._token, matches, accept_s=queue.acceptance_s)
         for proposal, match, done in zip(proposals, matches, committed, strict=True):
@@ -254,11 +246,11 @@ class Director:
             for ticket in proposal.tickets:
                 waited_s = max(0.0, look.now_s - ticket.created_at_s)
                 found = tracing.exemplar(ticket.trace)
-                metrics.TICKET_WAIT.labels(queue.name, nearest(queue, ticket)).observe(waited_s, found)
+                self._wait_from(nearest(queue, ticket)).observe(waited_s, found)
                 _trace_wait(queue, ticket, match, look.now_s)
             self._removed.update((ticket, None) for ticket in match.tickets)
             if not queue.acceptance_s:
-                self._start(match, retried=False)
+                self._placing.start(match, retried=False)
         unmatched = [ticket.id for ticket in added if ticket.id not in self._removed]
         if unmatched:
             await self._store.searching(queue.name, self._token, unmatched)
@@ -271,7 +263,7 @@ class Director:
             if gone not in self._added:
                 waiting.pop(gone, None)
         for want in sorted(wants, key=lambda want: want.created_at_s):
-            if want.busy in self._sagas or not (joined := choose(self.queue, want, waiting.values(), now_s)):
+            if want.busy in self._placing or not (joined := choose(self.queue, want, waiting.values(), now_s)):
                 continue
             tickets = [ticket for team in joined.values() for ticket in team]
             match = Match(
@@ -291,7 +283,7 @@ class Director:
                     waiting.pop(ticket.id)
                     self._added.pop(ticket.id, None)
                     self._removed[ticket.id] = None
-                self._start(match, retried=False)
+                self._placing.start(match, retried=False)
 
     async def _stop_backfills(self) -> None:
         """A session that is over wants nobody."""
@@ -315,12 +307,12 @@ class Director:
     async def _adopt(self, now_s: float) -> None:
         """Take up matches whose director is gone."""
         placing = await self._store.placing(self.queue.name)
-        self._orphans = {m: self._orphans.get(m, now_s) for m in placing if m not in self._sagas}
+        self._orphans = {m: self._orphans.get(m, now_s) for m in placing if m not in self._placing}
         due = [m for m, since_s in self._orphans.items() if now_s - since_s >= _ORPHAN_AFTER_S]
         for match in await self._store.adopt(self.queue.name, self._token, due):
             log.info("match_adopted", match=match.id)
             metrics.ADOPTED.labels(self.queue.name).inc()
-            self._start(match, retried=True)
+            self._placing.start(match, retried=True)
 
     async def _yield(self) -> None:
         """Let a replica lead that should; the sagas begun here go on to their end."""
@@ -339,91 +331,6 @@ class Director:
                 metrics.MATCHING_POOL.labels(self.queue.name).set(0)
         self.leading = leading
         metrics.LEADING.labels(self.queue.name).set(leading)
-
-    def _start(self, match: Match, *, retried: bool) -> None:
-        if match.id in self._sagas:
-            return
-        saga = asyncio.create_task(self._place(match, retried=retried), name=f"place-{match.id}")
-        self._sagas[match.id] = saga
-        saga.add_done_callback(lambda _: self._sagas.pop(match.id, None))
-
-    async def _place(self, match: Match, *, retried: bool) -> None:
-        """Get a match its server, and its tickets their assignment; repeats through outages of the store."""
-        links = list(match.traces.values())[1:]
-        with tracing.span(
-            "match.place", parent=match.trace, links=links, queue=self.queue.name, match=match.id
-        ) as span:
-            placed = await self._place_on(match, retried=retried)
-            if isinstance(placed, Allocation):
-                span.set(session=placed.session.id, server=placed.session.server)
-
-    async def _place_on(self, match: Match, *, retried: bool) -> Allocation | Unavailable:
-        begun_s = time.monotonic()
-        while True:
-            try:
-                placed = await self._server_for(match, retried=retried)
-                if isinstance(placed, Allocation):
-                    await self._hand_over(match, placed, begun_s)
-                else:
-                    await self._give_up(match, placed.reason)
-                return placed
-            except StoreUnavailable as error:
-                log.warning("placing_waits", match=match.id, error=str(error))
-                retried = True
-                await asyncio.sleep(_RETRY_S)
-
-    async def _hand_over(self, match: Match, placed: Allocation, begun_s: float) -> None:
-        """Tell the tickets where; a session that they were not sent to, since another director was first, is given up."""
-        if self._ratings is not None:
-            await self._ratings.expect(self.queue.name, placed.session.id)  # before anybody can play and end it
-        session = await self._store.assign(self.queue.name, match, assignment_of(placed, match))
-        if session == placed.session.id:
-            metrics.PLACING.labels(self.queue.name).observe(time.monotonic() - begun_s, tracing.exemplar())
-            metrics.MATCHES.labels(self.queue.name, "assigned").inc()
-        elif match.session is None:
-            log.warning("match_placed_elsewhere", match=match.id, session=session)
-            await self._allocator.abandon(match.id, (placed.session.fleet,))
-
-    async def _give_up(self, match: Match, reason: str) -> None:
-        """
-        Return the tickets, then give up whatever the match holds: in this order, since only who returned them knows that no player is sent there.
-
-        A director that slept until now is refused when another has taken the match over or placed it, and leaves its session alone.
-        """
-        if not await self._store.give_back(self.queue.name, match.id, reason=reason, token=self._token):
-            log.info("match_is_anothers", match=match.id)
-            return
-        log.warning("match_not_placed", match=match.id, reason=reason)
-        metrics.MATCHES.labels(self.queue.name, "returned").inc()
-        if match.session is None:
-            await self._allocator.abandon(match.id, match.fleets)
-
-    async def _server_for(self, match: Match, *, retried: bool) -> Allocation | Unavailable:
-        if match.session is not None:
-            return await self._seat(match, match.session)
-        request = AllocationRequest(
-            match=match.id,
-            fleets=match.fleets,
-            seats=tuple(Seat(index=i, player=player, team=team) for i, (player, team) in enumerate(match.seats)),
-            options=_options(self.queue, match),
-            latency_ms=match.latency_ms,
-            retried=retried,
-        )
-        return await self._allocator.allocate(request, deadline_s=PLACING_DEADLINE_S, shared=True)
-
-    async def _seat(self, match: Match, session: SessionId) -> Allocation | Unavailable:
-        """Seats in a running session; one that is over, or has none after all, wants nobody any more."""
-        if self._seats is None:
-            return Unavailable(reason="this director seats nobody in running sessions")
-        try:
-            seated = await self._seats.reserve(session, match.seats)
-            if isinstance(seated, Allocation):
-                return seated
-            reason = f"session {session} has {seated.free} free seats"
-        except SessionGone:
-            reason = f"session {session} is over"
-        await self._store.drop_backfill(self.queue.name, session)
-        return Unavailable(reason=reason)
 
     def _match(self, proposal: Proposal) -> Match:
         return Match(
@@ -458,15 +365,6 @@ def slowest_ms(queue: QueueConfig, tickets: Iterable[Ticket]) -> dict[str, float
     }
 
 
-def _options(queue: QueueConfig, match: Match) -> dict[str, str]:
-    """What the game is told."""
-    roles = {"roles": json.dumps(dict(match.roles), separators=(",", ":"))} if match.roles else {}
-    traced = {tracing.OPTION: here} if (here := tracing.current()) else {}
-    if traced and match.traces:
-        traced[tracing.PLAYERS_OPTION] = json.dumps(dict(match.traces), separators=(",", ":"))
-    return {"queue": queue.name, **roles, **queue.options, **traced}
-
-
 def _traces(tickets: Iterable[Ticket]) -> dict[PlayerId, str]:
     return {player.id: ticket.trace for ticket in tickets if ticket.trace for player in ticket.players}
 
@@ -483,22 +381,3 @@ def _trace_wait(queue: QueueConfig, ticket: Ticket, match: Match, now_s: float) 
         queue=queue.name,
         match=match.id,
     )
-
-
-def assignment_of(placed: Allocation, match: Match) -> dict[str, Any]:
-    """
-    What tickets keep: which session, who sits where, how warm; and where it is at this moment.
-
-    Whoever is told at once may dial that; later it must be asked, since sessions move.
-    """
-    session = placed.session
-    return {
-        "session": session.id,
-        "temperature": placed.temperature.value,
-        "seats": {seat.player: [seat.index, seat.team] for seat in session.seats},
-        "server": session.server,
-        "epoch": session.epoch,
-        **({"roles": dict(match.roles)} if match.roles else {}),
-        "host": placed.host,
-        "ports": dict(placed.ports),
-    }

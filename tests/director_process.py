@@ -10,7 +10,7 @@ import sys
 from fakes import FakeBackend
 from matchmaking import DUEL, FLEET
 
-import matchmaker.director
+import matchmaker.placing
 from allocator.model import FleetPolicy
 from allocator.service import Allocator
 from allocator.shelf import Shelf
@@ -20,7 +20,7 @@ from matchmaker.store import TicketStore
 
 
 async def direct(url: str, deadline_s: float) -> None:
-    matchmaker.director.PLACING_DEADLINE_S = deadline_s
+    matchmaker.placing.DEADLINE_S = deadline_s
     client = connect(url)
     allocator = Allocator(Shelf(client), client, [FleetPolicy(name=FLEET)], FakeBackend(FLEET))
     director = Director(DUEL, TicketStore(client), allocator)

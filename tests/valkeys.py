@@ -116,9 +116,10 @@ class Name:
             yield self
         finally:
             server.close()
-            for task in self._open:
-                task.cancel()
-            if self._open:
+            await asyncio.sleep(0)  # those that were just accepted begin
+            while self._open:
+                for task in self._open:
+                    task.cancel()
                 await asyncio.wait(self._open)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,7 +129,7 @@ class Name:
         task.add_done_callback(self._open.discard)
         try:
             there = await asyncio.open_connection("127.0.0.1", self.target.port)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.close()
             return
         try:

