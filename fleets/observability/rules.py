@@ -245,6 +245,15 @@ FLEETS = Group(
             action="`warmfleet status` shows the reason and the last lines of the log.",
         ),
         Alert(
+            name="WarmfleetServersDoNotGetReady",
+            query='max by (fleet) (warmfleet_fleet_servers{state="other"}) > 0 '
+            'and max by (fleet) (warmfleet_fleet_servers{state="Ready"}) == 0',
+            lasting="15m",
+            severity="ticket",
+            summary="Servers of fleet {{ $labels.fleet }} have been on their way for 15 minutes, and none is Ready.",
+            action="`kubectl describe gameserver`: an image that is not pulled, no node with room, a sidecar that is another server's.",
+        ),
+        Alert(
             name="WarmfleetServersAreLost",
             query='sum(increase(warmfleet_sessions_moved_total{why="lost"}[10m])) > 5',
             lasting="0m",

@@ -72,6 +72,10 @@ FIRING: dict[str, list[tuple[str, str]]] = {
     "WarmfleetFleetIsAtItsMax": [steady(f"warmfleet_autoscaler_limited{{{F}}}", 1)],
     "WarmfleetAutoscalerIsBlind": [rising(f'warmfleet_autoscaler_decisions_total{{{F},how="blind"}}', 30)],
     "WarmfleetServersFailToStart": [steady(f"warmfleet_fleet_starts_failed{{{F}}}", 4)],
+    "WarmfleetServersDoNotGetReady": [
+        steady(f'warmfleet_fleet_servers{{{F},state="other"}}', 2),
+        steady(f'warmfleet_fleet_servers{{{F},state="Ready"}}', 0),
+    ],
     "WarmfleetServersAreLost": [rising('warmfleet_sessions_moved_total{why="lost"}', 1)],
     "WarmfleetNobodyKeepsTheShelf": [steady(f"warmfleet_keeper_leads{{{F}}}", 0)],
     "WarmfleetBackendFails": [
@@ -122,6 +126,9 @@ HEALTHY: list[tuple[str, str]] = [
     rising(f'warmfleet_autoscaler_decisions_total{{{F},how="blind"}}', 0),
     steady(f"warmfleet_fleet_starts_failed{{{F}}}", 0),
     rising('warmfleet_sessions_moved_total{why="lost"}', 0.1),
+    # One starts while others are Ready.
+    steady(f'warmfleet_fleet_servers{{{F},state="other"}}', 1),
+    steady(f'warmfleet_fleet_servers{{{F},state="Ready"}}', 2),
     # One of two replicas leads.
     steady(f'warmfleet_keeper_leads{{{F},pod="1"}}', 0),
     steady(f'warmfleet_keeper_leads{{{F},pod="2"}}', 1),
