@@ -149,7 +149,28 @@ function curtain(what, why = "", again = false) {
   element("again").hidden = !again;
 }
 
+const EXPLAIN_MS = 2500;
+/** The ticket whose wait is being explained. */
+let explained = "";
 const PHASES = { queueing: "Waiting for players", connecting: "Connecting", reconnecting: "Looking for your match", playing: "" };
+
+/** Accept whatever match is proposed, and say why a ticket still waits. */
+async function waiting(client, queue, { id, state }) {
+  try {
+    if (state === "proposed") return await client.accept();
+    if (state !== "searching" || explained === id) return;
+    explained = id; // one at a time
+    for (; client.ticket?.id === id && client.ticket.state === "searching"; await new Promise((resolve) => setTimeout(resolve, EXPLAIN_MS))) {
+      const { verdict, detail, estimatedWait } = await client.matchmaking.explanation(id);
+      if (client.ticket?.id !== id || client.phase !== "queueing") return;
+      const more = verdict === "few-players" ? " A second tab is a second player." : estimatedWait ? ` Mostly within ${Math.ceil(estimatedWait.within)} s.` : "";
+      curtain(PHASES.queueing, `Queue “${queue}”: ${detail}.${more}`);
+    }
+  } catch {
+    // the wait goes on without reasons
+  }
+  explained = "";
+}
 
 function publish(client, error = "") {
   /** @type {any} */ (window).warmfleetClient = client;
@@ -169,6 +190,7 @@ async function main() {
     document.body.dataset.phase = phase;
     if (phase in PHASES) curtain(PHASES[phase], phase === "queueing" ? `Queue “${queue}”; a second tab is a second player.` : why);
   });
+  client.on("ticket", (ticket) => waiting(client, queue, ticket));
   client.on("welcome", ({ room }) => (element("title").textContent = room.info?.playground?.title ?? room.game));
   const frame = (now) => {
     if (client.phase === "playing") client.frame(() => sample(client.welcome.room.inputs.fields));

@@ -244,3 +244,18 @@ def test_a_shadow_is_apart_from_the_queues_that_take_tickets(tmp_path: Path) -> 
 
 def test_a_shadow_is_of_a_queue_that_takes_tickets(tmp_path: Path) -> None:
     assert "no Queue that takes tickets is named 'ranked'" in problem(tmp_path, shadow={"of": "ranked"})
+
+
+def test_ratings_are_read_and_want_a_number(tmp_path: Path) -> None:
+    assert read(tmp_path).ratings is None
+    plain = read(tmp_path, ratings={}).ratings
+    assert plain is not None
+    assert (plain.model, plain.attribute, plain.initial, plain.spread) == ("plackettLuce", "rating", 1500, 500)
+    chosen = read(
+        tmp_path, ratings={"model": "bradleyTerryFull", "attribute": "mmr", "initial": 0, "spread": 8}
+    ).ratings
+    assert chosen is not None
+    assert (chosen.model, chosen.attribute, chosen.initial) == ("bradleyTerryFull", "mmr", 0)
+    assert "ratings.attribute" in problem(tmp_path, attributes={"rating": "string"}, ratings={})
+    assert "spread" in problem(tmp_path, ratings={"spread": 0})
+    assert "model" in problem(tmp_path, ratings={"model": "elo"})
