@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,14 +45,15 @@ def replay_command(
     queues = [_queue(text, recorded) for text in queue]
     # The same numbers are measured for all, whatever each one's rules look at.
     attributes = tuple(dict.fromkeys(name for config in queues for name in measured(config)))
-    rows = []
-    for text, config in zip(queue, queues, strict=True):
-        begun_s = time.perf_counter()
-        try:
-            outcome = replay(config, recorded.arrivals, interval_s=interval, attributes=attributes)
-        except MatchFunctionError as error:
-            fail(f"{text}: {error}", FAILED)
-        rows.append({"name": text, **summary(outcome), "seconds": round(time.perf_counter() - begun_s, 3)})
+    runs = [_Run(trace, text, config, interval, attributes) for text, config in zip(queue, queues, strict=True)]
+    try:
+        if len(runs) == 1:
+            rows = [_row(runs[0], recorded)]
+        else:
+            with ProcessPoolExecutor(min(len(runs), os.cpu_count() or 1), get_context("spawn")) as processes:
+                rows = list(processes.map(_row, runs))
+    except MatchFunctionError as error:
+        fail(str(error), FAILED)
     live = _live(recorded)
     if json_output:
         print(json.dumps({"trace": str(trace), "tickets": len(recorded.arrivals), "live": live, "queues": rows}))
@@ -70,6 +75,28 @@ def _queue(text: str, trace: Trace) -> QueueConfig:
             f"--queue {text}: name one of its queues, as {file}:NAME; there are: {', '.join(known) or 'none'}", MISUSED
         )
     return to_queue_config(known[name], specs.fleets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One queue's turn, as a process of its own is told of it."""
+
+    trace: Path
+    name: str
+    queue: QueueConfig
+    interval_s: float
+    attributes: tuple[str, ...]
+
+
+def _row(run: _Run, trace: Trace | None = None) -> dict[str, Any]:
+    """Raises MatchFunctionError."""
+    arrivals = (trace or read_trace(run.trace)).arrivals
+    begun_s = time.perf_counter()
+    try:
+        outcome = replay(run.queue, arrivals, interval_s=run.interval_s, attributes=run.attributes)
+    except MatchFunctionError as error:
+        raise MatchFunctionError(f"{run.name}: {error}") from error
+    return {"name": run.name, **summary(outcome), "seconds": round(time.perf_counter() - begun_s, 3)}
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -308,3 +309,51 @@ async def test_the_example_counts_once_whatever_happens(valkey: StoreClient, val
     report = json.loads(out.splitlines()[-1])
     assert report == whole.report()
     assert report["ended"] == {"assigned": 2, "cancelled": 1}
+
+
+async def test_events_are_served_alone(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:
+    """`warmfleet serve events` keeps the events of every queue and fleet of the files, and sends them to the webhook."""
+    seen: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        if verify(SECRET, httpx.Headers(scope["headers"]), body, time.time()):
+            seen.extend(json.loads(body))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    yaml = tmp_path / "queues.yaml"
+    yaml.write_text(
+        "apiVersion: warmfleet.dev/v1\nkind: Fleet\nmetadata: {name: arena}\nspec: {server: {command: [x]}}\n---\n"
+        "apiVersion: warmfleet.dev/v1\nkind: Queue\nmetadata: {name: duel}\n"
+        "spec: {fleets: [arena], teams: [{name: all, players: 2}]}\n"
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    env = {
+        **os.environ,
+        "WARMFLEET_VALKEY_URL": valkey_url,
+        "WARMFLEET_EVENTS_WEBHOOK": f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}",
+        "WARMFLEET_EVENTS_WEBHOOK_SECRET": SECRET.decode(),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleets.cli", "serve", "events", str(yaml), "--port", "0"), env=env
+    )
+    await until(lambda: is_kept(valkey))
+    await play(TicketStore(valkey))
+    await until(lambda: is_said(seen, "dev.warmfleet.ticket.cancelled.v1"))
+    process.terminate()
+    assert await process.wait() == 0
+    server.should_exit = True
+    await serving
+    assert await valkey.exists(f"{fleet_prefix('arena')}events:keep")
+
+
+async def is_kept(valkey: StoreClient) -> bool:
+    return bool(await valkey.exists(f"{P}events:keep"))
+
+
+async def is_said(seen: list[dict[str, Any]], kind: str) -> bool:
+    return any(event["type"] == kind for event in seen)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,8 +85,9 @@ async def test_a_shadow_matches_what_the_live_queue_has(store: TicketStore, inli
     await until(lambda: leads(shadow))
     first = await queue(store, "alice")
     await queue(store, "bob")
-    third = await queue(store, "carol")
     await until(lambda: matched(shadow, 2))
+    third = await queue(store, "carol")
+    await until(lambda: waits(shadow, 1))
     await store.cancel(third)
     await until(lambda: left(shadow, 1))
     status = shadow.status()
@@ -99,6 +101,10 @@ async def test_a_shadow_matches_what_the_live_queue_has(store: TicketStore, inli
 
 async def leads(shadow: Shadow) -> bool:
     return bool(shadow.status()["leading"])
+
+
+async def waits(shadow: Shadow, count: int) -> bool:
+    return bool(shadow.status()["waiting"] == count)
 
 
 async def matched(shadow: Shadow, count: int) -> bool:
@@ -119,6 +125,39 @@ async def test_one_of_several_replicas_runs_a_shadow(store: TicketStore) -> None
     await until(lambda: leads(shadows[1]))
     tasks[1].cancel()
     await asyncio.wait(tasks)
+
+
+async def test_the_command_records_until_it_is_told_to_stop(
+    store: TicketStore, valkey_url: str, tmp_path: Path
+) -> None:
+    """From any Valkey, until SIGINT or the time is up; the file is whole."""
+    path = tmp_path / "trace.parquet"
+    command = ("record", "--queue", DUEL.name, "--out", path, "--valkey-url", valkey_url, "--json")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleets.cli", *map(str, command)), stdout=asyncio.subprocess.PIPE
+    )
+    await until(lambda: is_there(path))
+    number = 0
+
+    async def seen() -> bool:
+        """The recording begins some time after its file is there."""
+        nonlocal number
+        number += 1
+        await queue(store, f"player-{number}")
+        return number >= 40
+
+    await until(seen)
+    await asyncio.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    told = json.loads(out)
+    assert told["gaps"] == 0
+    assert 0 < told["tickets"] == len(read_trace(path).arrivals)
+
+
+async def is_there(path: Path) -> bool:
+    return path.exists()
 
 
 QUEUES = """
