@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import inspect
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -257,6 +259,25 @@ async def test_every_body_in_the_document_has_an_example_that_is_one(valkey: Sto
                         )
                         validator.validate(example)
     assert {"TicketBody", "PartyBody", "ExplanationBody", "SessionBody", "TicketRequest"} <= shown
+
+
+async def test_the_page_names_every_endpoint(valkey: StoreClient) -> None:
+    """docs/rest.md, whatever it calls what stands in braces."""
+    app, _ = make(valkey, FakeAllocator())
+    page = (Path(__file__).parents[2] / "docs" / "rest.md").read_text(encoding="utf-8")
+    told = {
+        (method, re.sub(r"{\w+}", "{}", path))
+        for methods, path in re.findall(r"`((?:[A-Z]+)(?:`, `[A-Z]+)*) (/v1/[^`?]*)", page)
+        for method in methods.split("`, `")
+    }
+    there = {
+        (method.upper(), re.sub(r"{\w+}", "{}", path))
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
+        if path.startswith("/v1/")
+    }
+    assert there - told == set()
+    assert {one for one in told - there if one[0] != "WS"} == set()
 
 
 def test_the_package_exports_what_it_says() -> None:
