@@ -126,7 +126,7 @@ async def _events(settings: ServeSettings, specs: Specs, client: StoreClient, st
 
 async def _beacon(settings: ServeSettings, stack: AsyncExitStack) -> Part:
     signer = settings.beacon()
-    beacon = Beacon(signer)
+    beacon = Beacon(signer, per_address_s=settings.beacon_per_address_s)
     host, _, port = settings.beacon_udp.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"WARMFLEET_BEACON_UDP: {settings.beacon_udp!r}: host:port is wanted")

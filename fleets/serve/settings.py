@@ -147,6 +147,8 @@ class ServeSettings(BaseSettings):
     """The beacon's own Ed25519 key; it logs the public half."""
     beacon_udp: str = "127.0.0.1:7770"
     """host:port of its datagrams."""
+    beacon_per_address_s: Annotated[float, Field(gt=0)] = 20.0
+    """Requests a second of one address; four times as many at once."""
     scale_interval_s: Annotated[float, Field(gt=0, le=600)] = 2.0
     """Of the FleetAutoscalers: `sync.fixedInterval.seconds`."""
     start_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
