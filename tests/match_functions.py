@@ -1,5 +1,6 @@
 """Match functions as a studio might write them, and as it had better not."""
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -53,3 +54,8 @@ def endless(pool: PoolView, now_s: float) -> Iterator[list[list[int]]]:
 def spoils(pool: PoolView, now_s: float) -> list[list[list[int]]]:
     pool.age_s[0] = 1e9
     return []
+
+
+def hangs_in_c(pool: PoolView, now_s: float) -> list[list[list[int]]]:
+    """With more than one ticket it never comes back, and no signal reaches it."""
+    return [] if len(pool) < 2 else [[[sum(itertools.repeat(0))]]]

@@ -165,3 +165,23 @@ async def test_no_ticket_is_in_two_matches_whatever_a_function_returns(worker: C
     ]
     matches = names(await matching.cycle(pool, [], NOW_S))
     assert matches == [{"duel.a", "duel.c"}, {"duel.e", "duel.f"}], "of two that share a ticket the better one"
+
+
+@pytest.mark.usefixtures("importable")
+async def test_a_function_that_hangs_beyond_signals_is_killed_with_its_process(
+    worker: Callable[..., MatchWorker],
+) -> None:
+    matching = worker(with_function("hangs_in_c", match_function_limit_s=0.2))
+    matching._limit_s = 30.0
+    assert await matching.cycle([clan("a", "x")], [], NOW_S) == []
+    process = matching._process
+    assert process is not None
+    matching._limit_s = 1.0
+    assert await matching.cycle([clan("b", "y")], [], NOW_S) == []
+    assert (process.returncode, matching.failures) == (-signal.SIGKILL, 1)
+    matching._limit_s = 30.0
+    async with asyncio.timeout(30):
+        while matching.failures:
+            assert await matching.cycle([], [TicketId("duel.b")], NOW_S) == []
+            await asyncio.sleep(0.05)
+    assert set(matching.tickets) == {"duel.a"}
