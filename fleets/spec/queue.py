@@ -344,13 +344,13 @@ def never(queue: QueueBody) -> Iterator[str]:
     for index, rule in asked:
         for problem in _never_alone(queue, rule, sizes):
             yield f"rules[{index}]: no match can ever obey it: {problem}"
-    values: dict[str, set[str | float]] = {}
+    left: dict[str, set[str | float]] = {}
     bounds: dict[str, tuple[float, float]] = {}
     same = {rule.attribute for _, rule in asked if isinstance(rule, Equal)}
     for index, rule in asked:
-        if isinstance(rule, InSet):
-            values[rule.attribute] = values.get(rule.attribute, set(rule.values)) & set(rule.values)
-            if not values[rule.attribute]:
+        if isinstance(rule, InSet) and queue.attributes.get(rule.attribute) is not AttributeType.STRING_LIST:
+            left[rule.attribute] = left.get(rule.attribute, set(rule.values)) & set(rule.values)
+            if not left[rule.attribute]:
                 yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} is in every set"
         elif isinstance(rule, Comparison):
             low, high = _bounds(rule, *bounds.get(rule.attribute, (-math.inf, math.inf)))
@@ -359,6 +359,22 @@ def never(queue: QueueBody) -> Iterator[str]:
                 yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} obeys them all"
             if rule.value is None and rule.is_ is Operation.UNEQUAL and rule.attribute in same:
                 yield f"rules[{index}]: no match can ever obey it: an equal rule wants one {rule.attribute} of everyone"
+    compared = [rule for _, rule in asked if isinstance(rule, Comparison) and rule.value is not None]
+    for attribute in dict.fromkeys(rule.attribute for rule in compared):
+        ours = [rule for rule in compared if rule.attribute == attribute]
+        wanted = {rule.value for rule in ours if rule.is_ is Operation.EQUAL and rule.value is not None}
+        # A list equals no constant and is above none, but it is another than each.
+        if (wanted or attribute in left) and any(rule.is_ is not Operation.UNEQUAL for rule in ours):
+            known = left.get(attribute, wanted)
+            if not any(all(_obeys(rule, value) for rule in ours) for value in known):
+                yield f"rules: no match can ever obey the comparisons of {attribute}: none of {sorted(map(str, known))} does"
+
+
+def _obeys(rule: Comparison, value: str | float) -> bool:
+    if rule.is_ in (Operation.EQUAL, Operation.UNEQUAL):
+        return (value == rule.value) is (rule.is_ is Operation.EQUAL)
+    low, high = _bounds(rule, -math.inf, math.inf)
+    return isinstance(value, float | int) and low <= value <= high
 
 
 def _never_alone(queue: QueueBody, rule: RuleBody, sizes: list[tuple[int, int]]) -> Iterator[str]:

@@ -211,6 +211,28 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, spec: dict[str, Any
             {"rules": [{"type": "equal", "attribute": "m"}, {"type": "comparison", "attribute": "m", "is": "!="}]},
             "an equal rule wants one m of everyone",
         ),
+        (
+            {
+                "rules": [
+                    {"type": "inSet", "attribute": "m", "values": ["x", "z"]},
+                    {"type": "comparison", "attribute": "m", "is": "=", "value": "y"},
+                ]
+            },
+            "no match can ever obey the comparisons of m",
+        ),
+        (
+            {"rules": [{"type": "comparison", "attribute": "m", "is": "=", "value": v} for v in ("x", "y")]},
+            "no match can ever obey the comparisons of m",
+        ),
+        (
+            {
+                "rules": [
+                    {"type": "inSet", "attribute": "level", "values": [1, 2, "three"]},
+                    {"type": "comparison", "attribute": "level", "is": ">", "value": 2},
+                ]
+            },
+            "no match can ever obey the comparisons of level",
+        ),
         ({"party": {"max": 3}}, "such a party would never be matched"),
     ],
 )
@@ -259,3 +281,17 @@ def test_ratings_are_read_and_want_a_number(tmp_path: Path) -> None:
     assert "ratings.attribute" in problem(tmp_path, attributes={"rating": "string"}, ratings={})
     assert "spread" in problem(tmp_path, ratings={"spread": 0})
     assert "model" in problem(tmp_path, ratings={"model": "elo"})
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"type": "inSet", "attribute": "m", "values": [value]} for value in ("x", "y")],
+        [
+            {"type": "inSet", "attribute": "m", "values": ["x"]},
+            {"type": "comparison", "attribute": "m", "is": "!=", "value": "x"},
+        ],
+    ],
+)
+def test_a_list_may_obey_what_no_single_value_does(tmp_path: Path, rules: list[dict[str, Any]]) -> None:
+    assert len(read(tmp_path, rules=rules, attributes={"m": "stringList"}).rules) == 2
