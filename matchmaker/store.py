@@ -189,6 +189,11 @@ class TicketStore:
         rows: Any = await self._answer(self.client.zrange(f"{_prefix(queue)}pool", 0, -1, withscores=True))
         return {TicketId(row[0].decode()): float(row[1]) / 1000 for row in rows}
 
+    async def sample(self, queue: QueueName, most: int) -> list[TicketId]:
+        """So many of the waiting tickets at random, or all of them; what it costs does not grow with the queue."""
+        rows: Any = await self._answer(self.client.zrandmember(f"{_prefix(queue)}pool", most))
+        return [TicketId(row.decode()) for row in rows]
+
     async def tickets(self, queue: QueueName, ids: Sequence[TicketId]) -> list[Ticket]:
         """Fetch tickets; those that are gone are left out."""
         found: list[Ticket] = []

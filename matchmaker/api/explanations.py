@@ -20,7 +20,7 @@ from matchmaker.records import Closed, TicketRecord
 _KEPT_S = 2.0
 """For so long the others are not read again: what many ask at once costs one read."""
 _MOST_READ = 2000
-"""Of a queue's tickets: every so-manieth, if there are more."""
+"""Of a queue's tickets: at random, if there are more."""
 
 
 class RuleBody(BaseModel):
@@ -161,9 +161,9 @@ class Explanations:
         return await asyncio.shield(task)
 
     async def _read(self, queue: QueueName) -> _Look:
-        ids = list(await self._services.store.pool(queue))
-        some = ids[:: max(1, -(-len(ids) // _MOST_READ))]
-        return _Look(time.monotonic(), await self._services.store.tickets(queue, some), len(ids))
+        store = self._services.store
+        some = await store.sample(queue, _MOST_READ)
+        return _Look(time.monotonic(), await store.tickets(queue, some), await store.depth(queue))
 
 
 def _body(found: Explanation) -> dict[str, Any]:
