@@ -2,7 +2,7 @@
 The rules, one by one: do these tickets obey them now? Pure, and as plain as docs/rules.md, whose words it follows.
 
 `check` is the judge: every match that is proposed obeys it, however it was found. What finds matches fast lives elsewhere
-(`matching.columns`, `matching.search`) and is held to this page by the tests.
+(`matching.scan`, `matching.exact`) and is held to this page by the tests.
 """
 
 import math
