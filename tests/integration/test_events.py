@@ -16,12 +16,14 @@ import jsonschema
 import pytest
 import uvicorn
 from matchmaking import DUEL, FakeAllocator, solo, until
+from valkeys import Valkey
 
 from allocator.model import GameServer, ServerState, Temperature
 from allocator.shelf import Shelf
 from fleets.examples.live_health import Health
-from gameserver.sessions.client import StoreClient
+from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, session_id
+from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
 from matchmaker.director import Director
 from matchmaker.events import relay as relay_module
@@ -357,3 +359,46 @@ async def is_kept(valkey: StoreClient) -> bool:
 
 async def is_said(seen: list[dict[str, Any]], kind: str) -> bool:
     return any(event["type"] == kind for event in seen)
+
+
+async def test_a_killed_store_loses_no_event(tmp_path: Path) -> None:
+    """Valkey is killed and started again under load: whatever its streams have afterwards the sink has got, in order."""
+    sink = Taken()
+    with Valkey(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        client = connect(server.url)
+        await Relay(client, P, None).hold()
+        relay = asyncio.create_task(Relay(client, P, sink, first_pause_s=0.01).run())
+        store, made = TicketStore(client), 0
+
+        async def load() -> None:
+            nonlocal made
+            while True:
+                try:
+                    await store.create(DUEL.name, solo(f"player-{made}"), idempotency="", max_tickets=100_000)
+                    await asyncio.sleep(0.005)
+                except StoreUnavailable:
+                    await asyncio.sleep(0.05)
+                made += 1
+
+        loading = asyncio.create_task(load())
+        for _ in range(2):
+            before = len(sink.events)
+            await until(lambda: got(sink, before + 20))  # noqa: B023
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        before = len(sink.events)
+        await until(lambda: got(sink, before + 20))
+        loading.cancel()
+        await asyncio.wait([loading])
+        rows: Any = await client.xrange(f"{P}events")
+        there = [entry.decode() for entry, _ in rows]
+        await until(lambda: has(sink, there))
+        relay.cancel()
+        await asyncio.wait([relay])
+        await client.aclose()
+    first = list(dict.fromkeys(event.entry for event in sink.events))
+    assert [entry for entry in first if entry in set(there)] == there
+
+
+async def has(sink: Taken, entries: list[str]) -> bool:
+    return set(entries) <= {event.entry for event in sink.events}
