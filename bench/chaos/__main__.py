@@ -22,7 +22,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.chaos import store_faults
+from bench.chaos import limits, store_faults
 from bench.chaos.checker import Violation, check, read, rollbacks
 from bench.chaos.faults import PROCESSES, SERVERS
 from bench.chaos.host import small_disks
@@ -54,7 +54,7 @@ def main() -> None:
 async def _run(options: argparse.Namespace, folder: Path, disks: list[Path]) -> list[Injected]:
     store = Store(folder / "store", [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)], disks=disks)
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
-        lanes = [SERVERS, PROCESSES, store_faults.kinds(store)]
+        lanes = [SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES, store_faults.kinds(store)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
         async with players:
             injector = Injector(system, players, folder / "faults.jsonl")

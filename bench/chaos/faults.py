@@ -66,14 +66,15 @@ def freeze(pid: int, for_s: float) -> Callable[[], Awaitable[None]]:
     return run
 
 
-def _a_server(system: System, rng: random.Random) -> tuple[str, int] | None:
+def a_server(system: System, rng: random.Random) -> tuple[str, int] | None:
+    """A game server that is up, with its process."""
     servers = sorted(system.game_servers().items())
     return rng.choice(servers) if servers else None
 
 
 def kill_game_server(system: System, rng: random.Random) -> Fault | None:
     """Its sessions move with their last checkpoints."""
-    found = _a_server(system, rng)
+    found = a_server(system, rng)
     if found is None:
         return None
     return Fault(target=found[0], run=kill(found[1]), servers=frozenset({found[0]}), gone=True)
@@ -81,7 +82,7 @@ def kill_game_server(system: System, rng: random.Random) -> Fault | None:
 
 def freeze_game_server(system: System, rng: random.Random) -> Fault | None:
     """For less or more than its sign of life lasts: its sessions stay or move."""
-    found = _a_server(system, rng)
+    found = a_server(system, rng)
     if found is None:
         return None
     return Fault(target=found[0], run=freeze(found[1], rng.uniform(0.5, 7.0)), servers=frozenset({found[0]}))
