@@ -27,6 +27,7 @@ from bench.chaos.checker import Violation, check, read, rollbacks
 from bench.chaos.faults import PROCESSES, SERVERS
 from bench.chaos.host import small_disks
 from bench.chaos.injector import Injected, Injector
+from bench.chaos.network import Place, Wire, second_host
 from bench.chaos.store import VALKEYS, Store
 from bench.chaos.system import ROOMS, Players, System, free_port, now_s
 from bench.report import Report
@@ -41,9 +42,12 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it speaks of every fork
     skipped: dict[str, str] = {}
-    with _folder(options.keep) as folder, small_disks(folder / "disks", VALKEYS, skipped) as disks:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_folder(options.keep))
+        disks = stack.enter_context(small_disks(folder / "disks", VALKEYS, skipped))
+        places, wire = stack.enter_context(second_host(options.seed, skipped))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            injected = runner.run(_run(options, folder, disks))
+            injected = runner.run(_run(options, folder, disks, places, wire))
         events = read(folder / "journal.jsonl")
     violations = check(events, rooms=ROOMS)
     _print(injected, violations, skipped)
@@ -51,10 +55,17 @@ def main() -> None:
     sys.exit(1 if violations or not all(fault.recovered for fault in injected) else 0)
 
 
-async def _run(options: argparse.Namespace, folder: Path, disks: list[Path]) -> list[Injected]:
-    store = Store(folder / "store", [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)], disks=disks)
+async def _run(
+    options: argparse.Namespace, folder: Path, disks: list[Path], places: list[Place], wire: Wire | None
+) -> list[Injected]:
+    store = Store(
+        folder / "store",
+        [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)],
+        disks=disks,
+        places=places,
+    )
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
-        lanes = [SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES, store_faults.kinds(store)]
+        lanes = [SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES, store_faults.kinds(store, wire)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
         async with players:
             injector = Injector(system, players, folder / "faults.jsonl")

