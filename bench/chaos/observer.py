@@ -15,6 +15,7 @@ class Sight:
     """What one player saw last."""
 
     at_s: float
+    session: str
     server: str
     """Empty once its match is over."""
 
@@ -54,11 +55,17 @@ class Observer:
         self.counts[event["what"]] += 1
         match event["what"]:
             case "snapshot":
-                self.sights[event["player"]] = Sight(at_s=event["t"], server=event["server"])
+                before = self.sights.get(event["player"])
+                if before is not None and not before.server and before.session == event["session"]:
+                    return  # the last one is noted when its connection ends, after the end
+                self._see(event, event["server"])
             case "over":
-                self.sights[event["player"]] = Sight(at_s=event["t"], server="")
+                self._see(event, "")
             case "asked":
                 self.asked_s[event["player"]] = event["t"]
             case "assigned":
                 asked_s = self.asked_s.pop(event["player"], 0.0)
                 self.placed_asked_s = max(self.placed_asked_s, asked_s)
+
+    def _see(self, event: dict[str, Any], server: str) -> None:
+        self.sights[event["player"]] = Sight(at_s=event["t"], session=event["session"], server=server)

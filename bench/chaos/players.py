@@ -130,7 +130,7 @@ class Player:
                         async for state in matchmaking.ticket_states(ticket):
                             if (there := self._noted(ticket, state)) is not None:
                                 return there
-                            if state["state"] in ("cancelled", "timed_out", "failed"):
+                            if state["state"] in ("assigned", "cancelled", "timed_out", "failed"):
                                 return None
                     except MatchmakingFailed as error:
                         if error.status == 404:
