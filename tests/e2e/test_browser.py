@@ -67,9 +67,12 @@ def with_duration(seconds: int) -> str:
 
 
 def test_two_pages_are_matched_and_play(start: Callable[..., Up], browser: Browser) -> None:
-    """Matched on a warm server, each sees the other move, the match ends with results, and the server is warm again."""
+    """
+    Matched on a warm server, each sees the other move, the match ends with results, and the server is warm again; one of them is far away,
+    by the page's own simulation.
+    """
     up = start(with_duration(12)).until_ready()
-    ann, bob = open_page(browser, up, "ann"), open_page(browser, up, "bob")
+    ann, bob = open_page(browser, up, "ann"), open_page(browser, up, "bob", "&loss=5&delay=80&seed=3")
     one = until(ann, "s.phase === 'playing' && s.others.length === 1 && s.snapshots > 5")
     two = until(bob, "s.phase === 'playing' && s.others.length === 1 && s.snapshots > 5")
     assert one["session"] == two["session"]
@@ -81,9 +84,12 @@ def test_two_pages_are_matched_and_play(start: Callable[..., Up], browser: Brows
     until(bob, f"s.others.length === 1 && Math.abs(s.others[0].x - {seen['x']}) > 0.5")
     ann.keyboard.up(key)
     assert until(ann, "s.latency_ms > 0")["error"] in (None, "")
+    assert until(bob, "s.latency_ms >= 150")["error"] in (None, "")
 
     until(ann, "s.phase === 'results' || s.phase === 'over'", 30)
     until(bob, "s.phase === 'results' || s.phase === 'over'", 30)
+    # Whose news are late asks where the match is, and may be told that it is over: the browser notes the status, the page goes on.
+    WENT_WRONG[:] = [line for line in WENT_WRONG if "410 (Gone)" not in line]
 
     def warm() -> bool:
         fleet = up.status()["fleets"][0]
