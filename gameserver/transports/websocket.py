@@ -20,7 +20,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from os import read, write
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -50,6 +50,8 @@ _SKIP_BYTES = 64 * 1024
 """Bytes unsent in the kernel, or with TLS in the transport, from which a client misses snapshots."""
 _CLOSE_AFTER_SKIPS = 90
 """Snapshots missed in a row (3 s at 30 Hz) after which a client is closed."""
+OPEN_TIMEOUT_S = 5.0
+"""For the handshake, and for that of TLS before it; connections that take their time are as limited in number as those that play."""
 SILENCE_S = 10.0
 """A client that says nothing for so long is pinged, and let go of when as long again brings no answer. Players do not wait for either."""
 _LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
@@ -98,6 +100,8 @@ class WebSocketTransport:
         self._max_per_address = max_per_address
         self._tls = tls
         self._by_address: Counter[str] = Counter()
+        self._half_open: Counter[str] = Counter()
+        """Connections whose handshake is not done, by client address."""
         self._server: Server | None = None
         self._pump: Pump
         self._silence: asyncio.Task[None]
@@ -114,13 +118,14 @@ class WebSocketTransport:
             process_request=self._limit,
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
-            open_timeout=5,
+            open_timeout=OPEN_TIMEOUT_S,
             ping_interval=None,  # the library asks everyone; `_ask_the_silent` asks those who say nothing
             close_timeout=2,
             server_header=None,
             ssl=self._tls,
             logger=_quiet(),
-            create_connection=_Socket,
+            create_connection=self._begin,
+            ssl_handshake_timeout=None if self._tls is None else OPEN_TIMEOUT_S,
         )
         self._silence = asyncio.create_task(self._ask_the_silent(), name="websocket-silence")
         return self
@@ -145,6 +150,12 @@ class WebSocketTransport:
         """Read what has come by now: a tick is about to begin."""
         self._pump.look()
 
+    def _begin(self, *args: Any, **options: Any) -> "_Socket":
+        socket_ = _Socket(*args, **options)
+        socket_.half_open = self._half_open
+        socket_.limits = self._max_connections, self._max_per_address
+        return socket_
+
     def _limit(self, connection: ServerConnection, request: Request) -> Response | None:
         address = _address(connection)
         if self._by_address.total() >= self._max_connections or self._by_address[address] >= self._max_per_address:
@@ -159,6 +170,7 @@ class WebSocketTransport:
 
     async def _serve(self, socket_: ServerConnection) -> None:
         assert isinstance(socket_, _Socket)
+        socket_.opened()
         address = _address(socket_)
         connection = _WebSocketConnection(socket_, address)
         self._by_address[address] += 1
@@ -186,6 +198,11 @@ class WebSocketTransport:
 class _Socket(ServerConnection):
     """A connection of the library that can be passed by once its handshake is done."""
 
+    half_open: Counter[str]
+    """The transport's, in which this one is until its handshake is done."""
+    limits: tuple[int, int]
+    """Of `half_open`: in all, and of one address."""
+    _counted = ""
     owner: "_WebSocketConnection | None" = None
     """Who has the other end of this socket."""
     passed_by = False
@@ -194,6 +211,23 @@ class _Socket(ServerConnection):
     """Whether the library has to have everything: its parser may stand within a frame."""
     early = b""
     """What came between the handshake and the owner."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        address = _address(self)
+        if self.half_open.total() >= self.limits[0] or self.half_open[address] >= self.limits[1]:
+            self.transport.abort()  # no answer: a flood is not worth one
+        else:
+            self._counted = address
+            self.half_open[address] += 1
+
+    def opened(self) -> None:
+        """The handshake is done, or will never be."""
+        if self._counted:
+            self.half_open[self._counted] -= 1
+            if not self.half_open[self._counted]:
+                del self.half_open[self._counted]
+            self._counted = ""
 
     def data_received(self, data: bytes) -> None:
         if self.owner is not None:
@@ -232,6 +266,7 @@ class _Socket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.opened()
         if self.owner is not None:
             self.owner.release()
 

@@ -1,6 +1,7 @@
 """The WebSocket transport, over real sockets: what passes the library by, what does not, and clients that misbehave."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -282,6 +283,33 @@ def test_frame_headers() -> None:
     assert frame_header(125) == b"\x82\x7d"
     assert frame_header(126) == b"\x82\x7e\x00\x7e"
     assert frame_header(1 << 16) == b"\x82\x7f\0\0\0\0\0\x01\0\0"
+
+
+async def test_half_open_handshakes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that never finish their handshake are closed after a while, and meanwhile so many are let in, and no more; then there is room again."""
+    monkeypatch.setattr(websocket, "OPEN_TIMEOUT_S", 1.0)
+    hall = Hall()
+    async with WebSocketTransport(hall.accept, host="127.0.0.1", port=0, max_per_address=3) as transport:
+        async with asyncio.timeout(20):
+            slow = [await asyncio.open_connection("127.0.0.1", transport.port) for _ in range(3)]
+            for _, writer in slow:
+                writer.write(HANDSHAKE[:20])
+            while transport._half_open.total() < 3:
+                await asyncio.sleep(0.005)
+            reader, writer = await asyncio.open_connection("127.0.0.1", transport.port)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+            for reader, writer in slow:
+                with contextlib.suppress(ConnectionResetError):
+                    await reader.read()
+                writer.close()
+            while transport._half_open:
+                await asyncio.sleep(0.005)
+            await Raw.connect(transport.port)
+            await hall.until("len(hall.connections) == 1")
+            assert not transport._half_open
+        Raw.close_all()
 
 
 async def test_the_silent_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
