@@ -20,7 +20,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from os import read, write
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -109,6 +109,11 @@ class WebSocketTransport:
 
     async def __aenter__(self) -> Self:
         self._pump = Pump(asyncio.get_running_loop())
+
+        class Ours(_Socket):
+            half_open = self._half_open
+            limits = self._max_connections, self._max_per_address
+
         self._server = await serve(
             self._serve,
             self._host,
@@ -124,7 +129,7 @@ class WebSocketTransport:
             server_header=None,
             ssl=self._tls,
             logger=_quiet(),
-            create_connection=self._begin,
+            create_connection=Ours,
             ssl_handshake_timeout=None if self._tls is None else OPEN_TIMEOUT_S,
         )
         self._silence = asyncio.create_task(self._ask_the_silent(), name="websocket-silence")
@@ -149,12 +154,6 @@ class WebSocketTransport:
     def look(self) -> None:
         """Read what has come by now: a tick is about to begin."""
         self._pump.look()
-
-    def _begin(self, *args: Any, **options: Any) -> "_Socket":
-        socket_ = _Socket(*args, **options)
-        socket_.half_open = self._half_open
-        socket_.limits = self._max_connections, self._max_per_address
-        return socket_
 
     def _limit(self, connection: ServerConnection, request: Request) -> Response | None:
         address = _address(connection)
