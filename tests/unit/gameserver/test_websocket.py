@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from gameserver.protocol import messages as m
 from gameserver.transports import websocket
 from gameserver.transports.port import Connection
-from gameserver.transports.websocket import MAX_MESSAGE_BYTES, WebSocketTransport, _WebSocketConnection, frame_header
+from gameserver.transports.websocket import WebSocketTransport
+from gameserver.transports.websocket_connection import MAX_MESSAGE_BYTES, WebSocketConnection, frame_header
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -227,7 +228,7 @@ async def test_a_client_that_never_reads(hall: tuple[Hall, int]) -> None:
     slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
     sent = skipped = 0
     async with asyncio.timeout(60):
-        while isinstance(stage.connections[0], _WebSocketConnection) and stage.connections[0]._closing is None:
+        while isinstance(stage.connections[0], WebSocketConnection) and stage.connections[0]._closing is None:
             if stage.connections[0].send_snapshot(b"head", bytes(60_000)):
                 sent += 1
             else:
@@ -265,7 +266,7 @@ def test_any_cut_gives_the_same_messages(parts: list[bytes | int], cuts: list[in
     stream = b"".join(
         frame(part, mask=b"\0abc") if isinstance(part, bytes) else frame(bytes(part), 0x89, b"mask") for part in parts
     )
-    connection = object.__new__(_WebSocketConnection)
+    connection = object.__new__(WebSocketConnection)
     connection._rest, got, controls = b"", [], []
     connection.received = got.append  # type: ignore[method-assign]
     connection._library = controls.append  # type: ignore[method-assign]
