@@ -41,8 +41,8 @@ bench: dev ## the full benchmarks; their results belong in docs/performance.md
 audit: dev ## known vulnerabilities of what is pinned; 3: could not be asked
 	$(BIN)/python docker/audit.py
 
-chaos: dev ## break a whole system under players, half an hour at most; SEED=1 MINUTES=20
-	$(BIN)/python -m bench.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),20)
+chaos: dev ## break a whole system under players, half an hour at most; SEED=1 MINUTES=24
+	$(BIN)/python -m bench.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),24)
 
 fuzz: dev ## coverage-guided fuzzing of everything that bytes from outside reach; SECONDS=60 for each target, or TARGET=gate
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

@@ -65,7 +65,8 @@ async def _run(
         places=places,
     )
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
-        lanes = [SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES, store_faults.kinds(store, wire)]
+        servers, parts = SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES
+        lanes = [servers, servers, parts, store_faults.kinds(store, wire)]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
         async with players:
             injector = Injector(system, players, folder / "faults.jsonl")
@@ -79,15 +80,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute: to see that it works")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="of faults at most; 20, or 1 with --quick")
+    parser.add_argument("--minutes", type=float, help="of faults at most; 24, or 1 with --quick")
     parser.add_argument("--faults", type=int, default=FAULTS, help=f"at most; {FAULTS}")
     parser.add_argument("--players", type=int, default=12)
-    parser.add_argument("--servers", type=int, default=7)
+    parser.add_argument("--servers", type=int, default=8)
     parser.add_argument("--sentinel", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path, help="write the rows as a JSON list")
     parser.add_argument("--keep", type=Path, help="an empty folder for journal, faults and logs")
     options = parser.parse_args()
-    options.minutes = options.minutes or (1.0 if options.quick else 20.0)
+    options.minutes = options.minutes or (1.0 if options.quick else 24.0)
     return options
 
 
