@@ -8,6 +8,7 @@ other, each is reported, and they go down in reverse.
 
 import asyncio
 import base64
+import gc
 import hashlib
 import importlib.util
 import os
@@ -251,6 +252,8 @@ class _Laptop:
             )
             try:
                 await self._until_ready(report, stop)
+                gc.collect()
+                gc.freeze()  # as the served parts do: full collections hold everybody up, and what is there now stays
                 if not stop.is_set():
                     on_ready(self._url)
                     if self._settings.bots:

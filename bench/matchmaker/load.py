@@ -1,5 +1,6 @@
 """
-Players that load the matchmaker from a process of their own: each posts a ticket, reads its server-sent events until it is assigned, and posts the next.
+Players that load the matchmaker from a process of their own: each posts a ticket, reads its server-sent events until it is assigned, and posts the next,
+at once or at its next turn.
 
 A client of its own on bare sockets, since it shares the machine with what it measures: a library's client takes as long as the whole matchmaker.
 """
@@ -20,9 +21,21 @@ _ASSIGNED = b'"state":"assigned"'
 
 
 class Player(asyncio.Protocol):
-    """One player and its connection; notes when it posted and for how long it waited."""
+    """
+    One player and its connection; notes when it posted and for how long it waited.
 
-    def __init__(self, name: str, queue: str, done: list[tuple[float, float]], failed: list[bytes]) -> None:
+    With turns of `every_s`, the first after `first_s`, a wait counts from the turn, whether or not the player could post then: who is late waits longer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: str,
+        done: list[tuple[float, float]],
+        failed: list[bytes],
+        every_s: float,
+        first_s: float,
+    ) -> None:
         body = orjson.dumps({"queue": queue, "players": [{"id": name, "attributes": {"rating": 1500}}]})
         token = PlayerTokens(SECRET).issue(PlayerId(name))
         self._head = b"host: bench\r\nauthorization: Bearer %b\r\n" % token.encode()
@@ -31,7 +44,8 @@ class Player(asyncio.Protocol):
         self._failed = failed
         self._seen = b""
         self._follows = False
-        self._posted_s = 0.0
+        self._every_s = every_s
+        self._posted_s = time.perf_counter() + first_s - every_s
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -63,18 +77,29 @@ class Player(asyncio.Protocol):
 
     def _begin(self) -> None:
         assert self._transport is not None
-        self._seen, self._follows, self._posted_s = b"", False, time.perf_counter()
-        self._transport.write(self._post)
+        self._seen, self._follows, now_s = b"", False, time.perf_counter()
+        self._posted_s = self._posted_s + self._every_s if self._every_s else now_s
+        if self._posted_s > now_s:
+            asyncio.get_running_loop().call_later(self._posted_s - now_s, self._transport.write, self._post)
+        else:
+            self._transport.write(self._post)
 
 
-async def play(port: int, queue: str, players: int, warm_s: float, counted_s: float, report: Connection) -> None:
-    """Play; says `begin` and `end` of what is counted, then the waits in s of those who posted meanwhile, and what failed."""
+async def play(
+    port: int, queue: str, players: int, per_s: float, warm_s: float, counted_s: float, report: Connection
+) -> None:
+    """
+    Play, so many tickets a second (0: as many as are served).
+
+    Says `begin` and `end` of what is counted, then how many were assigned a second, the waits in s of those who posted meanwhile, and what failed.
+    """
     done: list[tuple[float, float]] = []
     failed: list[bytes] = []
     loop = asyncio.get_running_loop()
+    every_s = players / per_s if per_s else 0.0
     for number in range(players):
-        name = f"{queue}-{number}"
-        await loop.create_connection(lambda name=name: Player(name, queue, done, failed), "127.0.0.1", port)  # type: ignore[misc]
+        player = Player(f"{queue}-{number}", queue, done, failed, every_s, every_s * number / players)
+        await loop.create_connection(lambda player=player: player, "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.sleep(warm_s)
     begin_s, before = time.perf_counter(), len(done)
     report.send("begin")

@@ -1,6 +1,7 @@
 """The matchmaker as processes: API, director, and players that load them, around one Valkey and a filled shelf of real rooms."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import sys
@@ -104,6 +105,8 @@ async def serve_director(url: str, ready: Connection) -> None:
 
 
 def _run(serve: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    gc.collect()
+    gc.freeze()  # as the served parts do
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(*args))
 
