@@ -236,7 +236,8 @@ class Players:
         """Raises RuntimeError when they have ended by themselves."""
         if self._process.returncode is not None:
             log = (self._system.folder / "players.log").read_text(encoding="utf-8")
-            raise RuntimeError(f"the players' process has ended: {log[-2000:]}")
+            code = self._process.returncode
+            raise RuntimeError(f"the players' process has ended with exit code {code}: {log[-2000:]}")
 
 
 def _specs() -> str:
