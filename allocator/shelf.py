@@ -23,7 +23,6 @@ its lease's token and is refused once the lease is another's (`LeaseLost`); see 
 | `p wake`, `p called` | channels: something for the keeper to look at; ids of waiters for whom there is a room | |
 """
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from typing import Any, Literal
 from redis.exceptions import RedisError
 
 from allocator.model import Allocation, GameServer, Strategy, Temperature, explain
-from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
+from gameserver.sessions.client import StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import (
     FleetName,
@@ -298,13 +297,10 @@ class Shelf:
 
     async def free_rooms(self, fleets: Sequence[FleetName]) -> dict[FleetName, int]:
         """Rooms that could be claimed this moment. Raises StoreUnavailable."""
-        pipeline = self._client.pipeline(transaction=False)
-        for fleet in fleets:
-            pipeline.zrange(f"wf:{{{fleet}}}:shelf", 0, -1, withscores=True)
+        looks = [("ZRANGE", f"{prefix(fleet)}shelf", 0, -1, "WITHSCORES") for fleet in fleets]
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):  # the client's own deadline covers single commands
-                rows = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+            rows = await self._client.fetch_all(looks)
+        except (RedisError, OSError) as error:
             raise StoreUnavailable(f"free rooms: {error}") from error
         return {fleet: sum(int(free) for _, free in row) for fleet, row in zip(fleets, rows, strict=True)}
 

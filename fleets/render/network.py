@@ -31,7 +31,7 @@ def fleet_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
 
 
 def store_ports(platform: PlatformBody) -> Ports:
-    """Of Valkey, and of its Sentinels."""
+    """Of Valkey's servers, and of its Sentinels."""
     return [("TCP", port, port) for port in platform.valkey.ports()]
 
 

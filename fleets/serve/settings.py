@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -202,9 +203,9 @@ class ServeSettings(BaseSettings):
 
     def url(self) -> str:
         """Valkey's. Raises SettingsError."""
-        form = "redis://[user:password@]host:6379/0, rediss:// for TLS, or redis+sentinel://host:26379,…/0?service=NAME"
+        form = "redis://[user:password@]host:6379/0, rediss:// for TLS, redis+sentinel://host:26379,…/0?service=NAME or redis+cluster://host:6379,…"
         url = _wanted("valkey_url", self.valkey_url, form)
-        if not url.startswith(("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")):
+        if not re.match(r"unix://|rediss?(\+sentinel|\+cluster)?://", url):
             raise SettingsError(f"WARMFLEET_VALKEY_URL: is no URL of a Valkey or Redis: {form} is wanted")
         return url
 

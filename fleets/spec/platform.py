@@ -133,12 +133,13 @@ class Valkey(Model):
     secret: DnsName = Field(default="warmfleet-valkey", description="Secret with the URL.")
     key: Word = Field(
         default="url",
-        description="Its key: redis:// (rediss:// for TLS, redis+sentinel:// for Sentinels), with the password in it.",
+        description="Its key: redis:// (rediss:// for TLS, redis+sentinel:// for Sentinels, redis+cluster:// for a Cluster), with the password in it.",
     )
     port: Port = Field(default=6379, description="For network policies.")
-    mode: Literal["standalone", "sentinel", "cluster"] = "standalone"
+    mode: Literal["standalone", "sentinel", "cluster"] = Field(default="standalone", description="As the URL says.")
     addresses: list[Text] = Field(
-        default=[], description="host:port of the servers (sentinels in mode sentinel), for KEDA, which reads no URL."
+        default=[],
+        description="host:port of the servers (sentinels in mode sentinel), for KEDA, which reads no URL, and for network policies.",
     )
     sentinel_master: Word | None = None
     password: SecretKey | None = Field(default=None, description="For KEDA.")
@@ -161,7 +162,7 @@ class Valkey(Model):
         return self
 
     def ports(self) -> list[int]:
-        """What its clients connect to: the servers' port, and those of the Sentinels that know which server leads."""
+        """What its clients connect to: the servers' port (a Cluster's nodes'), and those of the Sentinels that know which server leads."""
         found = {self.port, *(int(address.rpartition(":")[2]) for address in self.addresses)}
         if self.mode == "sentinel" and not self.addresses:
             found.add(SENTINEL_PORT)

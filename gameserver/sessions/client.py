@@ -9,15 +9,18 @@ have no timeout here, and every command runs under `asyncio.timeout`, which keep
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlencode
 
 import redis.asyncio
 import structlog
+from redis.asyncio.client import PubSub
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -65,7 +68,26 @@ class StoreClient(redis.asyncio.Redis):
         """
         if self._durable is None:
             self._durable = Durable(_pipe(self.connection_pool), timeout_s=COMMAND_TIMEOUT_S / 2)
-        return await self._durable.call(replicas, "FCALL", function, len(keys), *keys, *args)
+        return await self._durable.call(replicas, keys[0], "FCALL", function, len(keys), *keys, *args)
+
+    async def by_server(self, channels: Sequence[str]) -> dict["StoreClient", list[str]]:
+        """Where to listen to channels."""
+        return {self: list(channels)}
+
+    async def clock_s(self, key: str) -> float:
+        """The clock of the server that has a key, Unix seconds: what functions wrote there was timed by it."""
+        return clock_of(await self.time())
+
+    async def fetch_all(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
+        """Run commands that only read, each `(command, key, …)`, in one round trip and under one deadline; their replies in order."""
+        pipeline = self.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words)
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                return await pipeline.execute()
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"no answer in {COMMAND_TIMEOUT_S:g} s") from error
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command under the deadline."""
@@ -90,6 +112,12 @@ class StoreClient(redis.asyncio.Redis):
         if isinstance(pool, SentinelConnectionPool):
             for sentinel in pool.sentinel_manager.sentinels:
                 await sentinel.aclose()
+
+
+def clock_of(reply: Any) -> float:
+    """Unix seconds of TIME's reply."""
+    seconds, micros = reply
+    return float(seconds) + float(micros) / 1e6
 
 
 def _pipe(pool: redis.asyncio.ConnectionPool) -> Pipe:
@@ -130,19 +158,39 @@ async def listen(
         subscribed: told after each (re)connection, since messages in between were missed.
     """
     while True:
-        pubsub: Any = client.pubsub()
-        try:
-            await pubsub.subscribe(*channels)
-            subscribed()
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-                if message is not None:
-                    heard(message["data"])
-        except (RedisError, OSError) as error:
-            log.warning("listening_broke", channels=list(channels), error=str(error))
-        finally:
-            await pubsub.aclose()
+        async with AsyncExitStack() as stack:
+            try:
+                subscriptions = []
+                for server, some in (await client.by_server(channels)).items():
+                    pubsub = await stack.enter_async_context(aclosing(server.pubsub()))
+                    await pubsub.subscribe(*some)
+                    subscriptions.append(pubsub)
+                subscribed()
+                await _hear(subscriptions, heard)
+            except (RedisError, OSError) as error:
+                log.warning("listening_broke", channels=list(channels), error=str(error))
         await asyncio.sleep(_LISTEN_AGAIN_S)
+
+
+async def _hear(subscriptions: Sequence[PubSub], heard: Callable[[bytes], None]) -> NoReturn:
+    """Until one of them breaks: it raises what that one does."""
+
+    async def hear(pubsub: PubSub) -> NoReturn:
+        while True:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is not None:
+                heard(message["data"])
+
+    if len(subscriptions) == 1:
+        await hear(subscriptions[0])
+    error: BaseException = RedisConnectionError("there is nothing to hear")
+    try:
+        async with asyncio.TaskGroup() as group:
+            for pubsub in subscriptions:
+                group.create_task(hear(pubsub), name="hear")
+    except* (RedisError, OSError) as broken:
+        error = broken.exceptions[0]
+    raise RedisConnectionError(str(error)) from error
 
 
 def connect(url: str) -> StoreClient:
@@ -155,7 +203,8 @@ def connect(url: str) -> StoreClient:
     Args:
         url: `redis://`, `rediss://` (TLS) or `unix://`; or `redis+sentinel://[user:password@]host:port[,host:port…][/db]?service=NAME`
         (`rediss+sentinel://`), whose
-            hosts are Sentinels that know where the primary of that name is; `sentinel_username` and `sentinel_password` are for them.
+            hosts are Sentinels that know where the primary of that name is; `sentinel_username` and `sentinel_password` are for them;
+            or `redis+cluster://[user:password@]host:port[,host:port…]` (`rediss+cluster://`), whose hosts are some nodes of a Cluster.
     Raises: ValueError for a URL that is none of these; it names the mend and holds no secret.
     """
     options: dict[str, Any] = {
@@ -165,52 +214,62 @@ def connect(url: str) -> StoreClient:
         "protocol": 3,
         "driver_info": None,
     }
-    if is_sentinel(url):
+    if url.startswith(("redis+sentinel://", "rediss+sentinel://")):
         return _by_sentinel(url, options)
+    if url.startswith(("redis+cluster://", "rediss+cluster://")):
+        from gameserver.sessions.cluster import ClusterClient  # what only a Cluster needs: servers are many
+
+        hosts, found, _ = read_hosts(url, "cluster", 6379)
+        return ClusterClient(hosts, {**options, **found})
     client = StoreClient.from_url(url, **options)
     assert isinstance(client, StoreClient)
     return client
 
 
-def is_sentinel(url: str) -> bool:
-    """Whether a URL names Sentinels."""
-    return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
-
-
 def _by_sentinel(url: str, options: dict[str, Any]) -> StoreClient:
-    scheme, _, rest = url.partition("+sentinel://")
+    hosts, found, own = read_hosts(url, "sentinel", SENTINEL_PORT, "service", "sentinel_username", "sentinel_password")
+    if not own["service"]:
+        raise ValueError("the URL of Sentinels wants ?service=NAME, the name by which they know the primary")
+    for_sentinels = {"username": own["sentinel_username"], "password": own["sentinel_password"]}
+    sentinels = Sentinel([], **{**options, **found})  # type: ignore[no-untyped-call]
+    tls = {key: value for key, value in found.items() if key.startswith("ssl")}
+    sentinels.sentinels = [StoreClient(host=host, port=port, **options, **tls, **for_sentinels) for host, port in hosts]
+    client = sentinels.master_for(own["service"], redis_class=StoreClient)
+    assert isinstance(client, StoreClient)
+    return client
+
+
+def read_hosts(
+    url: str, kind: str, default_port: int, *own: str
+) -> tuple[list[tuple[str, int]], dict[str, Any], dict[str, str | None]]:
+    """
+    Read `redis+<kind>://[user:password@]host[:port][,host[:port]…][/db][?…]`, or rediss.
+
+    Args: own: parameters of the query that are not a connection's.
+    Returns: the hosts, a connection's options, and those parameters. Raises: ValueError, which holds no secret.
+    """
+    scheme, _, rest = url.partition(f"+{kind}://")
     login, _, rest = rest.rpartition("@")
     hosts, _, rest = rest.partition("/")
     database, _, query = rest.partition("?")
     if not rest:
         hosts, _, query = hosts.partition("?")
     asked = dict(parse_qsl(query))
-    service = asked.pop("service", "")
-    if not service:
-        raise ValueError("the URL of Sentinels wants ?service=NAME, the name by which they know the primary")
-    for_sentinels = {key: asked.pop(f"sentinel_{key}", None) for key in ("username", "password")}
+    taken = {name: asked.pop(name, None) for name in own}
     # One host stands for all in a plain URL, by which redis-py reads everything else.
-    plain = f"{scheme}://{login}{'@' if login else ''}sentinels/{database}?{urlencode(asked)}"
-    found = redis.asyncio.connection.parse_url(plain)
-    kind = found.pop("connection_class", None)
+    plain = f"{scheme}://{login}{'@' if login else ''}host/{database}?{urlencode(asked)}"
+    found: dict[str, Any] = {**redis.asyncio.connection.parse_url(plain)}
     del found["host"]
-    sentinels = Sentinel([], **{**options, **found}, ssl=kind is SSLConnection)  # type: ignore[no-untyped-call]
-    tls = {key: value for key, value in found.items() if key.startswith("ssl_")}
-    sentinels.sentinels = [
-        StoreClient(host=host, port=port, ssl=kind is SSLConnection, **options, **tls, **for_sentinels)
-        for host, port in map(_address, hosts.split(","))
-    ]
-    client = sentinels.master_for(service, redis_class=StoreClient)
-    assert isinstance(client, StoreClient)
-    return client
+    found["ssl"] = found.pop("connection_class", None) is SSLConnection
+    return [_address(host, kind.capitalize(), default_port) for host in hosts.split(",")], found, taken
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, of: str, default_port: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if colon and not port.endswith("]"):
         if not port.isdecimal():
-            raise ValueError(f"{text!r} is no host:port of a Sentinel")
+            raise ValueError(f"{text!r} is no host:port of a {of}")
         return host.strip("[]"), int(port)
     if not text:
-        raise ValueError("the URL of Sentinels wants at least one host:port")
-    return text.strip("[]"), SENTINEL_PORT
+        raise ValueError(f"the URL of a {of} wants at least one host:port")
+    return text.strip("[]"), default_port

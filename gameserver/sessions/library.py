@@ -8,7 +8,15 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.port import StoreUnavailable
@@ -76,5 +84,9 @@ def _why(error: Exception) -> str:
             return "the session store has too few replicas"
         case BusyLoadingError():
             return "the session store loads its data"
+        case ClusterDownError():
+            return "a part of the session store's Cluster is down"
+        case AskError():  # and MovedError
+            return "the session store is a Cluster whose slots move, or is not named as one (redis+cluster://)"
         case _:
             return "the session store does not answer"

@@ -10,6 +10,7 @@ through redis-py.
 """
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -17,11 +18,15 @@ from typing import Any, cast
 
 import hiredis
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
+    ClusterDownError,
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -30,8 +35,8 @@ Word = str | int | float | bytes
 
 MAX_IN_FLIGHT = 20_000
 """Calls under way at most: with a store that has stalled, callers are told so instead of piling up."""
-WAITED_KEY = "wf:waited"
-"""Written before replicas are waited for; gone after a minute."""
+WAITED_KEY = "wf:waited:"
+"""And a hash tag: written before replicas are waited for; gone after a minute."""
 _TRIES = 2
 """All that is sent here may be repeated: a call on a connection that turns out to be dead is sent once more, on a new one."""
 _ERRORS: dict[str, type[RedisError]] = {
@@ -39,6 +44,13 @@ _ERRORS: dict[str, type[RedisError]] = {
     "OOM": OutOfMemoryError,
     "LOADING": BusyLoadingError,
 }
+_OF_A_CLUSTER: dict[str, Callable[[str], RedisError]] = {
+    "MOVED": MovedError,
+    "ASK": AskError,
+    "TRYAGAIN": TryAgainError,
+    "CLUSTERDOWN": ClusterDownError,
+}
+"""Which redis-py makes of what follows the word."""
 _LEAVE = ("READONLY", "MASTERDOWN", "LOADING")
 """Said by a server that cannot serve us: the name that we connect to may lead to another by now."""
 
@@ -153,12 +165,16 @@ class Durable:
         self._waiting = asyncio.Lock()
         self._next: asyncio.Task[tuple[int, int]] | None = None
 
-    async def call(self, replicas: int, *words: Word) -> Any:
-        """Send a command and wait until so many replicas have it. Raises as `Pipe.call`; TimeoutError when they have not in time."""
+    async def call(self, replicas: int, key: str, *words: Word) -> Any:
+        """
+        Send a command that writes at `key`, and wait until so many replicas have it.
+
+        Raises: as `Pipe.call`; TimeoutError when they have not in time.
+        """
         reply = await self._pipe.call(*words)
         connection = self._pipe.connections
         if self._next is None:
-            self._next = asyncio.create_task(self._wait(replicas), name="wait-for-replicas")
+            self._next = asyncio.create_task(self._wait(replicas, key), name="wait-for-replicas")
         waited, reached = await asyncio.shield(self._next)
         if waited != connection:  # Valkey knows what a connection wrote, and this was another
             raise RedisConnectionError("the connection was lost before replicas had it")
@@ -170,12 +186,13 @@ class Durable:
         """Give the connection up."""
         self._pipe.close()
 
-    async def _wait(self, replicas: int) -> tuple[int, int]:
+    async def _wait(self, replicas: int, key: str) -> tuple[int, int]:
         async with self._waiting:
             self._next = None  # who comes from now on is not covered
             # WAIT is about what this connection wrote last. A call that is repeated finds its work done, perhaps by a lost connection, and writes
             # nothing: with a write of ours behind it, it is waited for all the same.
-            await self._pipe.call_once("SET", WAITED_KEY, "", "PX", 60_000)
+            # It has the tag of a key that the server has, since in a Cluster others are refused.
+            await self._pipe.call_once("SET", WAITED_KEY + _tag(key), "", "PX", 60_000)
             return await self._pipe.call_once("WAIT", replicas, self._timeout_ms)
 
 
@@ -247,9 +264,10 @@ class _Wire(asyncio.Protocol):
             self._transport.write(b"".join(corked))
 
     def _refuse(self, future: asyncio.Future[Any], message: str) -> None:
-        kind = message.partition(" ")[0]
+        kind, _, rest = message.partition(" ")
         if not future.done():
-            future.set_exception(_ERRORS.get(kind, ResponseError)(message))
+            known = _OF_A_CLUSTER.get(kind)
+            future.set_exception(known(rest) if known else _ERRORS.get(kind, ResponseError)(message))
         if kind in _LEAVE:
             self.give_up(RedisConnectionError(message))
 
@@ -273,6 +291,12 @@ class _Wire(asyncio.Protocol):
             future, _ = self._calls.popleft()
             if not future.done():
                 future.set_exception(type(error)(*error.args))
+
+
+def _tag(key: str) -> str:
+    """What decides on a key's slot, as a hash tag."""
+    found = re.search(r"\{[^}]+\}", key)
+    return found[0] if found else "{" + key + "}"
 
 
 _MORE = object()

@@ -146,7 +146,7 @@ class Explanations:
         look = await self._look(queue.name)
         others = [ticket for ticket in look.tickets if ticket.id != record.ticket.id]
         waiting = max(len(others), look.waiting - 1)
-        now_s = await self._services.store.now_s()
+        now_s = await self._services.store.now_s(queue.name)
         found = await asyncio.to_thread(explain, queue, record.ticket, others, now_s, waiting=waiting)
         body = _body(found)
         if await self._services.store.closed(queue.name) is Closed.PAUSED:

@@ -47,7 +47,7 @@ class Matches:
         for team, wanted in body.teams.items():
             if wanted > places.get(team, 0):
                 raise invalid(f"body.teams.{team}: queue {queue.name} has teams {places}")
-        now_s = await self._services.store.now_s()
+        now_s = await self._services.store.now_s(queue.name)
         before = {want.session: want for want in await self._services.store.backfills(queue.name)}.get(session.id)
         want = Backfill(
             session=session.id,

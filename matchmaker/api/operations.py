@@ -20,7 +20,7 @@ def add(app: FastAPI, services: Services) -> None:
     @app.get("/readyz", tags=["operations"], response_class=PlainTextResponse)
     async def readyz() -> str:
         """The process can serve: its store answers."""
-        await services.store.now_s()
+        await services.store.ping()
         return "ok\n"
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)

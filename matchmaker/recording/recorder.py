@@ -92,7 +92,7 @@ class Recorder:
         tickets = tuple(self._open)
         for some in (tickets[start : start + _ASKED] for start in range(0, len(tickets), _ASKED)):
             records = await asyncio.gather(*(self._store.fetch(ticket) for ticket in some))
-            now_s = await self._store.now_s()
+            now_s = await self._store.now_s(self._queue)
             for ticket, record in zip(some, records, strict=True):
                 if record is None or record.state in FINAL:
                     self._write(self._open.pop(ticket), record, now_s)

@@ -116,7 +116,7 @@ class Shadow:
             for change in seen.changes:
                 self._note(change)
             self._cursor, more = seen.cursor, bool(seen.changes)
-        await self._cycle(await self._store.now_s())
+        await self._cycle(await self._store.now_s(self.of))
 
     def _note(self, change: Change) -> None:
         if change.entered is None:

@@ -499,7 +499,6 @@ async def test_an_outage_of_the_store_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_hangs_is_an_outage_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matchmaker.store.COMMAND_TIMEOUT_S", 0.2)
     monkeypatch.setattr("gameserver.sessions.client.COMMAND_TIMEOUT_S", 0.2)
     with own_valkey(tmp_path) as valkey:
         client = connect(valkey.url)
@@ -518,7 +517,7 @@ async def test_a_store_that_hangs_is_an_outage_too(tmp_path: Path, monkeypatch: 
 
 
 async def _answers(store: TicketStore) -> bool:
-    return await store.now_s() > 0
+    return await store.now_s(DUEL.name) > 0
 
 
 async def _some_placing(store: TicketStore) -> bool:

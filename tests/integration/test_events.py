@@ -102,7 +102,7 @@ async def test_tickets_are_told_of_with_their_decisions(valkey: StoreClient) -> 
     match = next(event["subject"] for event in events if "assigned" in event["type"])
     assert [e["type"].split(".")[3] for e in events if e["subject"] == match] == ["placing", "assigned"]
     assert events[0]["data"]["players"] == ['al"ice']
-    assert abs(datetime.fromisoformat(events[-1]["time"]).timestamp() - await store.now_s()) < 60
+    assert abs(datetime.fromisoformat(events[-1]["time"]).timestamp() - await store.now_s(DUEL.name)) < 60
     assert events[0]["source"] == "/queues/duel"
 
 

@@ -43,8 +43,8 @@ async def test_a_recording_has_every_ticket_and_its_end(
     """Assigned, cancelled and open tickets of a live queue, under other names."""
     monkeypatch.setattr(recorder_module, "_ASK_S", 0.2)
     path, stop = tmp_path / "trace.parquet", asyncio.Event()
-    writer = TraceWriter(path, DUEL.name, begun_at_s=await store.now_s())
-    recorder = Recorder(store, DUEL.name, writer, Disguise(b"s"), begun_at_s=await store.now_s())
+    writer = TraceWriter(path, DUEL.name, begun_at_s=await store.now_s(DUEL.name))
+    recorder = Recorder(store, DUEL.name, writer, Disguise(b"s"), begun_at_s=await store.now_s(DUEL.name))
     recording = asyncio.create_task(recorder.run(stop))
     await asyncio.sleep(0.5)
     director = asyncio.create_task(Director(DUEL, store, FakeAllocator()).run())

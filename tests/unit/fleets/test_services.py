@@ -294,6 +294,7 @@ def test_a_part_without_work_is_not_rendered(documents: Any, parts: set[str]) ->
         ({"port": 6380}, {6380}),
         ({"mode": "sentinel", "sentinelMaster": "m"}, {6379, 26379}),
         ({"mode": "sentinel", "sentinelMaster": "m", "addresses": ["a:26400", "b:26401"]}, {6379, 26400, 26401}),
+        ({"mode": "cluster", "addresses": ["a:7000", "b:7001"]}, {6379, 7000, 7001}),
     ],
 )
 def test_policies_let_everyone_reach_the_store(valkey: dict[str, Any], ports: set[int]) -> None:
@@ -307,7 +308,6 @@ def test_policies_let_everyone_reach_the_store(valkey: dict[str, Any], ports: se
     assert ports <= {port["port"] for rule in game["spec"]["egress"] for port in rule["ports"]}
 
 
-def test_a_cluster_of_shards_is_warned_of() -> None:
-    """Services follow one primary."""
-    found = check([], PlatformBody.model_validate({"valkey": {"mode": "cluster"}}))
-    assert [(f.severity, f.path) for f in found] == [(Severity.WARNING, "spec.valkey.mode")]
+def test_a_cluster_needs_no_more_than_its_url() -> None:
+    """Its redirects are followed: there is nothing to warn of."""
+    assert not check([], PlatformBody.model_validate({"valkey": {"mode": "cluster"}}))
