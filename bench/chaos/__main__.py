@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import math
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -40,7 +39,6 @@ BLAME_S = 30.0
 def main() -> None:
     """Run it."""
     options = _options()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it speaks of every fork
     skipped = {"clock jumps": "not injected: tests/integration/allocator has a store whose clock jumps"}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(options.keep))
