@@ -21,9 +21,29 @@ def free_port() -> int:
         return port
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster", action="store_true", help="`valkey_url` is a Cluster's: no function may need two slots"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--cluster"):
+        skip = pytest.mark.skip(reason="needs a store of one server")
+        for item in items:
+            if item.get_closest_marker("one_server"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One real Valkey for the whole test process, without persistence."""
+def valkey_url(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[str]:
+    """One real Valkey for the whole test process, without persistence; with --cluster six."""
+    if pytestconfig.getoption("--cluster"):
+        from valkeys import Cluster, flush_all  # which asks here for ports
+
+        with Cluster(tmp_path_factory.mktemp("cluster")) as cluster, flush_all():
+            yield cluster.url
+        return
     port = free_port()
     folder: Path = tmp_path_factory.mktemp("valkey")
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]

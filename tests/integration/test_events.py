@@ -282,6 +282,7 @@ async def acknowledged(valkey: StoreClient, count: int) -> bool:
     return any(g["name"] == b"kafka" and g["pending"] == 0 and g["entries-read"] == count for g in groups)
 
 
+@pytest.mark.one_server
 async def test_the_example_counts_once_whatever_happens(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:
     """Killed between any two events and read again from its file, it counts what one pass counts."""
     await Relay(valkey, P, None).hold()
