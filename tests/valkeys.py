@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -177,17 +178,20 @@ def flush_all() -> Iterator[None]:
 
 
 class Name:
-    """A TCP address that leads to one server after another, as a Kubernetes Service does: connections that are open stay where they are."""
+    """A TCP address that leads to one server after another, as a Kubernetes Service does: connections that are open stay where they are. It may end TLS."""
 
-    def __init__(self, target: Valkey) -> None:
+    def __init__(self, target: Valkey, *, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
         self.url = ""
+        self.port = 0
+        self._tls = tls
         self._open: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Self]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self.port = server.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         try:
             yield self
         finally:

@@ -249,11 +249,9 @@ def read_hosts(
     Returns: the hosts, a connection's options, and those parameters. Raises: ValueError, which holds no secret.
     """
     scheme, _, rest = url.partition(f"+{kind}://")
+    rest, _, query = rest.partition("?")
     login, _, rest = rest.rpartition("@")
-    hosts, _, rest = rest.partition("/")
-    database, _, query = rest.partition("?")
-    if not rest:
-        hosts, _, query = hosts.partition("?")
+    hosts, _, database = rest.partition("/")
     asked = dict(parse_qsl(query))
     taken = {name: asked.pop(name, None) for name in own}
     # One host stands for all in a plain URL, by which redis-py reads everything else.

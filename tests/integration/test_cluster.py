@@ -3,15 +3,17 @@
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
+from agones_fake import Certificates
 from redis.asyncio.connection import SSLConnection
-from valkeys import Cluster, Valkey
+from valkeys import Cluster, Name, Valkey
 
 from gameserver.sessions.client import StoreClient, connect, listen
 from gameserver.sessions.library import FunctionLibrary
@@ -246,6 +248,34 @@ async def test_the_least_access_is_enough(shaken: Cluster, tmp_path: Path) -> No
         listening.cancel()
         await asyncio.wait([listening])
     assert not any(node.ask("ACL", "LOG") for node in shaken.nodes)
+
+
+async def test_everything_goes_over_tls(shaken: Cluster, tmp_path: Path) -> None:
+    """Doors that end TLS stand before the nodes, which tell clients of these: functions, commands and channels go through them alone."""
+    certificates = Certificates(tmp_path / "certificates")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.certificate, certificates.server.key)
+    async with AsyncExitStack() as stack:
+        doors = [await stack.enter_async_context(Name(node, tls=context).serving()) for node in shaken.nodes]
+        for node, door in zip(shaken.nodes, doors, strict=True):
+            node.ask("CONFIG", "SET", "cluster-announce-client-port", door.port)
+        told = {door.port for door in doors[:3]}
+        Valkey.until(lambda: all({row[2][1] for row in node.ask("CLUSTER", "SLOTS")} == told for node in shaken.nodes))
+        url = f"rediss+cluster://127.0.0.1:{doors[0].port}?ssl_ca_certs={certificates.ca}"
+        client = await stack.enter_async_context(aclosing(connect(url)))
+        library = library_of(client, tmp_path)
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        subscribed = asyncio.Semaphore(0)
+        channels = [prefix + "news" for prefix in PREFIXES]
+        listening = asyncio.create_task(listen(client, channels, heard.put_nowait, subscribed=subscribed.release))
+        async with asyncio.timeout(20):
+            await subscribed.acquire()
+            for at, prefix in enumerate(PREFIXES):
+                assert await library.call("probe_add", [prefix], at, replicas=1) == at
+                assert await heard.get() == str(at).encode()
+        assert await client.fetch_all([("GET", prefix + "count") for prefix in PREFIXES]) == [b"0", b"1", b"2", b"3"]
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 def test_who_has_no_cluster_does_not_load_its_client() -> None:

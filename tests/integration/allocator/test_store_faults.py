@@ -1,7 +1,9 @@
 """Valkey read-only, full, restarted, failed over, with another clock: stated outcomes, and nothing lost or given twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fakes import FakeBackend
-from valkeys import Name, Valkey
+from valkeys import Cluster, Name, Valkey
 
 from allocator.api.app import create_app
 from allocator.keeper import ShelfKeeper
@@ -66,6 +68,12 @@ class Stage:
 def primary(tmp_path: Path) -> Iterator[Valkey]:
     with Valkey(tmp_path / "primary") as valkey:
         yield valkey
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(tmp_path / "cluster") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -207,6 +215,59 @@ async def test_a_claim_lost_in_a_failover_is_fenced(stack: AsyncExitStack, prima
     with pytest.raises(SessionGone):
         await theirs.open(lost.session.id, server=lost.session.server, epoch=1)
     await theirs.open(other.session.id, server=other.session.server, epoch=1)
+
+
+async def test_a_shards_failover_loses_no_claim_that_waited_for_its_replica(
+    stack: AsyncExitStack, cluster: Cluster
+) -> None:
+    """The fleet's primary in a Cluster dies among claims; its replica takes over by itself, and they go on once that has a replica again."""
+    stage = Stage(opened(stack, cluster.url), replicas=1, policy=replace(POLICY, shelf=100))
+    await stage.settle()
+    given = list(await asyncio.gather(*(stage.allocate(f"m{index}", 40) for index in range(20))))
+    tasks = [asyncio.create_task(stage.allocate(f"m{index}", 40)) for index in range(20, 50)]
+    await asyncio.sleep(0.003)
+    old = cluster.holder(PREFIX)
+    old.kill()
+    done = [task.result() for task in tasks if task.done()]
+    await asyncio.to_thread(Valkey.until, lambda: cluster.holder(PREFIX) is not old)
+    await eventually(lambda: stage.nothing_given_twice([*given, *done]))
+    await asyncio.to_thread(old.start)
+    await stage.nothing_given_twice([*given, *await asyncio.gather(*tasks)])
+    await stage.settle()
+
+
+async def test_a_claim_lost_in_a_shards_failover_is_fenced(stack: AsyncExitStack, cluster: Cluster) -> None:
+    """What a killed primary of a Cluster had told nobody is gone: the room is another's, and the server of the lost match is refused."""
+    stage = Stage(opened(stack, cluster.url))
+    await stage.settle()
+    old = cluster.holder(PREFIX)
+    replica = cluster.replica_of(old)
+    replica.catch_up(old)
+    os.kill(replica.pid, signal.SIGSTOP)
+    old.ask("CLIENT", "KILL", "TYPE", "REPLICA")  # nothing more is on its way to it
+    lost = await stage.allocate("m1")
+    sessions = ValkeySessions(stage.client, FLEET)
+    await sessions.open(lost.session.id, server=lost.session.server, epoch=1)
+    old.kill()
+    os.kill(replica.pid, signal.SIGCONT)
+    await asyncio.to_thread(Valkey.until, lambda: cluster.holder(PREFIX) is replica)
+    other = await stage.allocate("m2", 40)
+    assert (other.session.server, other.session.room) == (lost.session.server, lost.session.room)
+    with pytest.raises(SessionGone):
+        await sessions.checkpoint(lost.session.id, epoch=1, tick=1, state=b"old")
+    with pytest.raises(SessionGone):
+        await sessions.open(lost.session.id, server=lost.session.server, epoch=1)
+    await sessions.open(other.session.id, server=other.session.server, epoch=1)
+
+
+async def eventually(check: Callable[[], Awaitable[None]]) -> None:
+    """Through an outage of the store."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await check()
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS])
