@@ -2,11 +2,11 @@
 
 import json
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import orjson
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from allocator.api.problems import Problem
 from allocator.model import Allocation
@@ -75,6 +75,18 @@ class ResultsRequest(BaseModel):
     results: dict[str, Any]
     """Ratings read `ranks`, `winners`, `winner`, `scores`."""
 
+    def packed(self) -> bytes:
+        """The results as they are kept: the same for the same results."""
+        return orjson.dumps(self.results, option=orjson.OPT_SORT_KEYS)
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        try:
+            self.packed()
+        except TypeError as error:  # a whole number beyond 64 bits, or lists in lists without end
+            raise ValueError(f"results: {error}") from None
+        return self
+
 
 class KickRequest(BaseModel):
     """Why a player is to go."""
@@ -136,9 +148,7 @@ def router(services: Services) -> APIRouter:
         await callers.caller(authorization, role=Role.BACKEND)
         found = await assignments.session(session)
         queue = _queue(found)
-        if not await services.ratings.report(
-            queue, found.session.id, orjson.dumps(body.results, option=orjson.OPT_SORT_KEYS)
-        ):
+        if not await services.ratings.report(queue, found.session.id, body.packed()):
             raise Problem(HTTPStatus.CONFLICT, "other results were reported before", kind="reported")
 
     @api.get("/{session}/seat", response_model=AssignmentBody, response_model_exclude_none=True)

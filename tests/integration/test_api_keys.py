@@ -152,7 +152,8 @@ async def test_results_are_reported_once(api: Api) -> None:
     other = await api.ask("PUT", f"{path}/results", **by(STUDIO), json={"results": {"winner": "bob"}})
     problem(other, 409, "reported")
     assert (await api.ask("GET", path)).json()["results"] == said["results"]
-    problem(await api.ask("PUT", f"{path}/results", **by(STUDIO), json={"results": [1]}), 422, "invalid")
+    for wrong in ([1], {"scores": {"ann": 1 << 64}}):
+        problem(await api.ask("PUT", f"{path}/results", **by(STUDIO), json={"results": wrong}), 422, "invalid")
     problem(await api.ask("PUT", "/v1/sessions/arena.x/results", **by(STUDIO), json=said), 404, "not-found")
 
 

@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+import re
 from typing import Any
 
 import httpx
@@ -236,7 +237,17 @@ def test_offsets_that_could_collide_are_refused(wrong: dict[str, int], reason: s
 
 async def test_over_http_malformed_and_large_bodies_get_their_codes() -> None:
     """And every outcome is counted."""
+
+    def counts(metrics: str) -> dict[str, float]:
+        return {
+            k: float(v)
+            for k, v in re.findall(
+                r'^warmfleet_admission_reviews_total\{outcome="(\w+)"\} (.+)$', metrics, re.MULTILINE
+            )
+        }
+
     async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(_MUTATION)), base_url="http://a") as client:
+        before = counts((await client.get("/metrics")).text)  # other tests count too
         assert (await client.post("/mutate", content=review(_POD))).json()["response"]["allowed"] is True
         assert (await client.post("/mutate", content=review(pod(initContainers=[])))).json()["response"][
             "allowed"
@@ -245,6 +256,6 @@ async def test_over_http_malformed_and_large_bodies_get_their_codes() -> None:
         assert (await client.post("/mutate", content=b" " * (MAX_BODY_BYTES + 1))).status_code == 413
         assert (await client.get("/mutate")).status_code == 405
         assert (await client.get("/readyz")).status_code == 200
-        counted = (await client.get("/metrics")).text
+        after = counts((await client.get("/metrics")).text)
     for outcome in ("patched", "denied", "malformed", "too_large"):
-        assert f'warmfleet_admission_reviews_total{{outcome="{outcome}"}} 1.0' in counted
+        assert after[outcome] == before.get(outcome, 0.0) + 1
