@@ -70,6 +70,11 @@ class StoreClient(redis.asyncio.Redis):
             self._durable = Durable(_pipe(self.connection_pool), timeout_s=COMMAND_TIMEOUT_S / 2)
         return await self._durable.call(replicas, keys[0], "FCALL", function, len(keys), *keys, *args)
 
+    @property
+    def moved(self) -> asyncio.Event | None:
+        """Set once channels may be elsewhere than `by_server` said; None: they never move."""
+        return None
+
     async def by_server(self, channels: Sequence[str]) -> dict["StoreClient", list[str]]:
         """Where to listen to channels."""
         return {self: list(channels)}
@@ -161,19 +166,22 @@ async def listen(
         async with AsyncExitStack() as stack:
             try:
                 subscriptions = []
-                for server, some in (await client.by_server(channels)).items():
+                servers, moved = await client.by_server(channels), client.moved
+                for server, some in servers.items():
                     pubsub = await stack.enter_async_context(aclosing(server.pubsub()))
                     await pubsub.subscribe(*some)
                     subscriptions.append(pubsub)
                 subscribed()
-                await _hear(subscriptions, heard)
+                await _hear(subscriptions, heard, moved)
             except (RedisError, OSError) as error:
                 log.warning("listening_broke", channels=list(channels), error=str(error))
         await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
-async def _hear(subscriptions: Sequence[PubSub], heard: Callable[[bytes], None]) -> NoReturn:
-    """Until one of them breaks: it raises what that one does."""
+async def _hear(
+    subscriptions: Sequence[PubSub], heard: Callable[[bytes], None], moved: asyncio.Event | None
+) -> NoReturn:
+    """Until one of them breaks, or channels have moved."""
 
     async def hear(pubsub: PubSub) -> NoReturn:
         while True:
@@ -181,13 +189,15 @@ async def _hear(subscriptions: Sequence[PubSub], heard: Callable[[bytes], None])
             if message is not None:
                 heard(message["data"])
 
-    if len(subscriptions) == 1:
+    if moved is None:
         await hear(subscriptions[0])
-    error: BaseException = RedisConnectionError("there is nothing to hear")
+    error: BaseException = RedisConnectionError("channels have moved")
     try:
         async with asyncio.TaskGroup() as group:
-            for pubsub in subscriptions:
-                group.create_task(hear(pubsub), name="hear")
+            hearing = [group.create_task(hear(pubsub), name="hear") for pubsub in subscriptions]
+            await moved.wait()
+            for task in hearing:
+                task.cancel()
     except* (RedisError, OSError) as broken:
         error = broken.exceptions[0]
     raise RedisConnectionError(str(error)) from error

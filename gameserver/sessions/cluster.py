@@ -12,6 +12,7 @@ import bisect
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from redis.crc import key_slot
@@ -62,6 +63,8 @@ class ClusterClient(StoreClient):
         """The last and the first slot of each range, ascending, and who has it."""
         self._stale = True
         self._changes = 0
+        self._moved = asyncio.Event()
+        """Of the map: set when it is no longer so."""
         self._reading = asyncio.Lock()
 
     @property
@@ -145,6 +148,11 @@ class ClusterClient(StoreClient):
                 pass  # another answers
         return await self._on(last, lambda node: node.execute_command(*args, **options))
 
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set once slots have changed hands: a primary that stands still is listened to no longer than it is called."""
+        return self._moved
+
     async def by_server(self, channels: Sequence[str]) -> dict[StoreClient, list[str]]:
         """
         Channels by the primary whose functions publish on them: their tag is the keys'.
@@ -186,7 +194,8 @@ class ClusterClient(StoreClient):
         """
         slot = _slot(key)
         for left in reversed(range(_REDIRECTS)):
-            await self._fresh()
+            if self._stale:
+                await self._fresh()
             try:
                 return await self._on(self._holder(slot), send)
             except MovedError as moved:
@@ -250,12 +259,15 @@ class ClusterClient(StoreClient):
             return
         self._map = found
         self._changes += 1
+        self._moved.set()
+        self._moved = asyncio.Event()
         for address in self._nodes.keys() - {*self._holders()}:
             gone = self._nodes.pop(address)
             self._changes += gone.connections
             await gone.aclose()
 
 
+@lru_cache(maxsize=4096)  # prefixes of fleets and queues, most of all
 def _slot(key: str | bytes | int) -> int:
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 

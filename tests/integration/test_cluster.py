@@ -187,22 +187,35 @@ async def test_a_killed_primarys_replica_goes_on(shaken: Cluster, tmp_path: Path
 
 
 async def test_a_primary_that_stands_still_is_left(shaken: Cluster, tmp_path: Path) -> None:
-    """Its replica takes over; the one that wakes up later is nobody's primary any more."""
+    """Its replica takes over, also for listeners; the one that wakes up later is nobody's primary any more."""
     prefix = PREFIXES[0]
     async with aclosing(connect(shaken.url)) as client:
         library = library_of(client, tmp_path)
         old = shaken.holder(prefix)
         replica = shaken.replica_of(old)
         assert await library.call("probe_add", [prefix], 1, replicas=1) == 1
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        subscribed = asyncio.Semaphore(0)
+        listening = asyncio.create_task(
+            listen(client, [prefix + "news"], heard.put_nowait, subscribed=subscribed.release)
+        )
+        await subscribed.acquire()
         os.kill(old.pid, signal.SIGSTOP)
         try:
             assert await patiently(library, prefix) == 2
+            async with asyncio.timeout(20):
+                await subscribed.acquire()
+                await client.publish(prefix + "news", "heard")
+                while await heard.get() != b"heard":
+                    pass
             assert replica.ask("GET", prefix + "count") == b"2"
         finally:
             os.kill(old.pid, signal.SIGCONT)
         Valkey.until(lambda: old.follows(replica))
         assert await patiently(library, prefix) == 3
         assert replica.ask("GET", prefix + "count") == b"3"
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 async def test_a_shard_without_a_server_takes_no_other_with_it(shaken: Cluster, tmp_path: Path) -> None:
