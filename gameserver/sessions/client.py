@@ -43,6 +43,8 @@ class StoreClient(redis.asyncio.Redis):
         self._pipe: Pipe | None = None
         self._durable: Durable | None = None
         """A connection of its own: waiting for replicas holds up what is behind it."""
+        self.moved = asyncio.Event()
+        """Set, and exchanged for another, once channels may be elsewhere than `by_server` said."""
 
     @property
     def connections(self) -> int:
@@ -55,7 +57,7 @@ class StoreClient(redis.asyncio.Redis):
         if pipe is None:
             if issubclass(self.connection_pool.connection_class, UnixDomainSocketConnection):
                 return self.fcall(function, len(keys), *keys, *args)
-            pipe = self._pipe = _pipe(self.connection_pool)
+            pipe = self._pipe = _pipe(self.connection_pool, self._move)
         return pipe.call("FCALL", function, len(keys), *keys, *args)
 
     async def call_durably(
@@ -67,13 +69,12 @@ class StoreClient(redis.asyncio.Redis):
         Raises: besides `call_function`'s, RedisTimeoutError when they have not in time: it may take effect or be lost, so call it again.
         """
         if self._durable is None:
-            self._durable = Durable(_pipe(self.connection_pool), timeout_s=COMMAND_TIMEOUT_S / 2)
+            self._durable = Durable(_pipe(self.connection_pool, self._move), timeout_s=COMMAND_TIMEOUT_S / 2)
         return await self._durable.call(replicas, keys[0], "FCALL", function, len(keys), *keys, *args)
 
-    @property
-    def moved(self) -> asyncio.Event | None:
-        """Set once channels may be elsewhere than `by_server` said; None: they never move."""
-        return None
+    def _move(self) -> None:
+        self.moved.set()
+        self.moved = asyncio.Event()
 
     async def by_server(self, channels: Sequence[str]) -> dict["StoreClient", list[str]]:
         """Where to listen to channels."""
@@ -125,7 +126,7 @@ def clock_of(reply: Any) -> float:
     return float(seconds) + float(micros) / 1e6
 
 
-def _pipe(pool: redis.asyncio.ConnectionPool) -> Pipe:
+def _pipe(pool: redis.asyncio.ConnectionPool, again: Callable[[], None]) -> Pipe:
     options = pool.connection_kwargs
 
     async def where() -> tuple[str, int]:
@@ -140,6 +141,7 @@ def _pipe(pool: redis.asyncio.ConnectionPool) -> Pipe:
         password=options.get("password"),
         timeout_s=COMMAND_TIMEOUT_S,
         tls=_tls(pool),
+        again=again,
     )
 
 
@@ -158,6 +160,8 @@ async def listen(
     """
     Hear every message of some channels until cancelled, through outages.
 
+    A server that stands still breaks no connection: calls that get no answer and connect anew move the listeners too.
+
     Args:
         heard: told each message's data.
         subscribed: told after each (re)connection, since messages in between were missed.
@@ -169,18 +173,29 @@ async def listen(
                 servers, moved = await client.by_server(channels), client.moved
                 for server, some in servers.items():
                     pubsub = await stack.enter_async_context(aclosing(server.pubsub()))
-                    await pubsub.subscribe(*some)
+                    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                        await _subscribe(pubsub, some, heard)
                     subscriptions.append(pubsub)
                 subscribed()
                 await _hear(subscriptions, heard, moved)
             except (RedisError, OSError) as error:
-                log.warning("listening_broke", channels=list(channels), error=str(error))
+                log.warning("listening_broke", channels=list(channels), error=str(error) or type(error).__name__)
         await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
-async def _hear(
-    subscriptions: Sequence[PubSub], heard: Callable[[bytes], None], moved: asyncio.Event | None
-) -> NoReturn:
+async def _subscribe(pubsub: PubSub, channels: Sequence[str], heard: Callable[[bytes], None]) -> None:
+    """Returns once the server says so: whatever is read from then on, a later change is heard of."""
+    await pubsub.subscribe(*channels)
+    missing = len(channels)
+    while missing:
+        message = await pubsub.get_message(timeout=None)
+        if message is not None and message["type"] == "message":
+            heard(message["data"])
+        elif message is not None:
+            missing -= 1
+
+
+async def _hear(subscriptions: Sequence[PubSub], heard: Callable[[bytes], None], moved: asyncio.Event) -> NoReturn:
     """Until one of them breaks, or channels have moved."""
 
     async def hear(pubsub: PubSub) -> NoReturn:
@@ -189,8 +204,6 @@ async def _hear(
             if message is not None:
                 heard(message["data"])
 
-    if moved is None:
-        await hear(subscriptions[0])
     error: BaseException = RedisConnectionError("channels have moved")
     try:
         async with asyncio.TaskGroup() as group:

@@ -63,8 +63,6 @@ class ClusterClient(StoreClient):
         """The last and the first slot of each range, ascending, and who has it."""
         self._stale = True
         self._changes = 0
-        self._moved = asyncio.Event()
-        """Of the map: set when it is no longer so."""
         self._reading = asyncio.Lock()
 
     @property
@@ -147,11 +145,6 @@ class ClusterClient(StoreClient):
             except _AWAY:
                 pass  # another answers
         return await self._on(last, lambda node: node.execute_command(*args, **options))
-
-    @property
-    def moved(self) -> asyncio.Event:
-        """Set once slots have changed hands: a primary that stands still is listened to no longer than it is called."""
-        return self._moved
 
     async def by_server(self, channels: Sequence[str]) -> dict[StoreClient, list[str]]:
         """
@@ -259,8 +252,7 @@ class ClusterClient(StoreClient):
             return
         self._map = found
         self._changes += 1
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._move()
         for address in self._nodes.keys() - {*self._holders()}:
             gone = self._nodes.pop(address)
             self._changes += gone.connections

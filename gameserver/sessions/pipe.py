@@ -67,6 +67,7 @@ class Pipe:
         password: str | None,
         timeout_s: float,
         tls: ssl.SSLContext | None = None,
+        again: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Prepare.
@@ -74,8 +75,10 @@ class Pipe:
         Args:
             where: tells host and port, before each connection; may raise redis' errors.
             timeout_s: for how long the oldest call may be without an answer before the connection is given up, in s.
+            again: told after each connection but the first: another server may be answering.
         """
         self._where = where
+        self._again = again
         self._tls = tls
         self._login: list[tuple[Word, ...]] = []
         if password:
@@ -148,6 +151,8 @@ class Pipe:
                 raise
             self._wire = wire
             self.connections += 1
+            if self.connections > 1:
+                self._again()
             return wire
 
 

@@ -1,14 +1,21 @@
 """The Valkey client: cancellation and deadlines."""
 
 import asyncio
+import os
 import random
+import signal
 import socket
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 
 import pytest
 import uvloop
 from redis.exceptions import RedisError, ResponseError
+from valkeys import Name, Valkey
 
-from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.client import StoreClient, connect, listen
+
+ECHO = "#!lua name=test\nredis.register_function('test_echo', function(keys, args) return {keys[1], args[1]} end)"
 
 
 async def test_a_cancelled_call_ends_at_once(valkey_url: str) -> None:
@@ -43,10 +50,7 @@ async def test_a_silent_server_is_an_error_in_time() -> None:
 
 async def test_calls_of_one_pipe_keep_their_replies(valkey: StoreClient) -> None:
     """Any number under way, some cancelled: each of the others gets its own reply."""
-    await valkey.function_load(
-        "#!lua name=test\nredis.register_function('test_echo', function(keys, args) return {keys[1], args[1]} end)",
-        replace=True,
-    )
+    await valkey.function_load(ECHO, replace=True)
     rng = random.Random(2)
 
     async def call(index: int) -> None:
@@ -87,6 +91,33 @@ async def test_a_silent_server_fails_all_calls_in_time(monkeypatch: pytest.Monke
         calls = await asyncio.gather(*(client.call_function("f", []) for _ in range(5)), return_exceptions=True)
         assert all("no answer in 0.2 s" in str(call) for call in calls)
         await client.aclose()
+
+
+async def test_listeners_leave_a_server_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing breaks when a primary is stopped and its name leads elsewhere: with the calls that fail, what listens moves too."""
+    monkeypatch.setattr("gameserver.sessions.client.COMMAND_TIMEOUT_S", 0.5)
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    subscribed = asyncio.Semaphore(0)
+    async with AsyncExitStack() as stack:
+        old, new = (stack.enter_context(Valkey(tmp_path / name)) for name in ("old", "new"))
+        for valkey in (old, new):
+            valkey.ask("FUNCTION", "LOAD", ECHO)
+        name = await stack.enter_async_context(Name(old).serving())
+        client = await stack.enter_async_context(aclosing(connect(name.url)))
+        await client.call_function("test_echo", ["k"], 1)
+        listening = asyncio.create_task(listen(client, ["news"], heard.put_nowait, subscribed=subscribed.release))
+        await subscribed.acquire()
+        os.kill(old.pid, signal.SIGSTOP)
+        name.target = new
+        with pytest.raises(RedisError):
+            await client.call_function("test_echo", ["k"], 2)
+        assert await client.call_function("test_echo", ["k"], 3) == [b"k", b"3"]
+        async with asyncio.timeout(20):
+            await subscribed.acquire()
+            assert new.ask("PUBLISH", "news", "hello") == 1
+            assert await heard.get() == b"hello"
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 async def test_a_server_that_is_not_there_is_named() -> None:
