@@ -58,6 +58,8 @@ class ClusterClient(StoreClient):
             raise ValueError(f"a Cluster has database 0 alone: leave /{options['db']} out of its URL")
         super().__init__(host=seeds[0][0], port=seeds[0][1], **options)
         self._seeds, self._options = tuple(seeds), options
+        self._known = set(seeds)
+        """Who may tell of the others: replicas too, of which one may be all that is left."""
         self._nodes: dict[Address, StoreClient] = {}
         self._map: tuple[tuple[int, int, Address], ...] = ()
         """The last and the first slot of each range, ascending, and who has it."""
@@ -216,34 +218,36 @@ class ClusterClient(StoreClient):
         async with self._reading:
             if not self._stale:
                 return  # another caller was faster
-            known = list({*self._holders(), *self._seeds})
-            random.shuffle(known)
-            if told is not None and told[0]:
-                known.insert(0, told)
-            said: Exception | None = None
-            try:
-                async with asyncio.timeout(MAP_TIMEOUT_S):
-                    for address in known:
-                        try:
-                            found = await self._read(address)
-                        except (RedisError, OSError, TimeoutError) as error:
-                            said = error
-                        else:
-                            await self._take(found)
-                            return
-            except TimeoutError:
-                pass
-            raise RedisConnectionError(f"no node of the Cluster tells who has which slot: {said}") from said
+            await self._take(await self._ask_around(told))
+
+    async def _ask_around(self, told: Address | None) -> tuple[tuple[int, int, Address], ...]:
+        known = random.sample(list(self._known), len(self._known))
+        if told is not None and told[0]:
+            known.insert(0, told)
+        said: Exception | None = None
+        try:
+            async with asyncio.timeout(MAP_TIMEOUT_S):
+                for address in known:
+                    try:
+                        return await self._read(address)
+                    except (RedisError, OSError) as error:
+                        said = error
+        except TimeoutError:
+            pass
+        raise RedisConnectionError(f"no node of the Cluster tells who has which slot: {said}") from said
 
     async def _read(self, address: Address) -> tuple[tuple[int, int, Address], ...]:
         async with asyncio.timeout(_NODE_TIMEOUT_S):
             ranges = await self._node(address).execute_command("CLUSTER SLOTS")
         if not ranges:
             raise ClusterDownError(f"{address[0]}:{address[1]} knows of no slots")
-        found = []
-        for first, last, (host, port, *_), *_ in ranges:
+        found, known = [], set(self._seeds)
+        for first, last, *nodes in ranges:
             # Without a host it is the one by which we reached who says so.
-            found.append((last, first, (host.decode() if host else address[0], port)))
+            primary, *replicas = ((host.decode() if host else address[0], port) for host, port, *_ in nodes)
+            found.append((last, first, primary))
+            known.update((primary, *replicas))
+        self._known = known
         return tuple(sorted(found))
 
     async def _take(self, found: tuple[tuple[int, int, Address], ...]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import ssl
 import subprocess
@@ -86,6 +87,30 @@ async def test_what_is_asked_goes_where_its_keys_are(steady: Cluster, client: St
     assert (await client.info())["connected_slaves"] == 3
     with pytest.raises(NotImplementedError, match="primaries"):
         await client.flushall()
+
+
+async def test_cancelled_calls_disturb_no_others(steady: Cluster, tmp_path: Path) -> None:
+    """Cut off anywhere, also while the map is read: the task ends, and whoever asks next gets its own reply."""
+    rng = random.Random(1)
+    for _ in range(40):
+        async with aclosing(connect(steady.url)) as client:
+            library = library_of(client, tmp_path)
+
+            async def work(library: FunctionLibrary = library, client: StoreClient = client) -> None:
+                while True:
+                    await library.call("probe_add", [PREFIXES[0]], 0)
+                    await client.fetch_all([("GET", prefix + "count") for prefix in PREFIXES])
+
+            tasks = [asyncio.create_task(work()) for _ in range(3)]
+            await asyncio.sleep(rng.random() * 0.02)
+            for task in tasks:
+                task.cancel()
+            done, _ = await asyncio.wait(tasks, timeout=5)
+            assert [task.cancelled() for task in done] == [True] * 3
+            for prefix in PREFIXES:
+                await client.set(prefix + "own", prefix)
+            looks = [("GET", prefix + "own") for prefix in PREFIXES]
+            assert await client.fetch_all(looks) == [prefix.encode() for prefix in PREFIXES]
 
 
 async def test_messages_of_all_primaries_are_heard(client: StoreClient, tmp_path: Path) -> None:
