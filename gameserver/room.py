@@ -241,8 +241,12 @@ class Room:
             self._fail()
             return member
         connection.send(welcome)
-        if self.history.tick:
-            self._send_snapshots((member,))
+        if self.history.tick:  # else the first tick is about to come
+            try:
+                self._join(member)
+                self._send_snapshots((member,))
+            except Exception:
+                self._fail()
         return member
 
     def answer(self, member: Member, ping: Ping) -> None:
@@ -463,14 +467,19 @@ class Room:
                 records = [record for _, (_, _, record) in together]
                 self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
 
+    def _join(self, member: Member) -> None:
+        """Let the game know of a player, before it is shown anything: where it looks from is the game's to say."""
+        if member.player is not None and not member.joined:
+            member.joined = True
+            self.came.add(member.player.id)
+            self.left.discard(member.player.id)
+            self._game.join(member.player)
+
     def _seat_changes(self, now: float) -> None:
         for member in tuple(self.members.values()):
             assert member.player is not None
             if not member.joined:
-                member.joined = True
-                self.came.add(member.player.id)
-                self.left.discard(member.player.id)
-                self._game.join(member.player)
+                self._join(member)
             elif member.connection is None and now - member.lost_at_s > RECONNECT_WINDOW_S:
                 del self.members[member.player.id]
                 self.came.discard(member.player.id)
@@ -517,8 +526,6 @@ class Room:
             metrics.SNAPSHOT_LARGEST_BYTES.observe(largest_bytes)
 
     def _send_view(self, views: Views, member: Member, connection: Connection) -> int:
-        if member.player is not None and not member.joined:
-            return 0  # the game does not know yet where it is
         point = self._game.viewpoint(member.player) if member.player is not None else None
         area = None if point is None else views.areas.at(*point)
         known, tick = member.ack_tick in member.areas, self.history.tick

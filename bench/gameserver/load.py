@@ -6,6 +6,7 @@ Players are plain sockets under one epoll; inputs are spread evenly over time. W
 looked into. After a warm-up it takes the server's CPU time from /proc over a window, and prints what it saw as JSON.
 """
 
+import itertools
 import json
 import os
 import random
@@ -53,11 +54,15 @@ class Seen:
     """Connections that ended."""
 
 
+_NUMBER = itertools.count()
+
+
 class WebSocketPlayer:
     """A WebSocket connection with frames of its own."""
 
     def __init__(self, port: int, path: str, subprotocol: str, seen: Seen) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
+        address = f"127.0.0.{2 + next(_NUMBER) // 500}"  # servers have limits for each
+        self.socket = socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         extra = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
         request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

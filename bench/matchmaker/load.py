@@ -6,6 +6,7 @@ A client of its own on bare sockets, since it shares the machine with what it me
 """
 
 import asyncio
+import os
 import re
 import time
 from multiprocessing.connection import Connection
@@ -98,7 +99,8 @@ async def play(
     loop = asyncio.get_running_loop()
     every_s = players / per_s if per_s else 0.0
     for number in range(players):
-        player = Player(f"{queue}-{number}", queue, done, failed, every_s, every_s * number / players)
+        # Names of this process: a ticket that the last load left behind is nobody's here.
+        player = Player(f"{queue}-{os.getpid()}-{number}", queue, done, failed, every_s, every_s * number / players)
         await loop.create_connection(lambda player=player: player, "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.sleep(warm_s)
     begin_s, before = time.perf_counter(), len(done)

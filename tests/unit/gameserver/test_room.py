@@ -214,6 +214,27 @@ async def test_calls_come_in_order() -> None:
     await stage.over()
 
 
+async def test_a_player_is_shown_the_world_at_once() -> None:
+    """Not a tick later: in a room that runs already the game knows of the player before it is shown anything."""
+    stage = Stage()
+    await stage.tick()
+    wire, _ = stage.join("ann")
+    assert stage.game.log[-1] == "join ann"
+    assert [type(event) for event in wire.events(object)] == [Seated, Happened, WorldSeen]
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_game_that_fails_to_take_a_player_in_ends_its_room() -> None:
+    """Also between two ticks."""
+    stage = Stage(fail="join")
+    await stage.tick()
+    wire, _ = stage.join("ann")
+    await stage.over()
+    assert wire.closed is not None
+    assert wire.closed[0] is m.CloseCode.GAME_ERROR
+
+
 async def test_a_game_looks_back_at_what_a_player_saw() -> None:
     """`rewind` follows the view of the input at hand, not of one that still waits."""
     stage = Stage()
