@@ -48,6 +48,7 @@ async def test_a_silent_server_is_an_error_in_time() -> None:
         await client.aclose()
 
 
+@pytest.mark.one_server
 async def test_calls_of_one_pipe_keep_their_replies(valkey: StoreClient) -> None:
     """Any number under way, some cancelled: each of the others gets its own reply."""
     await valkey.function_load(ECHO, replace=True)
@@ -70,6 +71,7 @@ async def test_calls_of_one_pipe_keep_their_replies(valkey: StoreClient) -> None
     await valkey.function_delete("test")
 
 
+@pytest.mark.one_server
 async def test_a_call_on_a_dead_connection_is_sent_again(valkey: StoreClient) -> None:
     """The server closed the connection, as after a restart: the caller does not notice."""
     await valkey.function_load(
@@ -131,6 +133,7 @@ async def test_a_server_that_is_not_there_is_named() -> None:
     await client.aclose()
 
 
+@pytest.mark.one_server
 def test_the_pipe_runs_on_uvloop(valkey_url: str) -> None:
     """On the event loop that services run on, too."""
 

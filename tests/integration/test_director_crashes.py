@@ -131,6 +131,7 @@ async def assert_sound(client: StoreClient, tickets: dict[str, TicketId]) -> Non
     await until(no_other_room_is_held)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_director_that_dies_at_any_step_leaves_everything_to_the_next(
     valkey: StoreClient, valkey_url: str, after: bool
