@@ -125,7 +125,10 @@ async def run(
         valkey_url = settings.valkey_url
         if not valkey_url:
             valkey_url = (await stack.enter_async_context(EmbeddedValkey(settings.home.valkey))).url
-        client = connect(valkey_url)
+        try:
+            client = connect(valkey_url)
+        except ValueError as error:
+            raise CannotStart(f"--valkey-url: {error}") from None
         stack.push_async_callback(client.aclose)
         await _until_answers(client, valkey_url if settings.valkey_url else "the embedded Valkey", report, stop)
         beacons = await local_beacons(settings.specs.fleets, settings.home, settings.host, url, stack)

@@ -377,7 +377,10 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
         _check_identity(settings, me)
         store: SessionStore | None = None
         if settings.valkey_url:
-            client = connect(settings.valkey_url)
+            try:
+                client = connect(settings.valkey_url)
+            except ValueError as error:
+                raise SettingsError(f"WARMFLEET_VALKEY_URL: {error}") from None
             stack.push_async_callback(client.aclose)
             sessions = ValkeySessions(client, settings.fleet)
             await sessions.prepare()

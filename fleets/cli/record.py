@@ -55,7 +55,10 @@ async def _record(url: str, queue: QueueName, out: Path, duration_s: float, hash
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        client = connect(url)
+        try:
+            client = connect(url)
+        except ValueError as error:
+            fail(f"--valkey-url: {error}", code=2)
         stack.push_async_callback(client.aclose)
         store = TicketStore(client)
         now_s = await store.now_s(queue)

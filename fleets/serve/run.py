@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from fleets.listening import Impatient, Server, listen
 from fleets.serve.parts import Part, make
-from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings
+from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings, SettingsError
 from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles, ServerCertificate
 from gameserver.exposition import exposition
@@ -50,7 +50,10 @@ async def run(
     listener = listen(settings.host, settings.port, mend="Give another --host or --port")
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        client = None if name is PartName.BEACON else connect(settings.url())
+        try:
+            client = None if name is PartName.BEACON else connect(settings.url())
+        except ValueError as error:
+            raise SettingsError(f"WARMFLEET_VALKEY_URL: {error}") from None
         if client is not None:
             stack.push_async_callback(client.aclose)
         part = await make(name, settings, specs, client, stack)

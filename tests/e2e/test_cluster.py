@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,34 @@ def report_of(bots: "subprocess.Popen[str]") -> dict[str, Any]:
     out, _ = bots.communicate(timeout=90)
     report: dict[str, Any] = json.loads(out)
     return report
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["up", "--port", "0", "--valkey-url"],
+        ["record", "--queue", "duel", "--out", "t.parquet", "--valkey-url"],
+        ["serve", "director", "studio.yaml", "--port", "0", "--valkey-url"],
+    ],
+    ids=["up", "record", "serve"],
+)
+def test_a_wrong_url_is_told(command: list[str], tmp_path: Path) -> None:
+    """In one line, with the setting and the mend, and without the password."""
+    (tmp_path / "studio.yaml").write_text(YAML)
+    url = "redis+cluster://:secret@localhost/3"
+    told = subprocess.run(
+        [sys.executable, "-m", "fleets.cli", *command, url],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode in (1, 2)
+    assert "database 0 alone" in told.stderr
+    assert "valkey" in told.stderr.lower()
+    assert "Traceback" not in told.stderr
+    assert "secret" not in told.stderr + told.stdout
 
 
 def test_matches_and_tickets_outlive_primaries(start: Start, cluster: Cluster) -> None:
