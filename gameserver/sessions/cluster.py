@@ -11,7 +11,7 @@ import asyncio
 import bisect
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -125,14 +125,10 @@ class ClusterClient(StoreClient):
         return replies
 
     async def info(self, section: str | None = None, *args: str, **options: Any) -> dict[str, Any]:
-        """Of all primaries together: numbers are added up, of anything else one is taken."""
+        """Of all primaries together: what is a number everywhere is added up, of anything else one is taken."""
         await self._fresh()
-        total: dict[str, Any] = {}
-        for one in await asyncio.gather(*(node.info(section, *args, **options) for node in self.primaries)):
-            for field, value in one.items():
-                number = isinstance(value, int | float)
-                total[field] = total.get(field, 0) + value if number else value
-        return total
+        asked = (node.info(section, *args, **options) for node in self.primaries)
+        return together(await asyncio.gather(*asked))
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command where its key is; one without a key, anywhere."""
@@ -261,6 +257,16 @@ class ClusterClient(StoreClient):
             gone = self._nodes.pop(address)
             self._changes += gone.connections
             await gone.aclose()
+
+
+def together(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several servers' INFO as one; a field that reads as a number on one and as text on another (identifiers do) is no number."""
+    values: defaultdict[str, list[Any]] = defaultdict(list)
+    for info in infos:
+        for field, value in info.items():
+            values[field].append(value)
+    numbers = {field for field, some in values.items() if all(isinstance(one, int | float) for one in some)}
+    return {field: sum(some) if field in numbers else some[-1] for field, some in values.items()}
 
 
 @lru_cache(maxsize=4096)  # prefixes of fleets and queues, most of all

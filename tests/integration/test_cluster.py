@@ -17,6 +17,7 @@ from redis.asyncio.connection import SSLConnection
 from valkeys import Cluster, Name, Valkey
 
 from gameserver.sessions.client import StoreClient, connect, listen
+from gameserver.sessions.cluster import together
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.port import StoreUnavailable
 
@@ -331,6 +332,16 @@ def test_what_a_url_says_reaches_the_connections() -> None:
     assert issubclass(pool.connection_class, SSLConnection)
     wanted = {"host": "a", "port": 6379, "username": "app", "password": "s@fe", "ssl_ca_certs": "ca.pem"}
     assert {key: pool.connection_kwargs[key] for key in wanted} == wanted
+
+
+def test_identifiers_of_digits_are_not_added_up() -> None:
+    """An id of a replication may read as a number on one server and not on another."""
+    infos = [
+        {"used_memory": 1, "id": 12, "role": "master"},
+        {"used_memory": 2, "id": "1f"},
+        {"used_memory": 3, "id": 7},
+    ]
+    assert together(infos) == {"used_memory": 6, "id": 7, "role": "master"}
 
 
 @pytest.mark.parametrize(
