@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,34 @@ def report_of(bots: "subprocess.Popen[str]") -> dict[str, Any]:
     out, _ = bots.communicate(timeout=90)
     report: dict[str, Any] = json.loads(out)
     return report
+
+
+def test_slots_and_primaries_change_under_matches(start: Start, cluster: Cluster) -> None:
+    """Slots are moved and replicas promoted again and again while bots play: no match and no connection is lost."""
+    up = start(YAML, "--valkey-url", cluster.url).until_ready()
+    with played(up, "--duration", "14") as bots:
+        for turn in range(5):
+            for key in (FLEET, "wf:q:{duel}:"):
+                (move_slot if turn % 2 else promote)(cluster, key)
+            time.sleep(1)
+        report = report_of(bots)
+    assert report["matches"] >= 4, report
+    assert report["disconnects"] == 0
+    assert set(report["endings"]) <= {"over", "left", "left the queue"}, report
+
+
+def move_slot(cluster: Cluster, key: str) -> None:
+    source = cluster.holder(key)
+    target = next(cluster.holder(f"{at}") for at in range(100) if cluster.holder(f"{at}") is not source)
+    slot = source.ask("CLUSTER", "KEYSLOT", key)
+    source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.ask("CLUSTER", "MYID"))
+    Valkey.until(lambda: cluster.holder(key) is target)
+
+
+def promote(cluster: Cluster, key: str) -> None:
+    replica = cluster.replica_of(cluster.holder(key))
+    replica.ask("CLUSTER", "FAILOVER")
+    Valkey.until(lambda: cluster.holder(key) is replica)
 
 
 @pytest.mark.parametrize(
