@@ -32,6 +32,7 @@ from allocator.shelf import Shelf
 from fleets.autoscaler.policy import Decision
 from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.beacons import local_beacons, path_of
+from fleets.console.console import Console
 from fleets.console.operator import Operator, make_console
 from fleets.home import Home, Running
 from fleets.listening import CannotListen, Impatient, Server, listen
@@ -202,17 +203,20 @@ class _Laptop:
         mount_pages(self._app, arena=ARENA in games)
         for index, beacon in enumerate(beacons.values()):
             self._app.mount(path_of(index), http(beacon))
+        self._console = self._mount_operations(allocator, shelf)
+
+    def _mount_operations(self, allocator: Allocator, shelf: Shelf) -> Console:
+        """What operators and Prometheus are shown."""
         mount_targets(self._app, self._scraped)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
-        operator = Operator(self._app, self._operator_token, self.agones, allocator, shelf, client)
-        self._console = make_console(
+        return make_console(
             self._app,
-            operator,
+            Operator(self._app, self._operator_token, self.agones, allocator, shelf, self._client),
             viewer_token=self._viewer_token,
             agones=self.agones,
             keepers={keeper.policy.name: keeper for keeper in self._keepers},
             decisions=self._decisions,
-            queues=[queue.name for queue in queues],
+            queues=[director.queue.name for director in self._directors],
             store=self._store,
             tickets=self._watch.tickets,
             scraped=self._scraped,
