@@ -8,7 +8,6 @@ other, each is reported, and they go down in reverse.
 
 import asyncio
 import base64
-import gc
 import hashlib
 import importlib.util
 import os
@@ -34,6 +33,7 @@ from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.beacons import local_beacons, path_of
 from fleets.console.console import Console
 from fleets.console.operator import Operator, make_console
+from fleets.garbage import settle
 from fleets.home import Home, Running
 from fleets.listening import CannotListen, Impatient, Server, listen
 from fleets.local.agones import FleetStatus, LocalAgones
@@ -259,8 +259,7 @@ class _Laptop:
             )
             try:
                 await self._until_ready(report, stop)
-                gc.collect()
-                gc.freeze()  # as the served parts do: full collections hold everybody up, and what is there now stays
+                settle()
                 if not stop.is_set():
                     on_ready(self._url)
                     if self._settings.bots:

@@ -8,7 +8,6 @@ of the rounds' ratios.
 """
 
 import asyncio
-import gc
 import itertools
 import socket
 import statistics
@@ -28,6 +27,7 @@ from allocator.model import Allocation, AllocationRequest, FleetPolicy, GameServ
 from allocator.service import Allocator
 from allocator.shelf import Shelf
 from bench.report import Report
+from fleets.garbage import settle
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionId
 from gameserver.sessions.pipe import Pipe
@@ -230,8 +230,7 @@ async def _measure(url: str, rounds: int, batches: int, report: Report) -> None:
         await bench.fill()
         for callers in CALLERS:
             await bench.round(callers, 1)  # opens connections, loads the functions
-        gc.collect()
-        gc.freeze()  # as the served parts do
+        settle()  # as the served parts do
         found: dict[int, list[Round]] = {callers: [] for callers in CALLERS}
         for _ in range(rounds):
             for callers in CALLERS:

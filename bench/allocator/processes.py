@@ -6,7 +6,6 @@ from the first begin to the last end. Repeated in rounds with one process and wi
 """
 
 import asyncio
-import gc
 import multiprocessing
 import statistics
 import time
@@ -21,6 +20,7 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from bench.allocator.claims import FLEET, SEATS, NoBackend, valkey
 from bench.report import Report
+from fleets.garbage import settle
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import MatchId, ServerName
 
@@ -53,8 +53,7 @@ async def _claim(url: str, name: str, claims: int, pipe: Connection) -> None:
 
         warm = AllocationRequest(match=MatchId(f"{name}-warm"), fleets=(FLEET,), seats=SEATS)
         await allocator.allocate(warm, deadline_s=5)
-        gc.collect()
-        gc.freeze()  # as the served parts do
+        settle()  # as the served parts do
         pipe.send("ready")
         pipe.recv()
         begun_s, cpu_s = time.monotonic(), time.process_time()

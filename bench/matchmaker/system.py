@@ -1,7 +1,6 @@
 """The matchmaker as processes: API, director, and players that load them, around one Valkey and a filled shelf of real rooms."""
 
 import asyncio
-import gc
 import multiprocessing
 import os
 import sys
@@ -17,6 +16,7 @@ import uvloop
 from allocator.model import FleetPolicy, GameServer, ServerState
 from allocator.service import Allocator
 from allocator.shelf import Shelf
+from fleets.garbage import settle
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import ServerName
@@ -105,8 +105,7 @@ async def serve_director(url: str, ready: Connection) -> None:
 
 
 def _run(serve: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    gc.collect()
-    gc.freeze()  # as the served parts do
+    settle()  # as the served parts do
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(*args))
 

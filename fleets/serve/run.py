@@ -6,7 +6,6 @@ and not ready. On a stop the part is not ready at once, requests under way are f
 """
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
+from fleets.garbage import settle
 from fleets.listening import Impatient, Server, listen
 from fleets.serve.parts import Part, make
 from fleets.serve.settings import CERTIFICATE_CHECK_S, PartName, ServeSettings, SettingsError
@@ -57,9 +57,7 @@ async def run(
         if client is not None:
             stack.push_async_callback(client.aclose)
         part = await make(name, settings, specs, client, stack)
-        # What is there now stays to the end: a full collection need not look at it, which would hold requests up for a hundredth of a second.
-        gc.collect()
-        gc.freeze()
+        settle()
         host, port = listener.getsockname()[:2]
         on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await _serve(part, settings, client, listener, stop)
