@@ -50,6 +50,7 @@ def render_command(
         shown = [{"severity": f.severity, "fleet": f.fleet, "path": f.path, "message": f.message} for f in findings]
         print(json.dumps({"valid": not broken, "findings": shown, "changed": rows}))
     elif not broken:
-        print("\n".join(rows) if rows else f"{out}: is current")
+        told = rows if current else [f"{out}: {len(rows)} of {len(contents)} files changed"]
+        print("\n".join(told) if rows else f"{out}: is current")
     if broken or (current and rows):
         raise typer.Exit(FAILED)
