@@ -46,6 +46,7 @@ from fleets.spec.convert import to_aim, to_policy, to_queue_config, version_of
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import Specs
 from fleets.web import mount_operator, mount_pages, mount_targets
+from gameserver.certificates import CertificateError, CertificateFiles, read
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.health import watch_store
@@ -193,6 +194,7 @@ class _Laptop:
             seats=seats,
             players=PlayerTokens(home.secret("jwt")),
             connect=ConnectTokens(home.secret("netcode")),
+            secure={FleetName(fleet.metadata.name): "" for fleet in specs.fleets if _certificate(fleet) is not None},
             regions=tuple(beacons),
             requests_per_s=REQUESTS_PER_S,
             keys=ApiKeys({hashlib.sha256(self._operator_token.encode()).hexdigest(): ("operator", Role.OPERATOR)}),
@@ -398,6 +400,8 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
     ports: tuple[str, ...]
     if server.game is not None:
         command = (sys.executable, "-m", "gameserver")
+        if (files := _certificate(fleet)) is not None:
+            env |= {"WARMFLEET_TLS_CERT": str(files.certificate), "WARMFLEET_TLS_KEY": str(files.key)}
         ports = tuple(server.transports)
         env |= {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", "")))),
@@ -433,6 +437,19 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
         version=version_of(fleet),
         drain_timeout_s=spec.disruption.drain_timeout,
     )
+
+
+def _certificate(fleet: FleetSpec) -> CertificateFiles | None:
+    """The PEM files of its servers; None where they speak no TLS on a laptop. Raises CannotStart when they are no certificate."""
+    tls = fleet.spec.server.tls
+    if tls is None or tls.certificate is None or tls.key is None:
+        return None
+    files = CertificateFiles(certificate=Path(tls.certificate).resolve(), key=Path(tls.key).resolve())
+    try:
+        read(files)
+    except CertificateError as error:
+        raise CannotStart(f"fleet {fleet.metadata.name}: spec.server.tls: {error}") from None
+    return files
 
 
 def _buffer(fleet: FleetSpec) -> int:

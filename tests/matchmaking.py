@@ -35,6 +35,7 @@ class FakeAllocator:
         self.requests: list[AllocationRequest] = []
         self.sessions: dict[SessionId, Allocation] = {}
         self.abandoned: list[SessionId] = []
+        self.host = "h"
         self.refuse = 0
         """So many allocations are refused next."""
         self.away = 0.0
@@ -67,7 +68,7 @@ class FakeAllocator:
                 options=request.options,
             )
             self.sessions[name] = Allocation(
-                session=session, host="h", ports={"websocket": 7001}, temperature=Temperature.SHELF, waited_s=0.0
+                session=session, host=self.host, ports={"websocket": 7001}, temperature=Temperature.SHELF, waited_s=0.0
             )
         await self._fault()
         return self.sessions[name]

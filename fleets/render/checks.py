@@ -133,6 +133,11 @@ def _errors(fleet: FleetSpec, platform: PlatformBody) -> Iterator[tuple[str, str
     server, levers = fleet.spec.server, fleet.spec.low_latency
     if server.image is None:
         yield "server.image", "is missing: a cluster runs images"
+    if server.tls is not None and server.tls.secret is None:
+        yield (
+            "server.tls.secret",
+            "is missing: a cluster takes certificates from a Secret, not from this machine's files",
+        )
     if in_host_network(fleet) and platform.admission is None and server.rooms == 1:
         yield (
             "lowLatency.network",

@@ -23,6 +23,8 @@ METRICS_PORT = 9464
 """Of our own game's metrics; the webhook gives pods that share a node's network one each."""
 VALKEY_CA = "/var/run/warmfleet/valkey"
 """Where the CA of Valkey's certificate is mounted, as ca.crt."""
+TLS_FILES = "/var/run/warmfleet/tls"
+"""Where the Secret of a fleet's certificate is mounted: tls.crt, tls.key."""
 _AFTER_DRAIN_S = 15
 """From the end of the drain to SIGKILL: closing connections, the last checkpoint, the sidecar's own end."""
 _DSCP = {"EF": 46, "AF41": 34, "CS5": 40}
@@ -188,6 +190,8 @@ def _container(fleet: FleetSpec, platform: PlatformBody) -> dict[str, Any]:
     mounts = [{"name": f"hugepages-{size.lower()}", "mountPath": _HUGE_PAGES[size]} for size in huge_pages(levers)]
     if _reads_ca(fleet, platform):
         mounts.append({"name": "valkey-ca", "mountPath": VALKEY_CA, "readOnly": True})
+    if server.tls is not None:
+        mounts.append({"name": "tls", "mountPath": TLS_FILES, "readOnly": True})
     if mounts:
         container["volumeMounts"] = mounts
     return container
@@ -206,6 +210,8 @@ def _volumes(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any]]:
     ]
     if _reads_ca(fleet, platform):
         volumes.append(ca_volume(platform))
+    if (tls := fleet.spec.server.tls) is not None:
+        volumes.append({"name": "tls", "secret": {"secretName": tls.secret}})
     return volumes
 
 
@@ -263,6 +269,8 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
             "WARMFLEET_ON_DRAIN": fleet.spec.disruption.on_drain,
             "WARMFLEET_CHECKPOINT_INTERVAL_S": f"{server.checkpoint_interval:g}",
         }
+        if server.tls is not None:
+            values |= {"WARMFLEET_TLS_CERT": f"{TLS_FILES}/tls.crt", "WARMFLEET_TLS_KEY": f"{TLS_FILES}/tls.key"}
         if platform.allowed_origins:
             values["WARMFLEET_ALLOWED_ORIGINS"] = ",".join(platform.allowed_origins)
         entries.append(secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform)))

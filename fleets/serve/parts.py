@@ -23,7 +23,7 @@ from fleets.serve.counts import Counts, watch_counts
 from fleets.serve.services import interfaces
 from fleets.serve.settings import BackendName, PartName, ServeSettings, SettingsError
 from fleets.shadows import shadows
-from fleets.spec.convert import to_aim, to_policy, to_queue_config
+from fleets.spec.convert import to_aim, to_policy, to_queue_config, to_secure
 from fleets.spec.loader import Specs
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
@@ -100,6 +100,7 @@ def _matchmaker(settings: ServeSettings, specs: Specs, client: StoreClient, back
         players=settings.players(),
         keys=settings.keys(),
         connect=None if udp is None else ConnectTokens(udp),
+        secure=to_secure(specs.fleets),
         regions=settings.beacons(),
         requests_per_s=settings.requests_per_s,
         key_requests_per_s=settings.key_requests_per_s,

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from datetime import time
 from typing import Any, assert_never
 
@@ -64,6 +65,15 @@ def to_policy(fleet: FleetSpec) -> FleetPolicy:
         migrate=fleet.spec.disruption.on_drain == "migrate",
         managed=server.game is not None,
     )
+
+
+def to_secure(fleets: Iterable[FleetSpec]) -> dict[FleetName, str]:
+    """The fleets of a cluster whose WebSockets are TLS, and the domain that their servers' names are in; "" for none."""
+    return {
+        FleetName(fleet.metadata.name): fleet.spec.server.tls.domain or ""
+        for fleet in fleets
+        if fleet.spec.server.tls is not None
+    }
 
 
 def to_aim(fleet: FleetSpec) -> FleetAim:

@@ -33,6 +33,32 @@ class Health(Model):
     failures: Annotated[int, Field(ge=1, le=100, description="Checks missed in a row.")] = 5
 
 
+class Tls(Model):
+    """Certificates of the websocket transport: a Secret in a cluster, PEM files on a laptop; changed ones are taken up while players play."""
+
+    secret: DnsName | None = Field(default=None, description="In a cluster: a Secret of type kubernetes.io/tls.")
+    certificate: Text | None = Field(
+        default=None,
+        description="On a laptop: PEM file of the certificate with its chain, from the folder where `warmfleet up` runs.",
+    )
+    key: Text | None = Field(default=None, description="On a laptop: PEM file of its key.")
+    domain: Annotated[DnsName, Field(max_length=200)] | None = Field(
+        default=None,
+        description="In a cluster: clients are told 203-0-113-7.<domain> in place of the address 203.0.113.7, where your DNS "
+        "has these names and the certificate is for *.<domain>. Absent: the address itself.",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Tls":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: name both files, or neither")
+        if self.secret is None and self.certificate is None:
+            raise ValueError("secret, or certificate and key, are wanted")
+        if self.domain is not None and self.secret is None:
+            raise ValueError("domain: goes with secret, for servers of a cluster")
+        return self
+
+
 class Server(Model):
     """What runs in each server process."""
 
@@ -60,6 +86,9 @@ class Server(Model):
     secret_env: dict[Word, SecretKey] = Field(
         default={}, description="Variables whose values come from Secrets of the namespace."
     )
+    tls: Tls | None = Field(
+        default=None, description="The websocket transport speaks TLS alone, and clients are told so."
+    )
     health: Health = Field(default=Health(), description="When Agones takes a server for dead.")
     checkpoint_interval: Annotated[
         Seconds, Field(description="Between two saves of a room, which a move starts from.")
@@ -73,6 +102,8 @@ class Server(Model):
             raise ValueError("rooms: only a game of ours has several rooms; a command's server has one match")
         if self.game is not None and self.ports is not None:
             raise ValueError("ports: a game's ports follow from its transports; ports are for a command")
+        if self.tls is not None and (self.game is None or "websocket" not in self.transports):
+            raise ValueError("tls: is for the websocket transport of a game; udp is encrypted without it")
         return self
 
 

@@ -11,6 +11,7 @@ Owns which connection counts and when to ask; refuses to own the connections the
 import asyncio
 import base64
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -44,7 +45,7 @@ _FINAL = frozenset({
 """After these there is nothing to come back to."""
 
 Assignment = Mapping[str, Any]
-"""What the matchmaker says of a session: `{session, epoch, server, host, ports, seat, token, connectToken?}`."""
+"""What the matchmaker says of a session: `{session, epoch, server, host, ports, secure?, seat, token, connectToken?}`."""
 Ask = Callable[[str], Awaitable[Assignment]]
 """Where is this session now? Raises MatchmakingFailed; 410: it has ended, 404 and 403: it is none of ours."""
 
@@ -68,16 +69,17 @@ Dial = Callable[[Assignment], AbstractAsyncContextManager[GameConnection]]
 """Make the connection to an assignment's server, not yet entered. Raises KeyError for a transport that is not served there."""
 
 
-def dialer(transport: str = "websocket", *, spectator: bool = False, secure: bool = False) -> Dial:
-    """Make the `Dial` of a transport: `websocket` or `udp`; `secure` for wss."""
+def dialer(transport: str = "websocket", *, spectator: bool = False, tls: ssl.SSLContext | None = None) -> Dial:
+    """Make the `Dial` of a transport: `websocket` or `udp`; `tls` for servers whose authority is not one of the system's."""
 
     def udp(assignment: Assignment) -> UdpGameClient:
         return UdpGameClient(base64.b64decode(assignment["connectToken"]), assignment["token"], spectator=spectator)
 
     def websocket(assignment: Assignment) -> GameClient:
         host = f"[{assignment['host']}]" if ":" in assignment["host"] else assignment["host"]
+        secure = bool(assignment.get("secure"))
         url = f"{'wss' if secure else 'ws'}://{host}:{assignment['ports']['websocket']}"
-        return GameClient(url, assignment["token"], spectator=spectator)
+        return GameClient(url, assignment["token"], spectator=spectator, tls=tls if secure else None)
 
     return udp if transport == "udp" else websocket
 

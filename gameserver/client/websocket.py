@@ -52,7 +52,7 @@ class GameClient:
                 close_timeout=1,
                 max_size=1 << 20,
                 proxy=None,
-                ssl=self._tls,
+                ssl=self._tls if self._tls is not None else self._url.startswith("wss:") or None,
             )
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise ConnectFailed(f"{self._url}: {error}") from error

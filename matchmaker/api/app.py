@@ -1,7 +1,7 @@
 """The matchmaker's HTTP application: what it is made of, and what runs beside it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Never
 
@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from allocator.api import problems
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import StoreClient
+from gameserver.sessions.model import FleetName
 from matchmaker.api import described, explanations, matches, operations, parties, sessions
 from matchmaker.api import development as _development
 from matchmaker.api import queues as _queues
@@ -58,6 +59,7 @@ def create_app(
     running: RunningSessions | None = None,
     supply: Supply | None = None,
     connect: ConnectTokens | None = None,
+    secure: Mapping[FleetName, str] | None = None,
     regions: Sequence[Region] = (),
     requests_per_s: float = 10.0,
     key_requests_per_s: float = 2000.0,
@@ -72,6 +74,7 @@ def create_app(
         running: seats of running sessions; without it there is no backfill.
         supply: how much is warm, for explanations; None where that is not known.
         connect: makes players' UDP connect tokens; None where no server speaks UDP.
+        secure: fleets whose WebSockets are TLS, and the domain of their servers' names ("": clients are told the address).
         regions: those that have beacons, whose signed round trips are believed.
         requests_per_s, key_requests_per_s: of one player, and of one API key, in the long run; four times as many at once.
         replicas: of Valkey that must have a ticket before it is acknowledged.
@@ -86,7 +89,7 @@ def create_app(
         store=TicketStore(client, replicas=replicas),
         allocator=allocator,
         seats=running,
-        assignments=Assignments(allocator, seats, connect),
+        assignments=Assignments(allocator, seats, connect, secure or {}),
         callers=Callers(
             players,
             keys or ApiKeys(),

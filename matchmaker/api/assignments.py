@@ -4,6 +4,7 @@ The way to a seat: where the session is, and a token for it.
 The seat token is minted when an assignment is delivered: short-lived, and for the server where the session is at that moment.
 """
 
+import ipaddress
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -21,11 +22,22 @@ from matchmaker.ports import Allocator
 class Assignments:
     """Makes `AssignmentBody`s, as JSON values."""
 
-    def __init__(self, allocator: Allocator, seats: SeatIssuer, connect: ConnectTokens | None) -> None:
-        """`connect`: None where no server speaks UDP."""
+    def __init__(
+        self,
+        allocator: Allocator,
+        seats: SeatIssuer,
+        connect: ConnectTokens | None,
+        secure: Mapping[FleetName, str],
+    ) -> None:
+        """
+        Args:
+            connect: None where no server speaks UDP.
+            secure: fleets whose WebSockets are TLS, and the domain of their servers' names; "" where clients dial the address.
+        """
         self._allocator = allocator
         self._seats = seats
         self._connect = connect
+        self._secure = secure
 
     async def now(self, assigned: Mapping[str, Any], player: PlayerId) -> dict[str, Any] | None:
         """The way to the seat of a ticket that has been assigned (the store's `assignment`); None when the match is over."""
@@ -121,20 +133,31 @@ class Assignments:
             player=player, seat=seat["index"], team=seat["team"], session=session, server=server, epoch=epoch
         )
         now_s = time.time()
+        fleet = FleetName(session.partition(".")[0])
+        domain = self._secure.get(fleet)
         body = {
             "session": session,
             "epoch": epoch,
             "server": server,
-            "host": host,
+            "host": _name(host, domain) if domain else host,
             "ports": ports,
+            **({} if domain is None else {"secure": True}),
             "seat": seat if role is None else {**seat, "role": role},
             "token": self._seats.issue(grant, now_s),
             "temperature": temperature,
         }
         if self._connect is not None and "udp" in ports:
-            fleet = FleetName(session.partition(".")[0])
             body["connectToken"] = self._connect.issue(fleet, host, ports["udp"], now_s)
         return body
+
+
+def _name(host: str, domain: str) -> str:
+    """The name of an address below a domain: 203-0-113-7, or all eight groups of an IPv6 address; what is a name already stays."""
+    try:
+        address = ipaddress.ip_address(host).exploded
+    except ValueError:
+        return host
+    return f"{address.replace('.', '-').replace(':', '-')}.{domain}"
 
 
 def _players(found: Allocation) -> list[PlayerId]:

@@ -193,6 +193,7 @@ class AssignmentBody(BaseModel):
     server: str
     host: str
     ports: dict[str, int]
+    secure: bool | None = Field(default=None, description="true: the port `websocket` speaks TLS, dial it as wss.")
     seat: SeatBody
     token: str
     connectToken: str | None = Field(default=None, description="netcode connect token, base64, for UDP.")  # noqa: N815

