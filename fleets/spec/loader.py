@@ -15,9 +15,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fleets.spec.convert import to_queue_config
 from fleets.spec.fleet import FleetSpec, canary_of
 from fleets.spec.platform import PlatformSpec
 from fleets.spec.queue import Latency, QueueSpec
+from matchmaker.matching.impossible import impossible
 
 MAX_FILE_BYTES = 1 << 20
 _MAX_NODES = 100_000
@@ -332,6 +334,8 @@ def _check_queue(document: _Document, queue: QueueSpec, fleets: dict[str, FleetS
             yield document.problem(
                 path, f"a latency rule needs to know where fleet {name} is: set its metadata.labels.region"
             )
+    for found in impossible(to_queue_config(queue, tuple(fleets.values()))):
+        yield document.problem(("spec",) if found.rule is None else ("spec", "rules", found.rule), found.message)
 
 
 def _dotted(path: _Path) -> str:

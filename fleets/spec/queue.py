@@ -1,7 +1,5 @@
 """`kind: Queue`: which players make a match, and where it runs. docs/rules.md says what each rule means."""
 
-import math
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -322,105 +320,12 @@ class QueueBody(Model):
                 raise ValueError(
                     f"ratings.attribute: {self.ratings.attribute} is declared a {declared.value}, not a number"
                 )
-        for problem in never(self):
-            raise ValueError(problem)
         return self
 
 
 def team_names(team: TeamBody) -> list[str]:
     """The names of a team, or of the teams alike."""
     return [team.name] if team.count == 1 else [f"{team.name}-{number}" for number in range(1, team.count + 1)]
-
-
-def never(queue: QueueBody) -> Iterator[str]:
-    """Why no match can ever obey the rules."""
-    timeout_s = queue.ticket_timeout or math.inf
-    asked = [
-        (index, rule)
-        for index, rule in enumerate(queue.rules)
-        if rule.weight is None and (rule.optional_after is None or rule.optional_after >= timeout_s)
-    ]
-    sizes = [(team.min or team.players, team.players) for team in queue.teams for _ in range(team.count)]
-    for index, rule in asked:
-        for problem in _never_alone(queue, rule, sizes):
-            yield f"rules[{index}]: no match can ever obey it: {problem}"
-    left: dict[str, set[str | float]] = {}
-    bounds: dict[str, tuple[float, float]] = {}
-    same = {rule.attribute for _, rule in asked if isinstance(rule, Equal)}
-    for index, rule in asked:
-        if isinstance(rule, InSet) and queue.attributes.get(rule.attribute) is not AttributeType.STRING_LIST:
-            left[rule.attribute] = left.get(rule.attribute, set(rule.values)) & set(rule.values)
-            if not left[rule.attribute]:
-                yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} is in every set"
-        elif isinstance(rule, Comparison):
-            low, high = _bounds(rule, *bounds.get(rule.attribute, (-math.inf, math.inf)))
-            bounds[rule.attribute] = (low, high)
-            if low > high:
-                yield f"rules[{index}]: no match can ever obey it and those before: no {rule.attribute} obeys them all"
-            if rule.value is None and rule.is_ is Operation.UNEQUAL and rule.attribute in same:
-                yield f"rules[{index}]: no match can ever obey it: an equal rule wants one {rule.attribute} of everyone"
-    compared = [rule for _, rule in asked if isinstance(rule, Comparison) and rule.value is not None]
-    for attribute in dict.fromkeys(rule.attribute for rule in compared):
-        ours = [rule for rule in compared if rule.attribute == attribute]
-        wanted = {rule.value for rule in ours if rule.is_ is Operation.EQUAL and rule.value is not None}
-        # A list equals no constant and is above none, but it is another than each.
-        if (wanted or attribute in left) and any(rule.is_ is not Operation.UNEQUAL for rule in ours):
-            known = left.get(attribute, wanted)
-            if not any(all(_obeys(rule, value) for rule in ours) for value in known):
-                yield f"rules: no match can ever obey the comparisons of {attribute}: none of {sorted(map(str, known))} does"
-
-
-def _obeys(rule: Comparison, value: str | float) -> bool:
-    if rule.is_ in (Operation.EQUAL, Operation.UNEQUAL):
-        return (value == rule.value) is (rule.is_ is Operation.EQUAL)
-    low, high = _bounds(rule, -math.inf, math.inf)
-    return isinstance(value, float | int) and low <= value <= high
-
-
-def _never_alone(queue: QueueBody, rule: RuleBody, sizes: list[tuple[int, int]]) -> Iterator[str]:
-    if isinstance(rule, TeamSize):
-        apart = max(low for low, _ in sizes) - min(high for _, high in sizes)
-        if apart > max([rule.max, *(step.max for step in rule.expand)]):
-            yield f"the teams' sizes differ by {apart} at least"
-    elif isinstance(rule, Latency):
-        if rule.max == 0 and not any(step.max for step in rule.expand):
-            yield "no round trip is 0 ms"
-    elif queue.attributes:
-        declared = queue.attributes.get(rule.attribute.partition("[")[0])
-        wanted = (AttributeType.NUMBER_MAP,) if "[" in rule.attribute else _TYPES.get(rule.type, tuple(AttributeType))
-        if declared is None:
-            yield f"attributes declares no {rule.attribute!r}, so no player brings it"
-        elif declared not in wanted:
-            kinds = " or ".join(kind.value for kind in wanted)
-            yield f"{rule.attribute} is declared a {declared.value}, and the rule wants a {kinds}"
-
-
-def _bounds(rule: Comparison, low: float, high: float) -> tuple[float, float]:
-    """What is left of a range of numbers."""
-    if not isinstance(rule.value, float | int):
-        return low, high
-    match rule.is_:
-        case Operation.MORE:
-            return max(low, math.nextafter(rule.value, math.inf)), high
-        case Operation.AT_LEAST:
-            return max(low, rule.value), high
-        case Operation.LESS:
-            return low, min(high, math.nextafter(rule.value, -math.inf))
-        case Operation.AT_MOST:
-            return low, min(high, rule.value)
-        case Operation.EQUAL:
-            return max(low, rule.value), min(high, rule.value)
-        case Operation.UNEQUAL:
-            return low, high
-
-
-_TYPES: dict[str, tuple[AttributeType, ...]] = {
-    "difference": (AttributeType.NUMBER,),
-    "batchDistance": (AttributeType.NUMBER,),
-    "teamBalance": (AttributeType.NUMBER,),
-    "intersection": (AttributeType.STRING_LIST,),
-    "inSet": (AttributeType.NUMBER, AttributeType.STRING, AttributeType.STRING_LIST),
-}
 
 
 class QueueSpec(Model):

@@ -79,7 +79,9 @@ def _for_rule(queue: QueueConfig, rule: Rule, player: TicketPlayer) -> Iterator[
             value = value_of(player, rule.attribute)
             if operation not in (Operation.EQUAL, Operation.UNEQUAL) and not isinstance(value, int | float):
                 yield f"attributes.{rule.attribute}", "wants a number"
-            elif value is None or (isinstance(constant, str) and not isinstance(value, str)):
+            elif value is None:
                 yield f"attributes.{rule.attribute}", "wants a value"
+            elif operation is Operation.EQUAL and isinstance(constant, str) and not isinstance(value, str):
+                yield f"attributes.{rule.attribute}", "wants a string"
         case TeamSizeRule():
             pass

@@ -131,7 +131,7 @@ def test_everything_else_of_a_queue_is_read(tmp_path: Path) -> None:
             {"name": "hunters", "players": 4, "min": 2, "roles": [{"name": "tank", "players": 1}]},
             {"name": "squad", "players": 3, "count": 2},
         ],
-        attributes={"rating": "number", "maps": "stringList", "skill": "numberMap", "mode": "string"},
+        attributes={"rating": "number", "maps": "stringList", "skill": "numberMap", "class": "string"},
         party={"max": 3, "aggregate": "max"},
         waitForFull="10s",
         maxWait="45s",
@@ -181,58 +181,79 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, spec: dict[str, Any
     assert words in problem(tmp_path, **spec)
 
 
+def comparison(attribute: str, operation: str, value: Any = None) -> dict[str, Any]:
+    constant = {} if value is None else {"value": value}
+    return {"type": "comparison", "attribute": attribute, "is": operation, **constant}
+
+
+def in_set(attribute: str, *values: Any) -> dict[str, Any]:
+    return {"type": "inSet", "attribute": attribute, "values": list(values)}
+
+
+MAPS = {"type": "intersection", "attribute": "rating"}
+SAME = {"type": "equal", "attribute": "m"}
+TANK = {"name": "a", "players": 2, "roles": [{"name": "tank", "players": 1}]}
+UNEVEN = [{"name": "a", "players": 1}, {"name": "b", "players": 4}]
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"rules": [{"type": "latency", "max": "0ms"}]}, "no round trip is 0 ms"),
+        ({"rules": [{"type": "latency", "max": "0ms"}]}, "spec.rules[0]: no match can ever obey it: no round trip"),
         (
-            {
-                "teams": [{"name": "a", "players": 1}, {"name": "b", "players": 4}],
-                "rules": [{"type": "teamSize", "max": 2}],
-            },
+            {"rules": [{"type": "latency", "max": "0ms", "expand": [{"after": "5m", "max": "90ms"}]}]},
+            "no round trip is 0 ms",
+        ),
+        ({"teams": UNEVEN, "rules": [{"type": "teamSize", "max": 2}]}, "sizes differ by 3 at least"),
+        (
+            {"teams": UNEVEN, "rules": [{"type": "teamSize", "max": 2, "expand": [{"after": "2m", "max": 3}]}]},
             "sizes differ by 3 at least",
         ),
         ({"rules": [DIFFERENCE], "attributes": {"rank": "number"}}, "declares no 'rating'"),
         ({"rules": [DIFFERENCE], "attributes": {"rating": "string"}}, "declared a string"),
+        ({"rules": [comparison("x", ">", 5)], "attributes": {"x": "string"}}, "the rule wants a number"),
+        ({"rules": [in_set("x", "a")], "attributes": {"x": "number"}}, "no x obeys it"),
+        ({"rules": [in_set("x", 1, 2)], "attributes": {"x": "stringList"}}, "no x obeys it"),
+        ({"rules": [comparison("level", ">", 5), comparison("level", "<=", 5)]}, "spec.rules[1]: no match can ever"),
+        ({"rules": [comparison("x", ">=", 3), comparison("x", "<=", 3), comparison("x", "!=", 3)]}, "rules[2]"),
+        ({"rules": [in_set("m", "x"), in_set("m", "y")], "attributes": {"m": "string"}}, "no m obeys it"),
+        ({"rules": [SAME, comparison("m", "!=")]}, "every player's m is to be another, and all the same"),
+        ({"rules": [comparison("m", "="), comparison("m", "!=")]}, "to be another, and all the same"),
+        ({"rules": [comparison("m", "=", 5), comparison("m", "!=")]}, "one of 4 players or more is to have another m"),
+        ({"rules": [in_set("m", 1, 2, 3), comparison("m", "!=")]}, "and there are 3"),
+        (
+            {"rules": [comparison("rating", "!="), {"type": "batchDistance", "attribute": "rating", "max": 0}]},
+            "to be another, and none to differ",
+        ),
+        ({"rules": [in_set("m", "x", "z"), comparison("m", "=", "y")]}, "no m obeys it and those before"),
+        ({"rules": [comparison("m", "=", v) for v in ("x", "y")]}, "no m obeys it and those before"),
+        ({"rules": [in_set("level", 1, 2, "three"), comparison("level", ">", 2)]}, "no level obeys it"),
+        ({"rules": [DIFFERENCE, MAPS]}, "no rating obeys it and those before"),
+        ({"rules": [DIFFERENCE, {**DIFFERENCE, "attribute": "rating[tank]"}]}, "no rating[tank] obeys it"),
+        ({"ratings": {}, "rules": [comparison("rating", "=", "gold")]}, "no rating obeys it"),
         (
             {
+                "teams": [{"name": "a", "players": 1}, {"name": "b", "players": 3}],
                 "rules": [
-                    {"type": "comparison", "attribute": "level", "is": ">", "value": 5},
-                    {"type": "comparison", "attribute": "level", "is": "<=", "value": 5},
-                ]
+                    comparison("rating", ">=", 100),
+                    comparison("rating", "<=", 110),
+                    {"type": "teamBalance", "attribute": "rating", "by": "sum", "max": 50},
+                ],
             },
-            "rules[1]: no match can ever obey it and those before",
+            "the teams' sums of rating differ by 190 at least",
         ),
-        (
-            {"rules": [{"type": "inSet", "attribute": "m", "values": [v]} for v in ("x", "y")]},
-            "no m is in every set",
-        ),
-        (
-            {"rules": [{"type": "equal", "attribute": "m"}, {"type": "comparison", "attribute": "m", "is": "!="}]},
-            "an equal rule wants one m of everyone",
-        ),
+        ({"teams": [TANK], "attributes": {"rating": "number"}}, "declares no 'role'"),
+        ({"teams": [TANK], "attributes": {"role": "number"}}, "nobody can take the role tank"),
+        ({"teams": [TANK], "attributes": {"role": "string"}, "rules": [in_set("role", "dps")]}, "the role tank"),
         (
             {
-                "rules": [
-                    {"type": "inSet", "attribute": "m", "values": ["x", "z"]},
-                    {"type": "comparison", "attribute": "m", "is": "=", "value": "y"},
-                ]
+                "teams": [{**TANK, "roles": [{"name": r, "players": 1} for r in ("tank", "healer")]}],
+                "attributes": {"role": "string"},
+                "rules": [{"type": "equal", "attribute": "role"}],
             },
-            "no match can ever obey the comparisons of m",
+            "tank and healer are different roles",
         ),
-        (
-            {"rules": [{"type": "comparison", "attribute": "m", "is": "=", "value": v} for v in ("x", "y")]},
-            "no match can ever obey the comparisons of m",
-        ),
-        (
-            {
-                "rules": [
-                    {"type": "inSet", "attribute": "level", "values": [1, 2, "three"]},
-                    {"type": "comparison", "attribute": "level", "is": ">", "value": 2},
-                ]
-            },
-            "no match can ever obey the comparisons of level",
-        ),
+        ({"maxTickets": 3}, "maxTickets: 3 may wait, and a match takes 4"),
         ({"party": {"max": 3}}, "such a party would never be matched"),
     ],
 )
@@ -244,6 +265,18 @@ def test_a_rule_that_becomes_optional_in_time_may_be_impossible_until_then(tmp_p
     rule = {"type": "latency", "max": "0ms"}
     assert read(tmp_path, rules=[{**rule, "optionalAfter": "30s"}]).rules
     assert "no round trip" in problem(tmp_path, rules=[{**rule, "optionalAfter": "3m"}])
+
+
+def test_a_match_function_that_is_not_checked_may_break_any_rule(tmp_path: Path) -> None:
+    rules = [comparison("x", ">", 5), comparison("x", "<", 5)]
+    function = {"function": "studio.matching:by_clan"}
+    assert read(tmp_path, rules=rules, match={**function, "rules": "unchecked"}).rules
+    assert "no x obeys it" in problem(tmp_path, rules=rules, match=function)
+
+
+def test_more_may_wait_and_parties_take_fewer_tickets(tmp_path: Path) -> None:
+    assert read(tmp_path, maxTickets=2, party={"max": 2}).max_tickets == 2
+    assert read(tmp_path, maxTickets=4).max_tickets == 4
 
 
 def test_a_shadow_is_apart_from_the_queues_that_take_tickets(tmp_path: Path) -> None:
