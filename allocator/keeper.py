@@ -37,6 +37,7 @@ from allocator.ports import RECYCLE_LABEL, SHELF_LABEL, Backend, BackendUnavaila
 from allocator.recovery import Recovery
 from allocator.shelf import LeaseLost, Shelf, ShelfState
 from gameserver.sessions.client import StoreClient, listen
+from gameserver.sessions.clock import JUMP_S, StoreClock
 from gameserver.sessions.model import ServerName
 from gameserver.sessions.port import StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions, wake_channel
@@ -72,6 +73,7 @@ class ShelfKeeper:
         self._wake = asyncio.Event()
         self._shelf = shelf.under(secrets.token_hex(8))
         self._sessions = ValkeySessions(client, policy.name)
+        self._clock = StoreClock()
         self.seen: ShelfState | None = None
         """What the newest round saw, for status."""
         self.foreign = 0
@@ -120,7 +122,9 @@ class ShelfKeeper:
 
     async def _look(self) -> bool:
         # The shelf first: a server that another keeper shelves meanwhile must not look like an entry whose server is gone.
-        self.seen = await self._shelf.observe(self.policy.name)
+        self.seen = await self._shelf.observe(self.policy.name, self._clock)
+        if abs(self.seen.jumped_s) > JUMP_S:
+            log.warning("store_clock_jumped", fleet=self.policy.name, seconds=round(self.seen.jumped_s, 1))
         if self.policy.managed:  # any other server does not say who has come
             for session, player in await self._sessions.expire_seats():
                 log.info("seat_expired", session=session, player=player)

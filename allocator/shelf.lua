@@ -10,6 +10,7 @@ local SESSION_TTL_S = 86400
 local ENDED_TTL_S = 3600
 local DEAD_MS = 3600000 -- for how long a server dropped as dead is remembered
 local STIR_MS = 1000 -- a keeper looks by itself so often; within it one wake-up is as good as many
+local JUMP_MS = 10000 -- as in gameserver/sessions/clock.py; a sign of life lasts less
 local CALLED = 1000 -- waiters called at once; the others ask by themselves soon
 
 local function now_ms()
@@ -404,10 +405,34 @@ local function shelf_drop(keys, args)
   return lost
 end
 
+-- The store's clock has jumped (forwards, if `by` is positive): what was stamped before moves along, so that nothing is older for it. What was stamped
+-- in the last moments has the new clock's time already.
+local function move_along(p, now, by)
+  local function along(key, field)
+    local at = tonumber(redis.call('HGET', key, field) or '0')
+    if at > 0 and (at > now or at < now - JUMP_MS) then redis.call('HSET', key, field, at + by) end
+  end
+  for _, server in ipairs(redis.call('SMEMBERS', p .. 'servers')) do
+    local key = p .. 'server:' .. server
+    along(key, 'registered_ms')
+    along(key, 'silent_since_ms')
+    for _, name in ipairs(redis.call('HKEYS', key)) do
+      if string.match(name, '^room:') then along(p .. 'session:' .. redis.call('HGET', key, name), 'changed_ms') end
+    end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', p .. 'lost')) do along(p .. 'session:' .. id, 'changed_ms') end
+  for _, name in ipairs({ 'dead', 'reserved' }) do
+    for _, member in ipairs(redis.call('ZRANGE', p .. name, 0, -1)) do redis.call('ZINCRBY', p .. name, by, member) end
+  end
+end
+
 -- For how long a server that once gave a sign of life has given none, in ms. Noted here and not derived from the sign's own expiry: while the store
 -- was away nobody could give one, and all would be taken for dead when it is back.
 local function silent_ms(p, server, since, now)
-  if redis.call('EXISTS', p .. 'beat:' .. server) == 1 then
+  local lasts = redis.call('PTTL', p .. 'beat:' .. server)
+  if lasts > 0 then
+    -- Longer than any sign does: the store's clock was set back, and the server may be gone.
+    if lasts > JUMP_MS then redis.call('PEXPIRE', p .. 'beat:' .. server, JUMP_MS) end
     if since ~= '0' then redis.call('HSET', p .. 'server:' .. server, 'silent_since_ms', 0) end
     return 0
   end
@@ -419,13 +444,15 @@ local function silent_ms(p, server, since, now)
   return now - tonumber(since)
 end
 
--- ARGV: token. Everything a keeper looks at: {target or false, waiters, ended ids, lost as [id, epoch, age in ms]…, dead ones, servers as
+-- ARGV: token, what the store's clock should show in ms ('' unknown). Everything a keeper looks at: {now in ms, target or false, waiters, ended ids, lost as [id, epoch, age in ms]…, dead ones, servers as
 -- [name, version, draining, rooms, spent, free, age in ms, silent for in ms, mode or '', [room, session id, state, age in ms]…]…}. Only a keeper's look
 -- (a token, the lease's) notes who is silent and lets itself be woken anew.
 local function shelf_observe(keys, args)
   local p, now = keys[1], now_ms()
   local keeper = args[1] ~= ''
   if fenced(p, args[1]) then return 'FENCED' end
+  local expected = keeper and tonumber(args[2])
+  if expected and math.abs(now - expected) > JUMP_MS then move_along(p, now, now - expected) end
   if keeper then
     stirred[p] = nil
     expire_waiters(p, now)
@@ -454,7 +481,7 @@ local function shelf_observe(keys, args)
     local held = redis.call('HMGET', p .. 'session:' .. id, 'epoch', 'changed_ms')
     lost[#lost + 1] = {id, held[1] or '0', now - tonumber(held[2] or now)}
   end
-  return {redis.call('GET', p .. 'target'), redis.call('ZCARD', p .. 'waiters'), redis.call('SMEMBERS', p .. 'ended'), lost,
+  return {now, redis.call('GET', p .. 'target'), redis.call('ZCARD', p .. 'waiters'), redis.call('SMEMBERS', p .. 'ended'), lost,
     redis.call('ZRANGE', p .. 'dead', 0, -1), servers}
 end
 

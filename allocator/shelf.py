@@ -35,6 +35,7 @@ from redis.exceptions import RedisError
 
 from allocator.model import Allocation, GameServer, Strategy, Temperature, explain
 from gameserver.sessions.client import StoreClient
+from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import (
     FleetName,
@@ -134,6 +135,8 @@ class ShelfState:
     """Rooms to keep claimable, set from outside; None: the policy's figure holds."""
     dead: frozenset[ServerName] = frozenset()
     """Servers that were dropped though their backend still had them."""
+    jumped_s: float = 0.0
+    """By so much the store's clock was not what the one who looks expected; from `JUMP_S` on its times have moved along."""
 
     @property
     def free(self) -> int:
@@ -304,10 +307,12 @@ class Shelf:
             raise StoreUnavailable(f"free rooms: {error}") from error
         return {fleet: sum(int(free) for _, free in row) for fleet, row in zip(fleets, rows, strict=True)}
 
-    async def observe(self, fleet: FleetName) -> ShelfState:
-        """Look at everything."""
-        target, waiters, ended, lost, dead, servers = await self._keep("observe", fleet)
+    async def observe(self, fleet: FleetName, clock: StoreClock | None = None) -> ShelfState:
+        """Look at everything. `clock`: a keeper's of this fleet; nothing is older for a jump of the store's since it looked last."""
+        clock = clock or StoreClock()
+        now_ms, target, waiters, ended, lost, dead, servers = await self._keep("observe", fleet, clock.expected_ms())
         return ShelfState(
+            jumped_s=clock.saw(now_ms / 1000),
             target=None if target is None else int(target),
             dead=frozenset(ServerName(raw.decode()) for raw in dead),
             entries=tuple(_entry(raw) for raw in servers),

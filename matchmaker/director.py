@@ -22,6 +22,7 @@ import structlog
 
 from gameserver import tracing
 from gameserver.sessions.client import listen
+from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.model import MatchId, PlayerId, SessionState, fleet_of
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
@@ -101,6 +102,7 @@ class Director:
         # Looking a metric's child up by its labels costs more than observing.
         self._wait_from = functools.cache(lambda region: metrics.TICKET_WAIT.labels(queue.name, region))
         self._wake = asyncio.Event()
+        self._clock = StoreClock()
         self._connections = 0
         """Of the store, by which what the matcher has was read."""
         self._cursor = ""
@@ -177,10 +179,13 @@ class Director:
             lease_s=LEASE_S,
             cursor=self._cursor,
             ticket_timeout_s=queue.ticket_timeout_s,
+            clock=self._clock,
         )
         self._led(look is not None)
         if look is None:
             return False
+        if look.jumped_s:
+            log.warning("store_clock_jumped", queue=queue.name, seconds=round(look.jumped_s, 1))
         if not look.complete:
             self._connections = self._store.connections
             await self._take_all()

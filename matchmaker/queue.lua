@@ -10,10 +10,13 @@ local FINAL_TTL_S = 3600
 local OFFENCES_TTL_S = 86400
 local LOG_LENGTH = 200000
 local MOST_OFFENDERS = 10000
+local JUMP_MS = 10000 -- as in gameserver/sessions/clock.py
+local LATE_MS = 60000 -- what players mostly have to accept a match
 
-local function now_ms()
+-- The queue's clock: the store's, less what that has jumped by while tickets waited (`follow_clock`).
+local function now_ms(p)
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + math.floor(time[2] / 1000) - (redis.call('GET', p .. 'jumped') or 0)
 end
 
 local function fenced(p, token) return redis.call('GET', p .. 'lease') ~= token end
@@ -44,7 +47,7 @@ local function publish(p, news)
   redis.call('PUBLISH', p .. 'changed', '[' .. table.concat(news, ',') .. ']')
   local kept = events_kept(p)
   if not kept then return end
-  local now = now_ms()
+  local now = now_ms(p)
   for _, one in ipairs(news) do
     local ticket, event = string.match(one, '"tickets":{"([^"]+)":(%d+)')
     emit(p, kept, now, 'ticket.' .. string.match(one, '^{"state":"([%w_]+)"'), ticket .. ':' .. event, string.match(one, '"match":"([^"]+)"') or ticket, one)
@@ -95,7 +98,7 @@ end
 -- ARGV: most tickets; then of each ticket: id, players (JSON), player ids (a line each), idempotency key or ''.
 -- Returns for each {'OK', id, created in ms}, {'HAVE', id} for a repeated key or call (its reply was lost), {'BUSY', player, id}, {'BARRED', player, ms, why}, {'CLOSED', how}, {'FULL'}.
 local function ticket_create(keys, args)
-  local p, most, now, made, replies = keys[1], tonumber(args[1]), now_ms(), false, {}
+  local p, most, now, made, replies = keys[1], tonumber(args[1]), now_ms(keys[1]), false, {}
   local closed = redis.call('GET', p .. 'closed')
   local waiting, kept = redis.call('ZCARD', p .. 'pool'), events_kept(p)
 
@@ -132,7 +135,7 @@ end
 
 -- ARGV: ticket id…. Returns now in ms, then each one's record, empty where there is none.
 local function ticket_fetch(keys, args)
-  local replies = { now_ms() }
+  local replies = { now_ms(keys[1]) }
   for _, id in ipairs(args) do
     replies[#replies + 1] = redis.call('HMGET', keys[1] .. 'ticket:' .. id, 'players', 'created_ms', 'state', 'event', 'match', 'assignment', 'reason',
       'accepted', 'asked', 'deadline_ms', 'assigned_ms')
@@ -272,23 +275,54 @@ local function expire(p, now, age_ms)
 end
 
 local function hold(p, token, ms)
-  local holder = redis.call('GET', p .. 'lease')
-  if holder and holder ~= token then return false end
+  local key = p .. 'lease'
+  local holder = redis.call('GET', key)
+  if holder and holder ~= token then
+    -- Longer than a lease lasts: the store's clock was set back, and the holder may be gone.
+    if redis.call('PTTL', key) > 2 * tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+    return false
+  end
   redis.call('SET', p .. 'lease', token, 'PX', ms)
   return true
 end
 
--- ARGV: lease token, lease in ms, cursor in the log ('' for none), age in ms at which tickets time out (0: never), most entries.
+-- What a director's look finds where it expected its clock to be: should the store's have jumped, the queue's does not, so that nothing is older for it.
+-- What was stamped by the wrong clock since the last look moves back. A queue that nothing waits in goes by the store's clock again. Returns by how
+-- many ms it has jumped; 0: it has not.
+local function follow_clock(p, expected)
+  local now, jumped = now_ms(p), redis.call('GET', p .. 'jumped')
+  local by = now - expected
+  if math.abs(by) <= JUMP_MS then
+    if jumped and redis.call('EXISTS', p .. 'pool', p .. 'deadlines', p .. 'matches') == 0 then redis.call('DEL', p .. 'jumped') end
+    return 0
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'pool', now - JUMP_MS, now)) do
+    redis.call('HSET', p .. 'ticket:' .. id, 'created_ms', redis.call('ZINCRBY', p .. 'pool', -by, id))
+  end
+  -- Only later: a player who had no time to accept must not be blamed.
+  for _, match in ipairs(by < 0 and redis.call('ZRANGEBYSCORE', p .. 'deadlines', now - JUMP_MS, now + LATE_MS) or {}) do
+    redis.call('ZINCRBY', p .. 'deadlines', -by, match)
+  end
+  redis.call('SET', p .. 'jumped', (jumped or 0) + by)
+  return by
+end
+
+-- ARGV: lease token, lease in ms, cursor in the log ('' for none), age in ms at which tickets time out (0: never), most entries, what the queue's clock
+-- should show in ms ('' unknown).
 -- One look at the queue by its director: takes or renews the lease, times out what is late, and returns what has changed since the cursor.
--- Returns {'HELD'} while another directs; {'LOST', now_ms, cursor} when the log does not reach back to the cursor: read the pool, go on from the new one;
+-- Returns {'HELD', now_ms} while another directs; {'LOST', now_ms, cursor, by how many ms the clock has jumped} when the log does not reach back to the cursor, or times
+-- have changed: read the pool, go on from the new one;
 -- or {'OK', now_ms, cursor, how it is closed or '', offenders, entries, tickets timed out, when the oldest was created in ms or 0}, each entry {'+', id, created_ms, players}, {'-', id} or {'m', match}.
 local function queue_cycle(keys, args)
-  local p, now = keys[1], now_ms()
-  if not hold(p, args[1], args[2]) then return { 'HELD' } end
+  local p = keys[1]
+  if not hold(p, args[1], args[2]) then return { 'HELD', now_ms(p) } end
+  local expected = tonumber(args[6])
+  local jumped = expected and follow_clock(p, expected) or 0
+  local now = now_ms(p)
   local gone = expire(p, now, tonumber(args[4]))
-  local entries = args[3] ~= '' and redis.call('XRANGE', p .. 'log', args[3], '+', 'COUNT', args[5] + 1) or {}
+  local entries = args[3] ~= '' and jumped == 0 and redis.call('XRANGE', p .. 'log', args[3], '+', 'COUNT', args[5] + 1) or {}
   if #entries == 0 or entries[1][1] ~= args[3] then
-    return { 'LOST', now, redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', '!', '') }
+    return { 'LOST', now, redis.call('XADD', p .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*', '!', ''), jumped }
   end
   local changes = {}
   for i = 2, #entries do
@@ -307,7 +341,7 @@ end
 local function match_commit(keys, args)
   local p, accept_ms, replies, news, i = keys[1], tonumber(args[2]), {}, {}, 3
   if fenced(p, args[1]) then return 'FENCED' end
-  local deadline = now_ms() + accept_ms
+  local deadline = now_ms(p) + accept_ms
 
   local function commit(match, raw, first, last)
     if redis.call('HEXISTS', p .. 'matches', match) == 1 or redis.call('HEXISTS', p .. 'proposed', match) == 1 then
@@ -372,7 +406,7 @@ end
 -- ARGV: of each match: id, assignment (JSON), number of tickets, ticket ids. Returns for each the session that it has: the assignment's, another's that came
 -- before, or '' when its tickets were returned. Whoever asks first wins, its owner or not: a session that is there is as good as another.
 local function match_assign(keys, args)
-  local p, replies, news, i, now = keys[1], {}, {}, 1, now_ms()
+  local p, replies, news, i, now = keys[1], {}, {}, 1, now_ms(keys[1])
   while i <= #args do
     local last, parts = i + 2 + args[i + 2], {}
     if redis.call('HDEL', p .. 'matches', args[i]) == 1 then
@@ -480,9 +514,12 @@ end
 
 -- KEYS[1]: the set of directors (of all queues). ARGV: replica, for how long it counts as alive in ms (0: it goes). Returns those that are.
 local function replica_beat(keys, args)
-  local now = now_ms()
+  local time, alive = redis.call('TIME'), tonumber(args[2])
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', now)
-  if tonumber(args[2]) > 0 then redis.call('ZADD', keys[1], now + args[2], args[1]) else redis.call('ZREM', keys[1], args[1]) end
+  -- Later than can be: the store's clock was set back. Who lives says so again soon.
+  if alive > 0 then redis.call('ZREMRANGEBYSCORE', keys[1], '(' .. now + 2 * alive, '+inf') end
+  if alive > 0 then redis.call('ZADD', keys[1], now + args[2], args[1]) else redis.call('ZREM', keys[1], args[1]) end
   return redis.call('ZRANGE', keys[1], 0, -1)
 end
 

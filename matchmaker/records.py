@@ -117,6 +117,8 @@ class Look:
     """Age of the ticket that waits longest."""
     full: bool = False
     """There is more to read at once."""
+    jumped_s: float = 0.0
+    """By so much the store's clock has jumped since the last look; the queue's has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

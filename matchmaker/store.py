@@ -19,6 +19,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p penalty:<player>` | string: why the player may not queue | bar; expires when it may again |
 | `p backfills` | hash: session → what it wants, as JSON | put; drop, commit |
 | `p closed` | string: `paused` or `draining` | close |
+| `p jumped` | string: by how many ms the store's clock has jumped while tickets waited | cycle; cycle, once nothing waits |
 | `p lease` | string: the director's token | cycle; expires with the lease |
 | `wf:directors` | sorted set: directors' processes, until when each counts as alive | beat |
 | `p wake`, `p changed` | channels: something for the director to do; which tickets changed, and how | |
@@ -35,6 +36,7 @@ from redis.exceptions import RedisError
 
 from gameserver import tracing
 from gameserver.sessions.client import StoreClient
+from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.model import MatchId, PlayerId, SessionId
 from gameserver.sessions.port import StoreUnavailable
@@ -220,16 +222,26 @@ class TicketStore:
 
     async def now_s(self, queue: QueueName) -> float:
         """The clock by which a queue's tickets have their times, Unix seconds."""
-        return float(await self._answer(self.client.clock_s(_prefix(queue))))
+        (now_ms,) = await self._call("ticket_fetch", queue)
+        return float(now_ms) / 1000
 
     async def look(
-        self, queue: QueueName, token: str, *, lease_s: float, cursor: str, ticket_timeout_s: float
+        self,
+        queue: QueueName,
+        token: str,
+        *,
+        lease_s: float,
+        cursor: str,
+        ticket_timeout_s: float,
+        clock: StoreClock | None = None,
     ) -> Look | None:
         """
         Direct the queue for another `lease_s`: time out what is late, and see what has changed since `cursor` ('' at first).
 
-        None while another directs.
+        `clock`: the caller's of this queue; nothing is older for a jump of the store's since it looked last.
+        Returns: None while another directs.
         """
+        clock = clock or StoreClock()
         reply = await self._call(
             "queue_cycle",
             queue,
@@ -238,12 +250,15 @@ class TicketStore:
             cursor,
             round(ticket_timeout_s * 1000),
             _MOST_CHANGES,
+            clock.expected_ms(),
         )
+        now_s = reply[1] / 1000
+        clock.saw(now_s)
         if reply[0] == b"HELD":
             return None
-        now_s, cursor = reply[1] / 1000, reply[2].decode()
+        cursor = reply[2].decode()
         if reply[0] == b"LOST":
-            return Look(now_s=now_s, cursor=cursor, complete=False)
+            return Look(now_s=now_s, cursor=cursor, complete=False, jumped_s=reply[3] / 1000)
         added: dict[TicketId, Ticket] = {}
         removed: dict[TicketId, None] = {}
         accepted = []

@@ -25,6 +25,7 @@ from fleets.autoscaler.history import DemandHistory
 from fleets.autoscaler.leadtime import LeadTimes
 from fleets.autoscaler.policy import HOLD_S, Decision, FleetAim, Observed, decide, decide_blind
 from gameserver.sessions.client import StoreClient
+from gameserver.sessions.clock import JUMP_S
 from gameserver.sessions.model import FleetName, ServerName
 from gameserver.sessions.port import StoreUnavailable
 
@@ -34,8 +35,6 @@ _SAMPLE_S = 5.0
 _HAZARD_HALF_LIFE_S = 1800.0
 _STALE_S = 60.0
 """A view of the demand older than this is none."""
-_JUMP_S = 10.0
-"""By so much the store's clock may differ from ours between two looks: a look that was held up is no jump."""
 _RETRY_S = 1.0
 _BOOTING = (
     ServerState.PORT_ALLOCATION,
@@ -170,7 +169,7 @@ class Autoscaler:
         now_s = asyncio.get_running_loop().time()
         if demand.at_s:
             jump_s = at_s - demand.at_s - (now_s - demand.seen_at_s)
-            if abs(jump_s) > _JUMP_S:
+            if abs(jump_s) > JUMP_S:
                 self._follow(fleet, demand, jump_s)
             else:
                 self._note(demand, at_s - demand.at_s, at_s, claims - demand.claims, live)

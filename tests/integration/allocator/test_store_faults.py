@@ -19,6 +19,7 @@ from allocator.model import Allocation, AllocationRequest, FleetPolicy, Unavaila
 from allocator.service import Allocator
 from allocator.shelf import Shelf
 from gameserver.sessions.client import StoreClient, connect
+from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerMode, SessionId, session_id
 from gameserver.sessions.port import SessionGone, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
@@ -312,3 +313,42 @@ async def test_a_store_that_is_away_is_no_server(stack: AsyncExitStack, tmp_path
     with valkey:
         found = await stage.allocator.allocate(request("m1"), deadline_s=0.3)
         assert isinstance(found, Unavailable)
+
+
+@pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS])
+async def test_nothing_is_older_for_a_jump(stack: AsyncExitStack, primary: Valkey, jump_ms: int) -> None:
+    """A keeper that has looked before: a match whose players are on their way is not ended, nor a server dropped, for a clock that is an hour off."""
+    shown_s = [0.0]
+    clock = StoreClock(lambda: shown_s[0])
+    stage = Stage(opened(stack, primary.url), policy=replace(POLICY, shelf=4))
+    await stage.settle()
+    keeper = Shelf(stage.client, lease="keeper")
+    await stage.client.set(f"{PREFIX}keeper", "keeper")
+    before = await stage.allocate("m1")
+    server = f"{PREFIX}server:{before.session.server}"
+    # As if all this had been before the jump, and the last look too.
+    now_ms = int(primary.ask("TIME")[0]) * 1000
+    await stage.client.hset(f"{PREFIX}session:{before.session.id}", "changed_ms", now_ms - 1000 - jump_ms)
+    await stage.client.hset(
+        server, mapping={"registered_ms": now_ms - 5000 - jump_ms, "silent_since_ms": now_ms - 500 - jump_ms}
+    )
+    clock.saw((now_ms - jump_ms) / 1000)
+    during = await stage.allocate("m2")
+    for _ in range(2):  # the second look finds no jump
+        seen = await keeper.observe(FLEET, clock)
+        ages = {room.session: room.age_s for entry in seen.entries for room in entry.sessions}
+        assert 0.9 <= ages[before.session.id] < 20
+        assert 0 <= ages[during.session.id] < 20
+        (entry,) = [entry for entry in seen.entries if entry.server == before.session.server]
+        assert 4.9 <= entry.age_s < 25
+        assert 0.4 <= entry.silent_s < 20
+
+
+async def test_a_sign_of_life_does_not_outlast_a_clock_that_is_set_back(stack: AsyncExitStack, primary: Valkey) -> None:
+    """Written when the clock was an hour ahead, by a server that is gone since."""
+    stage = Stage(opened(stack, primary.url), policy=replace(POLICY, shelf=4))
+    await stage.settle()
+    (raw,) = await stage.client.smembers(f"{PREFIX}servers")
+    await stage.client.set(f"{PREFIX}beat:{raw.decode()}", "serve", px=HOUR_MS)
+    await stage.keeper.round()
+    assert await stage.client.pttl(f"{PREFIX}beat:{raw.decode()}") <= 10_000
