@@ -24,6 +24,8 @@ _SIGNATURE_SIZE = 64
 _MAX_TOKEN_SIZE = 1024
 DEFAULT_LIFETIME_S = 60.0
 """Long enough to dial a server, short enough that a leaked token is soon worthless."""
+_FORGET_EVERY = 256
+"""Used tokens to remember at least, before those that have expired are looked for."""
 
 
 class SeatRefused(Exception):
@@ -75,7 +77,9 @@ class SeatVerifier:
             self._keys[_key_id(raw)] = Ed25519PublicKey.from_public_bytes(raw)
         self._used: dict[bytes, int] = {}
         """Nonce to expiry."""
-        self._forget_at_s = 0.0
+        self._forgotten_s = 0
+        """The latest expiry that was forgotten: a clock that is set back must not bring such a token to life again."""
+        self._forget_at = _FORGET_EVERY
 
     def verify(self, token: str, now_s: float) -> SeatGrant:
         """Accept a token once. `now_s`: Unix seconds. Raises SeatRefused."""
@@ -94,7 +98,7 @@ class SeatVerifier:
         player, team, session, server = _texts(body, _HEAD.size)
         if server != self._server:
             raise SeatRefused(f"for server {server}, this is {self._server}")
-        if expiry <= now_s:
+        if expiry <= max(now_s, self._forgotten_s):
             raise SeatRefused("expired")
         if nonce in self._used:
             raise SeatRefused("used before")
@@ -109,9 +113,10 @@ class SeatVerifier:
         )
 
     def _remember(self, nonce: bytes, expiry: int, now_s: float) -> None:
-        if now_s >= self._forget_at_s:
+        if len(self._used) >= self._forget_at:  # by their number, since the clock may jump
+            self._forgotten_s = max([self._forgotten_s, *(until for until in self._used.values() if until <= now_s)])
             self._used = {used: until for used, until in self._used.items() if until > now_s}
-            self._forget_at_s = now_s + DEFAULT_LIFETIME_S
+            self._forget_at = 2 * len(self._used) + _FORGET_EVERY
         self._used[nonce] = expiry
 
 

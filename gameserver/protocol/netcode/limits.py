@@ -68,14 +68,20 @@ class UsedTokens:
         """MAC to (the address it serves, or None once it is spent; its expiry)."""
         self._purge_at_s = 0.0
         """Nothing in the table expires before."""
+        self._forgotten_s = 0
+        """The latest expiry that was forgotten: a clock that is set back must not bring such a token to life again."""
 
     def admit(self, mac: bytes, peer: Hashable, expires_unix_s: int, now_unix_s: float) -> bool:
         """Whether this address may go on with the token; remembers it."""
         known = self._seen.get(mac)
         if known is not None:
             return known[0] == peer
+        if expires_unix_s <= self._forgotten_s:
+            return False
         if len(self._seen) >= self._limit:
             if now_unix_s >= self._purge_at_s:
+                gone = [expiry for _, expiry in self._seen.values() if expiry <= now_unix_s]
+                self._forgotten_s = max([self._forgotten_s, *gone])
                 self._seen = {mac: entry for mac, entry in self._seen.items() if entry[1] > now_unix_s}
                 self._purge_at_s = min((expiry for _, expiry in self._seen.values()), default=0)
             if len(self._seen) >= self._limit:

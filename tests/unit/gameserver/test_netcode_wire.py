@@ -240,6 +240,15 @@ def test_used_tokens() -> None:
     assert not used.admit(b"a", "here", 100, 50)
 
 
+def test_a_clock_that_is_set_back_brings_no_used_token_to_life() -> None:
+    """Forgotten while the clock was ahead, and refused once it is right again."""
+    used = UsedTokens(1)
+    assert used.admit(b"a", "here", 100, 50)
+    assert used.admit(b"b", "here", 9100, 9000)
+    assert not used.admit(b"a", "there", 100, 60)
+    assert used.admit(b"c", "here", 9200, 9150)
+
+
 def fragments(message: bytes, number: int) -> list[m.Fragment]:
     decoded = [m.decode_server(piece) for piece in split(message, number)]
     assert all(isinstance(fragment, m.Fragment) for fragment in decoded)

@@ -39,15 +39,33 @@ def test_other_servers_late_and_foreign_tokens_are_refused() -> None:
         verifier().verify(SeatIssuer(bytes(32)).issue(GRANT, 1000.0), 1000.0)
 
 
+def others(server: SeatVerifier, now_s: float, count: int = 600) -> None:
+    """So many that those which have expired are forgotten."""
+    for seat in range(count):
+        server.verify(ISSUER.issue(dataclasses.replace(GRANT, seat=seat), now_s), now_s)
+
+
 def test_nonces_are_forgotten_only_after_expiry() -> None:
-    """A used token is still refused late in its life, after many others."""
+    """A used token is still refused late in its life, after many others; the others are not kept for ever."""
     server = verifier()
     token = ISSUER.issue(GRANT, 1000.0, lifetime_s=500)
     server.verify(token, 1000.0)
-    for second in range(1, 400, 40):
-        server.verify(ISSUER.issue(dataclasses.replace(GRANT, seat=second), 1000.0 + second), 1000.0 + second)
+    for now_s in range(1001, 1400, 100):
+        others(server, now_s)
+    assert len(server._used) < 1500
     with pytest.raises(SeatRefused, match="used"):
         server.verify(token, 1499.0)
+
+
+def test_a_clock_that_is_set_back_brings_no_token_to_life() -> None:
+    """Used, forgotten while the clock was hours ahead, and refused once it is right again; new tokens let in."""
+    server = verifier()
+    token = ISSUER.issue(GRANT, 1000.0)
+    server.verify(token, 1000.0)
+    others(server, 50_000.0)
+    with pytest.raises(SeatRefused, match="expired"):
+        server.verify(token, 1005.0)
+    server.verify(ISSUER.issue(GRANT, 1005.0), 1005.0)
 
 
 @given(st.data())
