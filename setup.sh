@@ -19,6 +19,13 @@ case " $* " in
 # promtool and a real Prometheus, for the tests of rules and dashboards.
 *" test "* | *" check "*) command -v promtool >/dev/null || packages="$packages prometheus" ;;
 esac
+case " $* " in
+# A library that moves clocks is built for the run; a second host is a network namespace.
+*" chaos "*)
+    command -v cc >/dev/null || packages="$packages gcc libc6-dev"
+    command -v ip >/dev/null || packages="$packages iproute2"
+    ;;
+esac
 if [ -n "$packages" ]; then
     sudo=""
     if [ "$(id -u)" != 0 ]; then

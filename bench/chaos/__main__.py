@@ -23,7 +23,8 @@ from rich.table import Table
 
 from bench.chaos import limits, store_faults
 from bench.chaos.checker import Violation, check, read, rollbacks
-from bench.chaos.faults import PROCESSES, SERVERS
+from bench.chaos.clocks import Clocks, own_clocks
+from bench.chaos.faults import PROCESSES, SERVERS, Maker, clocks_of
 from bench.chaos.host import small_disks
 from bench.chaos.injector import Injected, Injector
 from bench.chaos.network import Place, Wire, second_host
@@ -39,13 +40,14 @@ BLAME_S = 30.0
 def main() -> None:
     """Run it."""
     options = _options()
-    skipped = {"clock jumps": "not injected: tests/integration/allocator has a store whose clock jumps"}
+    skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(options.keep))
         disks = stack.enter_context(small_disks(folder / "disks", VALKEYS, skipped))
         places, wire = stack.enter_context(second_host(options.seed, skipped))
+        clocks = own_clocks(folder / "clocks", skipped)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            injected = runner.run(_run(options, folder, disks, places, wire))
+            injected = runner.run(_run(options, folder, disks, places, wire, clocks))
         events = read(folder / "journal.jsonl")
     violations = check(events, rooms=ROOMS)
     _print(injected, violations, skipped)
@@ -54,17 +56,26 @@ def main() -> None:
 
 
 async def _run(
-    options: argparse.Namespace, folder: Path, disks: list[Path], places: list[Place], wire: Wire | None
+    options: argparse.Namespace,
+    folder: Path,
+    disks: list[Path],
+    places: list[Place],
+    wire: Wire | None,
+    clocks: Clocks | None,
 ) -> list[Injected]:
     store = Store(
         folder / "store",
         [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)],
         disks=disks,
         places=places,
+        clocks=clocks,
     )
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
         servers, parts = SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES
-        lanes = [servers, servers, parts, store_faults.kinds(store, wire)]
+        if clocks is not None:
+            of_servers, of_parts = clocks_of(clocks)
+            servers, parts = servers | of_servers, parts | of_parts
+        lanes = [_named(options.only, kinds) for kinds in (servers, servers, parts, store_faults.kinds(store, wire))]
         players = Players(system, folder / "journal.jsonl", players=options.players, finish_s=90.0)
         async with players:
             injector = Injector(system, players, folder / "faults.jsonl")
@@ -80,6 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="of faults at most; 24, or 1 with --quick")
     parser.add_argument("--faults", type=int, default=FAULTS, help=f"at most; {FAULTS}")
+    parser.add_argument("--only", default="", help="inject the kinds that have this in their names, as `clock`")
     parser.add_argument("--players", type=int, default=12)
     parser.add_argument("--servers", type=int, default=8)
     parser.add_argument("--sentinel", action=argparse.BooleanOptionalAction, default=True)
@@ -88,6 +100,10 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.minutes = options.minutes or (1.0 if options.quick else 24.0)
     return options
+
+
+def _named(part: str, kinds: dict[str, Maker]) -> dict[str, Maker]:
+    return {name: maker for name, maker in kinds.items() if part in name}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bench.chaos.clocks import Clocks, jump_s
 from bench.chaos.system import PARTS, Program, System
 
 
@@ -66,6 +67,19 @@ def freeze(pid: int, for_s: float) -> Callable[[], Awaitable[None]]:
     return run
 
 
+def set_clock(clocks: Clocks, pid: int, ahead_s: float, for_s: float) -> Callable[[], Awaitable[None]]:
+    """A wall clock that jumps, and jumps back after a while."""
+
+    async def run() -> None:
+        clocks.set(pid, ahead_s)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            clocks.set(pid, 0.0)
+
+    return run
+
+
 def a_server(system: System, rng: random.Random) -> tuple[str, int] | None:
     """A game server that is up, with its process."""
     servers = sorted(system.game_servers().items())
@@ -102,6 +116,24 @@ def _freezing(part: str) -> Maker:
         return Fault(target=program.name, run=freeze(program.pid, rng.uniform(0.5, 5.0)), program=program)
 
     return make
+
+
+def clocks_of(clocks: Clocks) -> tuple[dict[str, Maker], dict[str, Maker]]:
+    """Jumps of the clocks of game servers, and of parts."""
+
+    def of_game_server(system: System, rng: random.Random) -> Fault | None:
+        found = a_server(system, rng)
+        if found is None:
+            return None
+        run = set_clock(clocks, found[1], jump_s(rng), rng.uniform(0.5, 4.0))
+        return Fault(target=found[0], run=run, servers=frozenset({found[0]}))
+
+    def of_part(system: System, rng: random.Random) -> Fault:
+        program = rng.choice(system.programs)
+        run = set_clock(clocks, program.pid, jump_s(rng), rng.uniform(0.5, 4.0))
+        return Fault(target=program.name, run=run, program=program)
+
+    return {"clock of game server jumps": of_game_server}, {"clock of part jumps": of_part}
 
 
 SERVERS: dict[str, Maker] = {"kill -9 game server": kill_game_server, "freeze game server": freeze_game_server}

@@ -67,7 +67,7 @@ class Injector:
 
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch(), name="watch")
-            working = [tasks.create_task(lane(n, kinds), name=f"lane-{n}") for n, kinds in enumerate(lanes)]
+            working = [tasks.create_task(lane(n, kinds), name=f"lane-{n}") for n, kinds in enumerate(lanes) if kinds]
             await asyncio.wait(working)
             watching.cancel()
 

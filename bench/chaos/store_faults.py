@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import redis
 
-from bench.chaos.faults import Fault, Maker, freeze
+from bench.chaos.clocks import STORE_MOST_S, Clocks, jump_s
+from bench.chaos.faults import Fault, Maker, freeze, set_clock
 from bench.chaos.network import Wire
 from bench.chaos.store import SERVICE, Store, ValkeyServer
 from bench.chaos.system import System
@@ -54,7 +55,7 @@ def lose_primary(system: System, rng: random.Random) -> Fault | None:
     async def run() -> None:
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(away_s)
-        server.start()
+        await asyncio.to_thread(system.store.restart, server)
 
     return _fault("primary", server, system.store, run)
 
@@ -166,6 +167,19 @@ def fill_disk(system: System, rng: random.Random) -> Fault | None:
     return _fault("disk of primary", server, system.store, run)
 
 
+def _clock(clocks: Clocks, servers: Callable[[Store], Sequence[ValkeyServer]]) -> Maker:
+    """The wall clock of its host is set wrong, and right again."""
+
+    def make(system: System, rng: random.Random) -> Fault | None:
+        if _primary(system) is None:
+            return None
+        server = rng.choice(servers(system.store))
+        run = set_clock(clocks, server.pid, jump_s(rng, STORE_MOST_S), rng.uniform(0.5, 4.0))
+        return _fault("clock of Valkey", server, system.store, run)
+
+    return make
+
+
 def _over(wire: Wire, loss: tuple[float, float], delay_s: tuple[float, float]) -> Maker:
     """What the wire to the second host does for a while: there is a Valkey, primary or not, and a Sentinel."""
 
@@ -226,6 +240,15 @@ def kinds(store: Store, wire: Wire | None) -> dict[str, Maker]:
             "kill -9 Sentinel": lose_sentinel,
             "commanded failover": command_failover,
         }
+    if store.clocks is not None:
+        found["clock of Valkey jumps"] = _clock(
+            store.clocks, lambda store: [s for s in store.valkeys if s.is_primary()]
+        )
+        if store.sentinels:
+            others = _clock(
+                store.clocks, lambda store: [*(s for s in store.valkeys if not s.is_primary()), *store.sentinels]
+            )
+            found["clock of replica or Sentinel jumps"] = others
     if wire is not None:
         found |= {
             "network: 5 to 30 % lost": _over(wire, (0.05, 0.3), (0.0, 0.0)),
