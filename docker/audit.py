@@ -1,7 +1,8 @@
 """
 Looks every pinned dependency up in the advisory database of the Python Packaging Authority, by pip-audit: `make audit`.
 
-Exit code 0: none is known to be vulnerable; 1: some are; 3: the database could not be asked about some or all, so that nothing is known.
+Exit code 0: none is known to be vulnerable; 1: some are; 3: the database could not be asked about some or all, so that nothing is known. With `--gate`
+(`make check`) the last is said aloud and passes: a gate must not fail for a network.
 """
 
 import json
@@ -36,11 +37,21 @@ def judge(report: str, errors: str) -> tuple[int, list[str]]:
     return code or (UNKNOWN if skipped else 0), told
 
 
+def gate(code: int) -> tuple[int, str]:
+    """What a gate makes of a code, and what it says."""
+    if code == UNKNOWN:
+        return 0, "AUDIT: NOT KNOWN. The advisory service could not be asked; run `make audit` where it can be."
+    return code, "AUDIT: FAILED. Known vulnerabilities." if code else "AUDIT: none is known to be vulnerable."
+
+
 def main() -> None:
     """Ask, tell, and end with the code."""
     command = [sys.executable, "-m", "pip_audit", "-r", str(PINNED), "--no-deps", "--disable-pip", "-f", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     code, told = judge(done.stdout, done.stderr)
+    if "--gate" in sys.argv[1:]:
+        code, last = gate(code)
+        told.append(last)
     print("\n".join(told))
     sys.exit(code)
 

@@ -37,6 +37,18 @@ SESSION_LABEL = "warmfleet.dev/session"
 WAIT_S = 1.0
 """How long a request waits for a server at most, by default: Agones answers without waiting, and its clients ask again by themselves."""
 MAX_WAITING = 5000
+LIMITS = {
+    "grpc.max_receive_message_length": 256 * 1024,
+    "grpc.max_metadata_size": 16 * 1024,
+    "grpc.max_concurrent_streams": 1000,
+    "grpc.server_handshake_timeout_ms": 10_000,
+    "grpc.max_connection_idle_ms": 300_000,
+    "grpc.max_connection_age_ms": 600_000,
+    "grpc.max_connection_age_grace_ms": 10_000,
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+}
+"""Of one connection. gRPC sets no end to a request that is never whole: its connection has one, after which clients connect anew by themselves."""
 _MARGIN = 0.8
 """Of what is left of the client's deadline: so that it gets an answer instead of a timeout."""
 _KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -241,9 +253,7 @@ class AllocationServer:
                 are taken up by the next connection.
         Raises: CertificateError, ValueError, RuntimeError when the address is taken.
         """
-        self._server = grpc.aio.server(
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 256 * 1024))
-        )
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *LIMITS.items()])
         allocation_pb2_grpc.add_AllocationServiceServicer_to_server(service, self._server)
         if tls is None:
             if not address.startswith(("127.0.0.1:", "localhost:", "[::1]:")):

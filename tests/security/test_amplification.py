@@ -1,13 +1,17 @@
-"""What the UDP port answers to a stranger is less than what the stranger sent: it is of no use to attack others with forged addresses."""
+"""What a UDP port answers to a stranger, a game server's or a beacon's, is less than what the stranger sent: it is of no use to attack others with forged
+addresses."""
 
 import random
 from collections.abc import Iterator
 
 import pytest
 
+from gameserver.protocol.beacons import LONGEST_PLAYER, NONCE_SIZE, Cookie, Hello, Measure, Token, encode
 from gameserver.protocol.netcode.client import NetcodeClient
 from gameserver.protocol.netcode.server import NetcodeServer
 from gameserver.protocol.netcode.tokens import issue_connect_token, protocol_id_of
+from matchmaker.beacons.beacon import Beacon
+from matchmaker.beacons.tokens import LatencySigner
 
 HERE = ("203.0.113.1", 7000)
 VICTIM = ("198.51.100.9", 53)
@@ -98,3 +102,51 @@ def test_an_overheard_request_is_of_no_use_elsewhere() -> None:
     assert one.data_to_send(0.0)
     one.receive(data, VICTIM, 0.1)
     assert not answered(one, 0.1, 1.0)
+
+
+def beacon(now_s: list[float] | None = None) -> Beacon:
+    """Of the longest name that there is: its tokens are the longest."""
+    clock = now_s or [0.0]
+    return Beacon(LatencySigner("r" * 64, bytes(32)), clock=lambda: clock[0], wall=lambda: UNIX_S)
+
+
+def to_beacons() -> Iterator[tuple[str, bytes]]:
+    rng = random.Random(7)
+    nonce, player = bytes(NONCE_SIZE), "p" * LONGEST_PLAYER
+    hello = encode(Hello(nonce))
+    yield "a hello", hello
+    yield "a long hello", hello + bytes(1000)
+    yield from ((f"a hello cut to {size}", hello[:size]) for size in (0, 4, 5, 13, len(hello) - 1))
+    yield "an overheard measurement", encode(Measure(nonce, beacon().cookie(nonce, "192.0.2.1"), player))
+    yield "its own replies", encode(Cookie(nonce, bytes(24)))
+    yield "a token", encode(Token(nonce, "x" * 300))
+    for kind in range(8):
+        for size in (1, 9, 60, 64, 300, 511, 512, 1200):
+            yield f"kind {kind} of {size} bytes", hello[:4] + bytes([kind]) + rng.randbytes(size)
+
+
+def test_a_beacon_answers_with_less() -> None:
+    """To any datagram; and to a measurement that is right, which nobody can send from a forged address, too."""
+    for name, data in to_beacons():
+        reply = beacon().receive(data, VICTIM[0])
+        assert len(reply or b"") < max(1, len(data)), name
+    one, nonce = beacon(), bytes(NONCE_SIZE)
+    hello = encode(Hello(nonce))
+    cookie = one.receive(hello, VICTIM[0])
+    assert cookie is not None
+    assert len(cookie) / len(hello) < 0.6
+    measure = encode(Measure(nonce, one.cookie(nonce, VICTIM[0]), "p" * LONGEST_PLAYER))
+    token = one.receive(measure, VICTIM[0])
+    assert token is not None
+    assert len(token) / len(measure) < 0.8
+
+
+def test_a_beacon_that_is_flooded_falls_silent() -> None:
+    """An address' share is answered, and no more: the victim of a forged one hears a thousandth of a flood of a hundred thousand."""
+    now_s = [0.0]
+    one, hello, sent, got = beacon(now_s), encode(Hello(bytes(NONCE_SIZE))), 0, 0
+    for step in range(100_000):
+        now_s[0] = step / 50_000
+        sent += len(hello)
+        got += len(one.receive(hello, VICTIM[0]) or b"")
+    assert 0 < got < sent / 1000

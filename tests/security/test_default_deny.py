@@ -1,12 +1,24 @@
-"""Every route of every HTTP application wants a caller that it knows, or is listed here with the reason why not."""
+"""Every route of every HTTP application, and every method of every gRPC service, wants a caller that it knows, or is listed here with the reason why not."""
 
+import asyncio
+import base64
 import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc.aio
 import httpx
-from wired_apps import applications, routes
+import pytest
+from pydantic import SecretStr
+from wired_apps import SPECS, applications, routes, settings
 
+from allocator.api.agones import AllocationServer, AllocationService
+from allocator.api.tokens import ServiceTokens
+from allocator.backends.pb import allocation_pb2
+from fleets.serve.parts import make
+from fleets.serve.run import _Operations
+from fleets.serve.settings import PartName
+from fleets.spec.loader import load
 from gameserver.sessions.client import StoreClient
 
 HEALTH = "says whether the process lives: nothing of anybody's"
@@ -54,6 +66,58 @@ async def test_routes_want_a_caller(valkey: StoreClient, valkey_url: str, tmp_pa
                             answered.append(f"{name}: {method} {path} with {headers}: {reply.status_code}")
     assert not answered, "\n".join(answered)
     assert len(seen) > 30
+
+
+async def test_parts_serve_nothing_else(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:
+    """A part without an application, or a beacon, knows no other paths than those of the operations."""
+    (tmp_path / "specs.yaml").write_text(SPECS)
+    specs = load([tmp_path / "specs.yaml"])
+    served = settings(valkey, valkey_url).model_copy(
+        update={
+            "beacon_region": "eu",
+            "beacon_key": SecretStr(base64.urlsafe_b64encode(bytes(32)).decode()),
+            "beacon_udp": "127.0.0.1:0",
+        }
+    )
+    own = {PartName.MATCHMAKER, PartName.AUTOSCALER, PartName.ALLOCATOR}  # walked above
+    async with AsyncExitStack() as stack:
+        for name in set(PartName) - own:
+            part = await make(name, served, specs, valkey, stack)
+            transport = httpx.ASGITransport(app=_Operations(part, valkey, asyncio.Event()))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+                for path in ("/healthz", "/metrics"):
+                    assert (await http.get(path)).status_code == 200, name
+                assert part.app is None or name is PartName.BEACON
+                for path in ("/", "/v1/tickets", "/v1/allocations", "/metrics/targets", "/docs", "/v1/beacon/x"):
+                    assert (await http.get(path)).status_code == 404, (name, path)
+                if name is PartName.BEACON:
+                    # Open, as its list of regions is: a round trip is measured before anybody signs in, at most 20 requests a second for each address.
+                    answers = [(await http.get("/v1/beacon?nonce=AAAAAAAAAAA")).status_code for _ in range(100)]
+                    assert answers[0] == 200
+                    assert answers[-1] == 429
+
+
+async def test_grpc_methods_want_a_caller(tmp_path: Path) -> None:
+    """Each of the allocation service's, without a token and with a wrong one; what Agones' SDK says is heard on loopback alone."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("matchmaker:0123456789abcdef\n")
+    service = AllocationService(None, None, tokens=ServiceTokens(tokens))  # type: ignore[arg-type]
+    methods = [
+        f"/{described.full_name}/{method.name}"
+        for described in allocation_pb2.DESCRIPTOR.services_by_name.values()
+        for method in described.methods
+    ]
+    assert methods
+    async with AllocationServer(service, address="127.0.0.1:0", tls=None) as server:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            for method in (*methods, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"):
+                for metadata in ((), (("authorization", "Bearer nobody"),)):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await channel.unary_unary(method)(b"", metadata=metadata)
+                    known = method in methods
+                    assert caught.value.code() is (
+                        grpc.StatusCode.UNAUTHENTICATED if known else grpc.StatusCode.UNIMPLEMENTED
+                    )
 
 
 async def test_development_tokens_are_a_laptops(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Who sends slowly, endlessly or nothing at all is cut off: on every listener."""
+"""Who sends slowly, endlessly or nothing at all is cut off: on every listener, HTTP and gRPC, beacons included."""
 
 import asyncio
+import base64
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from allocator.api import agones
 from fleets.listening import Impatient, Server
+from fleets.serve.run import run
+from fleets.serve.settings import PartName, ServeSettings
+from fleets.spec.loader import Specs
 from gameserver import exposition
 from gameserver.exposition import MetricsServer
 from gameserver.transports.port import Connection
@@ -159,3 +164,68 @@ async def test_the_game_servers_websocket_cuts_off() -> None:
         ]
         for reply in await asyncio.gather(*(way() for way in ways)):
             assert b"101" not in reply
+
+
+async def test_a_beacon_cuts_off() -> None:
+    """As it is served: its measurements and the operations' endpoints."""
+    key = base64.urlsafe_b64encode(bytes(32)).decode()
+    environment = {"WARMFLEET_BEACON_KEY": key, "WARMFLEET_BEACON_REGION": "eu", "WARMFLEET_BEACON_UDP": "127.0.0.1:0"}
+    settings = ServeSettings.read({**environment, "WARMFLEET_PORT": "0"})
+    stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = run(PartName.BEACON, settings, Specs(fleets=(), queues=()), stop=stop, on_listening=listening.set_result)
+    task = asyncio.create_task(serving)
+    port = int((await listening).rpartition(":")[2])
+    ask = b"GET /v1/beacon?nonce=AAAAAAAAAAA HTTP/1.1\r\nHost: a\r\n"
+    try:
+        for first, drip in ((b"", b""), (ask, b"X-a: b\r\n"), (ask + b"Content-Length: 100000\r\n\r\n", b"x")):
+            await dripped(port, first, drip)
+    finally:
+        stop.set()
+        await task
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    """Of HTTP/2."""
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + body
+
+
+def literal(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+CALL = frame(
+    1, 4, 1,
+    b"\x83\x86\x04" + literal(b"/allocation.AllocationService/Allocate")
+    + b"\x00" + literal(b"content-type") + literal(b"application/grpc") + b"\x00" + literal(b"te") + literal(b"trailers"),
+)  # fmt: skip
+"""The head of a request whose body is still to come."""
+
+
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [
+        (b"", b""), (b"PRI", b" "), (HTTP2, b""), (HTTP2 + CALL, b""),
+        (HTTP2 + CALL + frame(0, 0, 1, b"\x00\x00\x01\x00\x00"), frame(0, 0, 1, b"x")),
+    ],
+    ids=["nothing", "no handshake", "no request", "a request without a body", "a body that never ends"],
+)  # fmt: skip
+async def test_grpc_cuts_off(monkeypatch: pytest.MonkeyPatch, first: bytes, drip: bytes) -> None:
+    """By its connection's end, whatever is still to come."""
+    for name in ("server_handshake_timeout", "max_connection_idle", "max_connection_age", "max_connection_age_grace"):
+        monkeypatch.setitem(agones.LIMITS, f"grpc.{name}_ms", 1000)
+    service = agones.AllocationService(None, None)  # type: ignore[arg-type]
+    async with agones.AllocationServer(service, address="127.0.0.1:0", tls=None) as server:
+        await dripped(server.port, first, drip)
+
+
+def test_every_grpc_server_is_limited() -> None:
+    """No other one listens beyond this machine's loopback."""
+    found = {}
+    for package in ("fleets", "matchmaker", "allocator", "gameserver"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "aio.server(" in (text := path.read_text()):
+                found[path.relative_to(ROOT).as_posix()] = (
+                    "LIMITS" in text or 'add_insecure_port("127.0.0.1:0")' in text
+                )
+    assert found == {"allocator/api/agones.py": True, "fleets/local/endpoints.py": True}
