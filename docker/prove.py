@@ -20,7 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGETS = ("gameserver", "matchmaker", "director", "allocator", "autoscaler", "admission", "up")
+TARGETS = (
+    "gameserver",
+    "matchmaker",
+    "director",
+    "allocator",
+    "autoscaler",
+    "events",
+    "console",
+    "beacon",
+    "admission",
+    "up",
+)
 CANNOT = 77
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,util-linux"

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from redis.exceptions import RedisError
@@ -31,8 +32,16 @@ from allocator.shelf import Shelf
 from fleets.autoscaler.policy import Decision
 from fleets.autoscaler.service import Autoscaler, Servers
 from fleets.beacons import local_beacons, path_of
+from fleets.console.access import Access
 from fleets.console.console import Console
-from fleets.console.operator import Operator, make_console
+from fleets.console.feed import Feed
+from fleets.console.local import local_fleets
+from fleets.console.look import Looker, Sources
+from fleets.console.operator import Operator, asking_why
+from fleets.console.pace import Pace
+from fleets.console.tempo import Tempo
+from fleets.console.timelines import Timelines
+from fleets.console.web import mount
 from fleets.garbage import settle
 from fleets.home import Home, Running
 from fleets.listening import CannotListen, Impatient, Server, listen
@@ -58,6 +67,7 @@ from matchmaker.beacons.beacon import Beacon
 from matchmaker.beacons.regions import Region
 from matchmaker.beacons.serving import http
 from matchmaker.director import Director
+from matchmaker.model import QueueName
 from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.store import TicketStore
 
@@ -205,24 +215,43 @@ class _Laptop:
         mount_pages(self._app, arena=ARENA in games)
         for index, beacon in enumerate(beacons.values()):
             self._app.mount(path_of(index), http(beacon))
-        self._console = self._mount_operations(allocator, shelf)
+        self._console = self._mount_operations(allocator)
 
-    def _mount_operations(self, allocator: Allocator, shelf: Shelf) -> Console:
+    def _mount_operations(self, allocator: Allocator) -> Console:
         """What operators and Prometheus are shown."""
         mount_targets(self._app, self._scraped)
         mount_operator(self._app, token=self._operator_token, status=self.status, drain=self.agones.drain)
-        return make_console(
-            self._app,
-            Operator(self._app, self._operator_token, self.agones, allocator, shelf, self._client),
-            viewer_token=self._viewer_token,
-            agones=self.agones,
-            keepers={keeper.policy.name: keeper for keeper in self._keepers},
-            decisions=self._decisions,
-            queues=[director.queue.name for director in self._directors],
+        feed, timelines, pace = Feed(), Timelines(), Pace()
+        self._watch.tickets.listeners += [timelines.heard, pace.heard]
+        tempo = Tempo(self._scraped, watched=lambda: feed.viewers > 0)
+        queues = [director.queue.name for director in self._directors]
+        why: dict[QueueName, str] = {}
+        keepers = {keeper.policy.name: keeper for keeper in self._keepers}
+        sources = Sources(
+            fleets=local_fleets(self.agones, keepers, self._decisions),
+            queues=queues,
             store=self._store,
-            tickets=self._watch.tickets,
-            scraped=self._scraped,
+            pace=pace,
+            figures=tempo,
+            timelines=timelines,
+            why=why,
         )
+        operator = Operator(self._own_calls(), allocator, self._client, timelines, self._drain)
+        mount(self._app, feed, Access(operator=self._operator_token, viewer=self._viewer_token), operator)
+        return Console(
+            feed,
+            Looker(sources),
+            measure=tempo.run,
+            ask_why=asking_why(operator, self._store, queues, why),
+        )
+
+    def _own_calls(self) -> httpx.AsyncClient:
+        """Of our own API, with the operator's key."""
+        headers = {"Authorization": f"Bearer {self._operator_token}"}
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://localhost", headers=headers)
+
+    async def _drain(self, server: str) -> bool:
+        return self.agones.drain(server)
 
     async def serve(
         self, listener: socket.socket, report: Report, on_ready: Callable[[str], None], stop: asyncio.Event

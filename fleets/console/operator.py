@@ -1,58 +1,61 @@
-"""What an operator does to a laptop's system, and the console made of its parts."""
+"""What an operator does, on a laptop and in a cluster: by the same interfaces as everybody else."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-from fastapi import FastAPI
 
-from allocator.keeper import ShelfKeeper
 from allocator.service import Allocator
 from allocator.shelf import Shelf
-from fleets.autoscaler.policy import Decision
-from fleets.console.console import Console
-from fleets.console.feed import Feed
-from fleets.console.look import Looker, Sources
-from fleets.console.tempo import Tempo
 from fleets.console.timelines import Timelines
-from fleets.console.web import Actions, Tokens, mount
-from fleets.local.agones import LocalAgones
+from fleets.console.web import CannotAct
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.control import SessionControl
 from gameserver.sessions.model import FleetName, PlayerId, SessionState, parse_session_id
-from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.model import QueueName
 from matchmaker.store import TicketStore
 
 _SHELF_TTL_S = 3600.0
 """A shelf that an operator has set goes back to the fleet's own figure by itself."""
-_NOT_FOUND = (404, 422)
+_NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+_WAITING = ("queued", "searching", "placing", "proposed")
 
 
 class Operator:
-    """Acts by the same interfaces as everybody else: the REST API with the operator's key, the allocator, the shelf."""
+    """Acts by the REST API with the operator's key, by the allocator and by the shelf. Implements `web.Actions`."""
 
     def __init__(
-        self, app: FastAPI, token: str, agones: LocalAgones, allocator: Allocator, shelf: Shelf, client: StoreClient
+        self,
+        http: httpx.AsyncClient,
+        allocator: Allocator,
+        client: StoreClient,
+        timelines: Timelines,
+        drain: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`token`: the operator's, which is an API key of `app` too."""
-        self.token = token
-        self.drain = agones.drain
+        """
+        Make it.
+
+        Args:
+            http: calls of the matchmaker's API, with an operator's key.
+            drain: has a server drained; False when there is none of that name.
+        """
+        self._http = http
         self._allocator = allocator
-        self._shelf = shelf
+        self._shelf = Shelf(client)
         self._control = SessionControl(client)
-        self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
-            base_url="http://localhost",
-            headers={"Authorization": f"Bearer {token}"},
-        )
+        self._timelines = timelines
+        self._drain = drain
+
+    async def drain(self, server: str) -> bool:
+        """Have a server's matches handed over or played to their end, and the server replaced."""
+        return await self._drain(server)
 
     async def close(self, queue: str, how: str) -> bool:
         """Pause, drain or open a queue."""
-        reply = await self._http.put(f"/v1/queues/{quote(queue, safe='')}/closed", json={"closed": how})
-        return _found(reply)
+        return await self._call("PUT", f"/v1/queues/{quote(queue, safe='')}/closed", {"closed": how}) is not None
 
     async def set_shelf(self, fleet: str, rooms: int | None) -> bool:
         """Keep so many rooms claimable for an hour; None: the fleet's own figure."""
@@ -81,81 +84,52 @@ class Operator:
             return False
 
     async def ticket(self, ticket: str) -> dict[str, Any] | None:
-        """A ticket as the API tells it; without seat tokens, which are the players'."""
-        reply = await self._http.get(f"/v1/tickets/{quote(ticket, safe='')}")
-        if not _found(reply):
+        """A ticket as the API tells it, with its timeline and, while it waits, why; without seat tokens, which are the players'."""
+        body = await self._call("GET", f"/v1/tickets/{quote(ticket, safe='')}")
+        steps = self._timelines.of(ticket)
+        if body is None and not steps:
             return None
-        body: dict[str, Any] = reply.json()
-        body.pop("assignments", None)
-        return body
+        if body is not None:
+            body.pop("assignments", None)
+            if not steps or steps[0]["state"] != "queued":
+                created_s = datetime.fromisoformat(body["createdAt"]).timestamp()
+                steps = [{"state": "queued", "at": created_s}, *steps]
+        waits = body is not None and body["state"] in _WAITING
+        return {**(body or {"id": ticket}), "steps": steps, "why": await self.why(ticket) if waits else None}
 
     async def why(self, ticket: str) -> dict[str, Any] | None:
-        """Why it waits."""
-        reply = await self._http.get(f"/v1/tickets/{quote(ticket, safe='')}/explanation")
-        return dict(reply.json()) if _found(reply) else None
+        """Why it waits. Raises CannotAct."""
+        return await self._call("GET", f"/v1/tickets/{quote(ticket, safe='')}/explanation")
+
+    async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
+        """The answer; None where there is no such thing. Raises CannotAct."""
+        try:
+            reply = await self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise CannotAct(f"the matchmaker does not answer: {type(error).__name__}: {error}") from error
+        if reply.status_code in _NOT_FOUND:
+            return None
+        if reply.is_error:
+            raise CannotAct(f"the matchmaker answers {reply.status_code}: {_detail(reply)}")
+        return dict(reply.json()) if reply.content else {}
 
 
-def _found(reply: httpx.Response) -> bool:
-    if reply.status_code in _NOT_FOUND:
-        return False
-    reply.raise_for_status()
-    return True
+def asking_why(
+    operator: Operator, store: TicketStore, queues: Sequence[QueueName], why: dict[QueueName, str]
+) -> Callable[[], Awaitable[None]]:
+    """Finds out anew why each queue's oldest ticket waits, and keeps it in `why`. Raises StoreUnavailable, CannotAct."""
 
-
-def make_console(
-    app: FastAPI,
-    operator: Operator,
-    *,
-    viewer_token: str,
-    agones: LocalAgones,
-    keepers: Mapping[FleetName, ShelfKeeper],
-    decisions: Mapping[FleetName, Decision],
-    queues: Sequence[QueueName],
-    store: TicketStore,
-    tickets: TicketWatch,
-    scraped: Callable[[], Iterable[tuple[str, str, int]]],
-) -> Console:
-    """Wire it, and add it to the application; its `run` must run beside."""
-    feed, timelines = Feed(), Timelines()
-    tempo = Tempo(scraped, watched=lambda: feed.viewers > 0)
-    why: dict[QueueName, str] = {}
-    tickets.listeners.append(timelines.heard)
-    looker = Looker(
-        Sources(
-            fleets=agones.status,
-            keepers=keepers,
-            decisions=decisions,
-            queues=queues,
-            store=store,
-            tempo=tempo,
-            timelines=timelines,
-            why=why,
-        )
-    )
-
-    async def ask_why() -> None:
+    async def ask() -> None:
         for queue in queues:
             oldest = await store.oldest(queue)
             found = await operator.why(oldest[0]) if oldest is not None else None
             why[queue] = found["detail"] if found is not None else ""
 
-    async def ticket(name: str) -> dict[str, Any] | None:
-        body = await operator.ticket(name)
-        steps = timelines.of(name)
-        if body is None and not steps:
-            return None
-        if body is not None and (not steps or steps[0]["state"] != "queued"):
-            steps = [{"state": "queued", "at": datetime.fromisoformat(body["createdAt"]).timestamp()}, *steps]
-        waits = body is not None and body["state"] in ("queued", "searching", "placing", "proposed")
-        return {**(body or {"id": name}), "steps": steps, "why": await operator.why(name) if waits else None}
+    return ask
 
-    actions = Actions(
-        drain=operator.drain,
-        close=operator.close,
-        set_shelf=operator.set_shelf,
-        kick=operator.kick,
-        end=operator.end,
-        ticket=ticket,
-    )
-    mount(app, feed, Tokens(operator=operator.token, viewer=viewer_token), actions)
-    return Console(feed, looker, tempo, ask_why=ask_why)
+
+def _detail(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["detail"])[:300]
+    except (ValueError, LookupError, TypeError):
+        return reply.text[:100]

@@ -4,8 +4,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import Histogram
-
 Buckets = Mapping[float, float]
 """Upper bound to how many observations lie at or below it."""
 
@@ -23,18 +21,6 @@ def quantile(q: float, buckets: Buckets) -> float | None:
             return low if math.isinf(bound) else low + (bound - low) * (rank - below) / (upto - below)
         below, low = upto, bound if not math.isinf(bound) else low
     return low
-
-
-def buckets_of(histogram: Histogram, label: str) -> dict[str, dict[float, float]]:
-    """Of each value of a label, the others summed up."""
-    found: dict[str, dict[float, float]] = {}
-    for family in histogram.collect():
-        for sample in family.samples:
-            if sample.name.endswith("_bucket"):
-                buckets = found.setdefault(sample.labels[label], {})
-                bound = float(sample.labels["le"])
-                buckets[bound] = buckets.get(bound, 0.0) + sample.value
-    return found
 
 
 def buckets_in(page: Iterable[str], metric: str) -> dict[float, float]:

@@ -71,5 +71,10 @@ def _servers(before: Mapping[str, Row], after: Mapping[str, Row]) -> Iterator[di
 def _sessions(before: Mapping[str, Row], after: Mapping[str, Row]) -> Iterator[dict[str, Any]]:
     for name, session in after.items():
         known = before.get(name)
-        if known is not None and known["server"] != session["server"]:
-            yield {"kind": "recovery", "what": name, "text": f"moved from {known['server']} to {session['server']}"}
+        if known is None or known["server"] == session["server"]:
+            continue
+        if session["server"]:
+            text = f"moved from {known['server'] or 'its lost server'} to {session['server']}"
+        else:
+            text = f"has lost its server {known['server']}, and waits for another"
+        yield {"kind": "recovery", "what": name, "text": text}

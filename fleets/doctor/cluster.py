@@ -1,5 +1,6 @@
 """A cluster, from its API server: Agones and how it is set, what the Platform counts on, nodes for every fleet."""
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from fleets.cluster.ports import Cluster, ClusterError, ClusterUnavailable, Refu
 from fleets.doctor.model import Check, fail, ok, unknown, warn
 from fleets.render.placement import nodes as placement
 from fleets.spec.fleet import FleetSpec, SecretKey
-from fleets.spec.platform import PlatformBody
+from fleets.spec.platform import PlatformBody, Services
 
 _OLDEST = (1, 30)
 """Sidecar containers and a preStop sleep are on by default from then on."""
@@ -25,6 +26,7 @@ def examine(cluster: Cluster, platform: PlatformBody, fleets: Sequence[FleetSpec
         ("namespace", lambda: _namespace(cluster, platform)),
         ("kinds", lambda: _kinds(cluster, platform)),
         ("secrets", lambda: _secrets(cluster, platform, fleets)),
+        ("valkey", lambda: _valkey(cluster, platform)),
         ("admission", lambda: _admission(cluster, platform)),
         ("nodes", lambda: _nodes(cluster, platform, fleets)),
         ("cni", lambda: _cni(cluster)),
@@ -170,7 +172,7 @@ def _secrets(cluster: Cluster, platform: PlatformBody, fleets: Sequence[FleetSpe
     if any("udp" in fleet.spec.server.transports for fleet in fleets):
         wanted.append(platform.netcode_key)
     if platform.services is not None:
-        wanted += [platform.seat_signing_key]
+        wanted += [platform.seat_signing_key, *_asked(platform, platform.services)]
     for fleet in fleets:
         wanted += fleet.spec.server.secret_env.values()
     missing = []
@@ -186,6 +188,55 @@ def _secrets(cluster: Cluster, platform: PlatformBody, fleets: Sequence[FleetSpe
         )
     else:
         yield ok("secrets", "all that are referred to are there")
+
+
+def _asked(platform: PlatformBody, services: Services) -> Iterator[SecretKey]:
+    """Of the parts that are there only where they are asked for."""
+    console, events, beacon = services.console, services.events, services.beacon
+    if console.enabled:
+        yield platform.operator_token
+        if console.viewer_token is not None:
+            yield console.viewer_token
+    if events.enabled and events.webhook is not None:
+        yield events.webhook.secret
+    if events.enabled and events.kafka is not None and events.kafka.config is not None:
+        yield events.kafka.config
+    if beacon.enabled:
+        yield beacon.key
+
+
+def _valkey(cluster: Cluster, platform: PlatformBody) -> Iterator[Check]:
+    """What the URL says against what the Platform says of it: policies, KEDA and meshes go by the latter. The URL holds a password, and is never shown."""
+    valkey = platform.valkey
+    found = cluster.get(f"/api/v1/namespaces/{platform.namespace}/secrets/{valkey.secret}") or {}
+    try:
+        url = base64.b64decode((found.get("data") or {})[valkey.key]).decode().strip()
+    except (KeyError, ValueError):
+        return  # `secrets` says so
+    scheme = url.partition("://")[0]
+    known = re.fullmatch(r"(redis|rediss)(?:\+(sentinel|cluster))?", scheme)
+    if known is None:
+        yield fail(
+            "valkey",
+            f"the URL in Secret {valkey.secret} begins with none of redis, rediss, redis+sentinel, redis+cluster",
+            "see docs/serve.md, WARMFLEET_VALKEY_URL",
+        )
+        return
+    mode, tls = known[2] or "standalone", known[1] == "rediss"
+    if mode != valkey.mode:
+        yield fail(
+            "valkey",
+            f"the URL in Secret {valkey.secret} is one of mode {mode} ({scheme}://), the Platform says {valkey.mode}",
+            f"set spec.valkey.mode to {mode}, or give the Secret another URL",
+        )
+    elif tls != valkey.tls and platform.services is not None and _scales_by_queue(platform):
+        yield fail(
+            "valkey",
+            f"the URL in Secret {valkey.secret} is {'with' if tls else 'without'} TLS, and KEDA is told otherwise",
+            f"set spec.valkey.tls to {str(tls).lower()}",
+        )
+    else:
+        yield ok("valkey", f"{scheme}://, as the Platform says")
 
 
 def _admission(cluster: Cluster, platform: PlatformBody) -> Iterator[Check]:

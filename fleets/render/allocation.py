@@ -16,17 +16,17 @@ class Served:
     values: tuple[tuple[str, str], ...] = ()
     volumes: tuple[tuple[dict[str, Any], str], ...] = ()
     """Each with its folder."""
-    ports: tuple[tuple[str, int], ...] = ()
-    """By name."""
+    ports: tuple[tuple[str, int, str], ...] = ()
+    """Name, number and protocol."""
 
 
 def served(allocation: Allocation | None) -> Served:
     """Nothing where the platform has none: then nobody but the director and the matchmaker asks, through Valkey."""
     if allocation is None:
         return Served()
-    ports = (("grpc", allocation.grpc_port), ("rest", allocation.rest_port))
+    ports = (("grpc", allocation.grpc_port, "TCP"), ("rest", allocation.rest_port, "TCP"))
     values = {
-        **{f"WARMFLEET_SERVICE_{name.upper()}": f"0.0.0.0:{port}" for name, port in ports},
+        **{f"WARMFLEET_SERVICE_{name.upper()}": f"0.0.0.0:{port}" for name, port, _ in ports},
         "WARMFLEET_SERVICE_CERTIFICATE": f"{_TLS}/tls.crt",
         "WARMFLEET_SERVICE_KEY": f"{_TLS}/tls.key",
     }

@@ -81,7 +81,7 @@ def _kubernetes(
         "podSelector": {"matchLabels": dict(labels)},
         "policyTypes": ["Ingress", "Egress"] if out is not None else ["Ingress"],
         "ingress": [
-            listed(reached),
+            *([listed(reached)] if reached else []),  # no ports at all would mean every port
             *([{"from": [{"namespaceSelector": {}}], **listed(inside)}] if inside else []),
         ],
     }
@@ -101,7 +101,7 @@ def _cilium(
     spec: dict[str, Any] = {
         "endpointSelector": {"matchLabels": dict(labels)},
         "ingress": [
-            {"fromEntities": ["all"], "toPorts": listed(reached)},
+            *([{"fromEntities": ["all"], "toPorts": listed(reached)}] if reached else []),
             *([{"fromEntities": ["cluster"], "toPorts": listed(inside)}] if inside else []),
         ],
     }

@@ -6,21 +6,26 @@ Owns the shape that they share; what differs from part to part is one row of `_P
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
+from fleets.render import optional
 from fleets.render.allocation import served
 from fleets.render.entry import entry
 from fleets.render.manifest import Manifest, manifest, to_yaml
 from fleets.render.network import Ports, policy, store_ports
+from fleets.render.part import Part, name_of
 from fleets.render.pod import VALKEY_CA, ca_volume, secret_env, valkey_url
 from fleets.render.scaling import recommendations, scaling
-from fleets.spec.platform import PARTS, SERVICE_PORT, PlatformBody, ServiceBody
+from fleets.spec.platform import PARTS, SERVICE_PORT, PlatformBody, ServiceBody, Services
 
 HTTP_PORT = SERVICE_PORT
 SPECS = "/etc/warmfleet/specs"
 """The folder of the fleets' and queues' YAML in each container."""
 _TLS = "/var/run/warmfleet/tls"
+_REGIONS = "/etc/warmfleet/regions"
+_REGIONS_MAP = "warmfleet-regions"
 _KUBE = "/var/run/warmfleet/kubeconfig"
 _SPECS = "warmfleet-specs"
 _SPECS_BYTES = 700_000
@@ -30,44 +35,24 @@ _LEAVE_S = 5
 """Between a pod's removal from its Service and its SIGTERM: what routes to it must hear of it first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """How one part differs from the others."""
-
-    secrets: tuple[tuple[str, str], ...] = ()
-    """Variable and the PlatformBody's field that says where its value is."""
-    rules: tuple[Mapping[str, Any], ...] = ()
-    """What it may do at the API server, in its own namespace."""
-    out: Ports
-    """Ports that it reaches, beside DNS and the API server."""
-    by_queue: bool = False
-    """Whether the depth of the queues is its load."""
-    values: tuple[tuple[str, str], ...] = ()
-    """Variables that only it has."""
-    volumes: tuple[tuple[dict[str, Any], str], ...] = ()
-    """That only it mounts, each with its folder."""
-    ports: tuple[tuple[str, int], ...] = ()
-    """By name, beside that of every part."""
-    tls_secret: str | None = None
-    """It answers over HTTPS, with the certificate of this Secret."""
-
-
 _GAME_SERVERS = {"apiGroups": ["agones.dev"], "resources": ["gameservers"]}
 _HTTPS: Ports = [("TCP", 443, 443)]
 
 
-def _parts(platform: PlatformBody) -> dict[str, Part]:
+def _parts(platform: PlatformBody, services: Services) -> dict[str, Part]:
     store: Ports = store_ports(platform)
     asked = served(platform.allocation)
     return {
         "matchmaker": Part(
             secrets=(
-                ("WARMFLEET_PLAYER_KEYS", "player_keys"),
-                ("WARMFLEET_SEAT_SIGNING_KEY", "seat_signing_key"),
-                ("WARMFLEET_NETCODE_KEY", "netcode_key"),
-                ("WARMFLEET_OPERATOR_TOKEN", "operator_token"),
+                ("WARMFLEET_PLAYER_KEYS", platform.player_keys),
+                ("WARMFLEET_SEAT_SIGNING_KEY", platform.seat_signing_key),
+                ("WARMFLEET_NETCODE_KEY", platform.netcode_key),
+                ("WARMFLEET_OPERATOR_TOKEN", platform.operator_token),
             ),
             out=[*store, *_HTTPS],
+            values=(("WARMFLEET_REGIONS", f"{_REGIONS}/regions.yaml"),) if platform.regions else (),
+            volumes=(({"name": "regions", "configMap": {"name": _REGIONS_MAP}}, _REGIONS),) if platform.regions else (),
         ),
         "director": Part(out=store, by_queue=True),
         "allocator": Part(
@@ -93,13 +78,12 @@ def _parts(platform: PlatformBody) -> dict[str, Part]:
             out=store,
             values=(("WARMFLEET_SCALE_INTERVAL_S", str(platform.autoscaler.interval_s)),),
             tls_secret=platform.autoscaler.tls_secret,
+            port=platform.autoscaler.port,
         ),
+        "events": optional.events(platform, services),
+        "console": optional.console(platform, services),
+        "beacon": optional.beacon(services),
     }
-
-
-def name_of(part: str) -> str:
-    """Of its objects."""
-    return f"warmfleet-{part}"
 
 
 def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> list[Manifest]:
@@ -114,9 +98,10 @@ def services(platform: PlatformBody, documents: Sequence[Mapping[str, Any]]) -> 
     idle = _idle(documents)
     queues = sorted(d["metadata"]["name"] for d in documents if d.get("kind") == "Queue" and "shadow" not in d["spec"])
     configs = _config_maps(platform, documents)
-    digest = hashlib.sha256(to_yaml(configs).encode()).hexdigest()[:16]
-    items: list[Manifest] = list(configs)
-    parts = _parts(platform)
+    regions = _regions_map(platform)
+    digest = hashlib.sha256(to_yaml([*configs, *regions]).encode()).hexdigest()[:16]
+    items: list[Manifest] = [*configs, *regions]
+    parts = _parts(platform, platform.services)
     for part in PARTS:
         body: ServiceBody = getattr(platform.services, part)
         if body.enabled and part not in idle:
@@ -155,14 +140,28 @@ def _config_maps(platform: PlatformBody, documents: Sequence[Mapping[str, Any]])
     ]
 
 
+def _regions_map(platform: PlatformBody) -> list[Manifest]:
+    if not platform.regions:
+        return []
+    text = yaml.safe_dump([region.model_dump(exclude_defaults=True) for region in platform.regions], sort_keys=False)
+    return [manifest("v1", "ConfigMap", _REGIONS_MAP, namespace=platform.namespace, data={"regions.yaml": text})]
+
+
 def _service(
     part: str, what: Part, body: ServiceBody, platform: PlatformBody, queues: list[str], configs: list[str], digest: str
 ) -> list[Manifest]:
     name, namespace = name_of(part), platform.namespace
     labels = {"app.kubernetes.io/name": name}
-    reached = [("TCP", number, number) for number in (HTTP_PORT, *(number for _, number in what.ports))]
-    wanted = policy(platform, name, labels, reached=reached, out=what.out, api_server=bool(what.rules))
-    port = platform.autoscaler.port if part == "autoscaler" else HTTP_PORT
+    open_ports: Ports = [("TCP", HTTP_PORT, HTTP_PORT), *((protocol, at, at) for _, at, protocol in what.ports)]
+    wanted = policy(
+        platform,
+        name,
+        labels,
+        reached=() if what.inside else open_ports,
+        inside=open_ports if what.inside else (),
+        out=what.out,
+        api_server=bool(what.rules),
+    )
     items = [
         *_account(name, what, platform, labels),
         *([wanted] if wanted is not None else []),
@@ -180,11 +179,16 @@ def _service(
             platform.autoscaler.service if part == "autoscaler" else name,
             namespace=namespace,
             labels=labels,
+            annotations=what.annotations,
             spec={
+                **what.service,
                 "selector": labels,
                 "ports": [
-                    {"name": "http", "port": port, "targetPort": "http"},
-                    *({"name": own, "port": number, "targetPort": own} for own, number in what.ports),
+                    {"name": "http", "port": what.port, "targetPort": "http"},
+                    *(
+                        {"name": own, "port": number, "targetPort": own, **_udp(protocol)}
+                        for own, number, protocol in what.ports
+                    ),
                 ],
             },
         ),
@@ -215,6 +219,11 @@ def _service(
             )
         )
     return items
+
+
+def _udp(protocol: str) -> dict[str, str]:
+    """What is not TCP is said."""
+    return {} if protocol == "TCP" else {"protocol": protocol}
 
 
 def _account(name: str, what: Part, platform: PlatformBody, labels: Mapping[str, str]) -> list[Manifest]:
@@ -285,7 +294,7 @@ def _mounted(what: Part, platform: PlatformBody, configs: list[str]) -> list[tup
     """Volumes, and where each is mounted."""
     sources = [{"configMap": {"name": name}} for name in configs]
     found: list[tuple[dict[str, Any], str]] = [({"name": "specs", "projected": {"sources": sources}}, SPECS)]
-    if platform.valkey.ca is not None:
+    if what.store and platform.valkey.ca is not None:
         found.append((ca_volume(platform), VALKEY_CA))
     if what.tls_secret is not None:
         found.append(({"name": "tls", "secret": {"secretName": what.tls_secret}}, _TLS))
@@ -310,8 +319,8 @@ def _container(
         return {"httpGet": {"path": path, "port": "http", **scheme}, **timing}
 
     # A part says itself which setting it lacks; not every studio has all of these.
-    secrets = [secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform))]
-    secrets += [secret_env(variable, getattr(platform, field), optional=True) for variable, field in what.secrets]
+    secrets = [secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform))] if what.store else []
+    secrets += [secret_env(variable, source, optional=True) for variable, source in what.secrets]
     secrets += [secret_env(variable, source) for variable, source in body.secret_env.items()]
     values = {"WARMFLEET_NAMESPACE": platform.namespace, **dict(what.values)}
     if what.tls_secret is not None:
@@ -329,8 +338,8 @@ def _container(
         "args": [SPECS, "--host=0.0.0.0", f"--port={HTTP_PORT}"],
         "env": secrets + [{"name": name, "value": value} for name, value in values.items()],
         "ports": [
-            {"name": own, "containerPort": number, "protocol": "TCP"}
-            for own, number in (("http", HTTP_PORT), *what.ports)
+            {"name": own, "containerPort": number, "protocol": protocol}
+            for own, number, protocol in (("http", HTTP_PORT, "TCP"), *what.ports)
         ],
         "startupProbe": probe("/healthz", periodSeconds=1, failureThreshold=60),
         "readinessProbe": probe("/readyz", periodSeconds=2, failureThreshold=2),

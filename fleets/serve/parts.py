@@ -18,6 +18,14 @@ from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.autoscaler.app import make_app as make_autoscaler_app
 from fleets.autoscaler.service import Autoscaler
+from fleets.console.cluster import ClusterFleets, PrometheusFigures
+from fleets.console.console import Console
+from fleets.console.feed import Feed
+from fleets.console.look import Looker, Sources
+from fleets.console.operator import Operator, asking_why
+from fleets.console.pace import Pace
+from fleets.console.timelines import Timelines
+from fleets.console.web import make_app as make_console_app
 from fleets.serve.backends import Unlisted, clusters_of, make_backend
 from fleets.serve.counts import Counts, watch_counts
 from fleets.serve.services import interfaces
@@ -30,10 +38,12 @@ from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import FleetName
 from matchmaker.api.app import create_app
 from matchmaker.api.connect import ConnectTokens
+from matchmaker.api.ticket_watch import TicketWatch
 from matchmaker.beacons.beacon import Beacon
 from matchmaker.beacons.serving import http, udp
 from matchmaker.director import Director
 from matchmaker.events.relay import Relay, Sink, fleet_prefix, queue_prefix
+from matchmaker.model import QueueName
 from matchmaker.ratings.skill import RatingsUnavailable
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore
@@ -80,6 +90,9 @@ async def make(
             )
         case PartName.EVENTS:
             return await _events(settings, specs, client, stack)
+        case PartName.CONSOLE:
+            backend = await make_backend(settings, specs, BackendName.KUBERNETES, stack)
+            return await _console(settings, specs, client, backend, stack)
         case PartName.AUTOSCALER:
             return _autoscaler(
                 settings, specs, client, await make_backend(settings, specs, BackendName.KUBERNETES, stack)
@@ -191,6 +204,30 @@ def _allocator(settings: ServeSettings, specs: Specs, client: StoreClient, backe
         return ""
 
     return Part(name=PartName.ALLOCATOR, app=served.app, services={**services, **served.services}, ready=ready)
+
+
+async def _console(
+    settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend, stack: AsyncExitStack
+) -> Part:
+    access = settings.access()
+    policies = [to_policy(fleet) for fleet in specs.fleets]
+    queues = [to_queue_config(queue, specs.fleets).name for queue in specs.queues]
+    feed, timelines, pace = Feed(), Timelines(), Pace()
+    figures = PrometheusFigures(settings.prometheus_url, watched=lambda: feed.viewers > 0)
+    fleets = ClusterFleets(policies, client, None if isinstance(backend, Unlisted) else backend, figures)
+    watch = TicketWatch(client, queues)
+    watch.listeners += [timelines.heard, pace.heard]
+    store = TicketStore(client)
+    allocator = Allocator(Shelf(client), client, policies, Unlisted())
+    matchmaker = await stack.enter_async_context(settings.matchmaker())
+    operator = Operator(matchmaker, allocator, client, timelines, fleets.drain)
+    why: dict[QueueName, str] = {}
+    sources = Sources(
+        fleets=fleets.views, queues=queues, store=store, pace=pace, figures=figures, timelines=timelines, why=why
+    )
+    console = Console(feed, Looker(sources), measure=figures.run, ask_why=asking_why(operator, store, queues, why))
+    app = make_console_app(feed, access, operator)
+    return Part(name=PartName.CONSOLE, app=app, services={"console": console.run, "watch": watch.run})
 
 
 def _autoscaler(settings: ServeSettings, specs: Specs, client: StoreClient, backend: Backend) -> Part:

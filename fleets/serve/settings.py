@@ -9,11 +9,13 @@ import binascii
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -21,10 +23,11 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from allocator.backends.endpoints import Endpoint
 from allocator.backends.settings import ClusterSettings
+from fleets.console.access import Access
 from fleets.spec.loader import Specs
 from gameserver.certificates import CertificateFiles
 from gameserver.protocol.netcode.tokens import parse_private_keys
-from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role
+from matchmaker.api.auth import ApiKeys, Jwks, PlayerTokens, Role, SignedTokens
 from matchmaker.beacons.regions import Region, RegionsError, read_regions
 from matchmaker.beacons.tokens import LatencySigner
 from matchmaker.events.kafka import Kafka, KafkaUnavailable
@@ -39,9 +42,11 @@ _SECRETS = (
     "player_keys",
     "netcode_key",
     "operator_token",
+    "viewer_token",
     "api_keys",
 )
 _MIN_PLAYER_SECRET = 32
+_MIN_TOKEN = 16
 CERTIFICATE_CHECK_S = 10.0
 """How often certificate files are looked at."""
 
@@ -61,6 +66,8 @@ class PartName(StrEnum):
     """Measures players' round trips to its region, and signs them; needs no store."""
     AUTOSCALER = "autoscaler"
     """Answers Agones' FleetAutoscaler webhook: how many servers each fleet should have."""
+    CONSOLE = "console"
+    """The operators' page: what the whole system does this second, and what may be done to it."""
 
 
 class BackendName(StrEnum):
@@ -141,6 +148,17 @@ class ServeSettings(BaseSettings):
     events_kafka_topic: str = "warmfleet-events"
     events_kafka_config: Path | None = None
     """More of librdkafka's properties, as JSON: security.protocol, sasl.…"""
+    viewer_token: SecretStr | None = None
+    """Lets one look at the console, and not act."""
+    console_jwks: str = ""
+    """URL of the keys that sign operators' own tokens."""
+    console_audience: str = ""
+    console_issuer: str = ""
+    matchmaker_url: str = ""
+    """Where the console asks about tickets and closes queues."""
+    matchmaker_ca: Path | None = None
+    prometheus_url: str = ""
+    """Where the console asks how late servers' ticks are; empty: it does not know."""
     regions: Path | None = None
     """The regions' beacons that the matchmaker believes: a YAML list of {region, udp, http, key}."""
     beacon_region: str = ""
@@ -279,6 +297,42 @@ class ServeSettings(BaseSettings):
             return ApiKeys.parse(text)
         except ValueError as error:
             raise SettingsError(f"WARMFLEET_API_KEYS: {error}") from None
+
+    def access(self) -> Access:
+        """Who may look at the console, and act there. Raises SettingsError."""
+        people = None
+        if self.console_jwks:
+            if not self.console_audience:
+                raise SettingsError(
+                    "WARMFLEET_CONSOLE_AUDIENCE is wanted with WARMFLEET_CONSOLE_JWKS: `aud` of its tokens"
+                )
+            issuer = self.console_issuer or None
+            people = SignedTokens(jwks=Jwks(self.console_jwks), audience=self.console_audience, issuer=issuer)
+        operator = _wanted("operator_token", self.operator_token, "an operator's at the console and at the matchmaker")
+        viewer = self.viewer_token.get_secret_value() if self.viewer_token is not None else ""
+        for name, token in (("OPERATOR", operator), ("VIEWER", viewer)):
+            if token and len(token) < _MIN_TOKEN:
+                raise SettingsError(
+                    f"WARMFLEET_{name}_TOKEN: has fewer than {_MIN_TOKEN} characters: it can be guessed"
+                )
+        if viewer == operator:
+            raise SettingsError("WARMFLEET_VIEWER_TOKEN: is the operator's: a viewer could act with it")
+        return Access(operator=operator, viewer=viewer, people=people)
+
+    def matchmaker(self) -> httpx.AsyncClient:
+        """Calls of the matchmaker's API with the operator's token. Raises SettingsError."""
+        form = "the URL of the matchmaker's API, as http://warmfleet-matchmaker:8080"
+        if not self.matchmaker_url.startswith(("https://", "http://")):
+            raise SettingsError(f"WARMFLEET_MATCHMAKER_URL is wanted: {form}")
+        token = _wanted("operator_token", self.operator_token, "an operator's at the matchmaker")
+        try:
+            trusted = ssl.create_default_context(cafile=str(self.matchmaker_ca)) if self.matchmaker_ca else True
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"WARMFLEET_MATCHMAKER_CA: {self.matchmaker_ca}: {error}") from None
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(
+            base_url=self.matchmaker_url, headers=headers, timeout=5.0, trust_env=False, verify=trusted
+        )
 
     def udp_key(self, specs: Specs) -> bytes | None:
         """The key that makes players' UDP connect tokens; None where no fleet speaks UDP. Raises SettingsError."""

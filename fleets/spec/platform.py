@@ -7,13 +7,13 @@ from pydantic import Field, field_validator, model_validator
 from fleets.admission.mutation import EPHEMERAL_FROM, SidecarPorts
 from fleets.spec.fleet import Metadata, SecretKey
 from fleets.spec.types import DnsName, Memory, Model, Name, Port, Text, Word
+from matchmaker.beacons.regions import Region, verifier
 
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 Label = Annotated[str, Field(pattern=r"^[^\s,=]{1,253}$")]
 Cpu = Annotated[str, Field(pattern=r"^[1-9]\d*m?$", description="As 250m or 2.")]
-PARTS = ("matchmaker", "director", "allocator", "autoscaler")
+PARTS = ("matchmaker", "director", "allocator", "autoscaler", "events", "console", "beacon")
 """What `warmfleet serve` runs in a container each; the admission webhook stands beside them."""
-
 
 SERVICE_PORT = 8080
 """Where each of our services answers: its own requests, probes and metrics."""
@@ -209,13 +209,93 @@ class ServiceBody(Model):
     secret_env: dict[Word, SecretKey] = {}
 
 
+class Webhook(Model):
+    """Where events are posted."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", description="As https://example.com/events.")]
+    secret: SecretKey = Field(description="What they are signed with: 16 bytes or more.")
+
+
+class KafkaSink(Model):
+    """Where events are produced."""
+
+    brokers: Annotated[list[Annotated[str, Field(pattern=r"^[^\s,:]+:\d{1,5}$")]], Field(min_length=1)]
+    topic: Word = "warmfleet-events"
+    config: SecretKey | None = Field(
+        default=None, description="More of librdkafka's properties, as JSON: security.protocol, sasl.…"
+    )
+
+
+class EventsBody(ServiceBody):
+    """Keeps lifecycle events, and sends them on."""
+
+    keep_s: Annotated[int, Field(ge=60, le=30 * 86_400, description="For how long they stay in their streams.")] = (
+        86_400
+    )
+    webhook: Webhook | None = None
+    kafka: KafkaSink | None = None
+
+
+class SignIn(Model):
+    """Operators' own tokens, of the studio's identity provider; their claim `warmfleet_role` is viewer or operator."""
+
+    jwks: Annotated[str, Field(pattern=r"^https?://\S+$", description="URL of the keys that sign them.")]
+    audience: Text = Field(description="What `aud` must be.")
+    issuer: Text | None = Field(default=None, description="What `iss` must be.")
+
+
+class ConsoleBody(ServiceBody):
+    """The operators' page. Nothing leads to it from outside: `kubectl port-forward`, or an Ingress of your own that signs people in."""
+
+    replicas: Annotated[int, Field(ge=1, le=100, description="Each remembers what it has seen itself.")] = 1
+    cpu: Cpu = "250m"
+    memory: Memory = "256Mi"
+    viewer_token: SecretKey | None = Field(default=None, description="Lets one look, and not act.")
+    sign_in: SignIn | None = None
+
+
+class BeaconBody(ServiceBody):
+    """Measures and signs players' round trips to this cluster's region."""
+
+    cpu: Cpu = "250m"
+    memory: Memory = "128Mi"
+    region: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        default="", validate_default=False, description="Its name, as fleets' label `region` has it."
+    )
+    key: SecretKey = SecretKey(secret="warmfleet-beacon", key="key")  # noqa: S106 (a Secret's name)
+    service: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(
+        default="LoadBalancer", description="How players reach it: UDP 7770, and HTTP."
+    )
+    annotations: dict[Word, str] = Field(default={}, description="Of that Service, for the provider's load balancer.")
+    tls_secret: DnsName | None = Field(
+        default=None,
+        description="Secret of type kubernetes.io/tls: pages that came by HTTPS can measure only with it. Absent: plain HTTP.",
+    )
+
+
 class Services(Model):
-    """The parts that `warmfleet serve` runs, a Deployment each."""
+    """The parts that `warmfleet serve` runs, a Deployment each; the last three only where they are asked for."""
 
     matchmaker: ServiceBody = ServiceBody()
     director: ServiceBody = ServiceBody()
     allocator: ServiceBody = ServiceBody()
     autoscaler: ServiceBody = ServiceBody(cpu="250m", memory="256Mi")
+    events: EventsBody = EventsBody(enabled=False)
+    console: ConsoleBody = ConsoleBody(enabled=False)
+    beacon: BeaconBody = BeaconBody(enabled=False)
+
+    @model_validator(mode="after")
+    def _told(self) -> "Services":
+        if self.beacon.enabled and not self.beacon.region:
+            raise ValueError("beacon.region: is wanted: the region whose round trips are measured")
+        if self.beacon.autoscale is not None or self.console.autoscale is not None:
+            raise ValueError("autoscale: goes with neither beacon nor console, whose clients stay with one pod")
+        asked = "WARMFLEET_MATCHMAKER_URL" in self.console.env
+        if self.console.enabled and not self.matchmaker.enabled and not asked:
+            raise ValueError(
+                "console.env.WARMFLEET_MATCHMAKER_URL: is wanted where services.matchmaker is not rendered"
+            )
+        return self
 
 
 class Allocation(Model):
@@ -289,6 +369,9 @@ class PlatformBody(Model):
     )
     operator_token: SecretKey = SecretKey(secret="warmfleet-operator", key="token")  # noqa: S106
     allocation: Allocation | None = None
+    regions: list[Region] = Field(
+        default=[], description="Beacons of all regions, whose signatures the matchmaker believes."
+    )
     kubeconfig: SecretKey | None = Field(
         default=None, description="Of the clusters that the game servers are in, where they are not all in this one."
     )
@@ -324,6 +407,12 @@ class PlatformBody(Model):
     pause_image: Text = "registry.k8s.io/pause:3.10"
     autoscaler: Autoscaler = Autoscaler()
     node_pools: dict[Name, NodePool] = Field(default={}, description="What fleets' `nodePool` means.")
+
+    @field_validator("regions")
+    @classmethod
+    def _believed(cls, regions: list[Region]) -> list[Region]:
+        verifier(regions)
+        return regions
 
     @field_validator("allowed_origins")
     @classmethod

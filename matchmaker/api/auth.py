@@ -140,8 +140,8 @@ class Jwks:
             log.warning("jwks_unavailable", url=self.url, error=f"{type(error).__name__}: {error}")
 
 
-class PlayerTokens:
-    """Verifies (and, for development, issues) players' tokens."""
+class SignedTokens:
+    """Verifies JWTs: signed with a shared secret, or by a key of an identity provider."""
 
     def __init__(
         self, secret: bytes = b"", *, jwks: Jwks | None = None, audience: str | None = None, issuer: str | None = None
@@ -153,14 +153,14 @@ class PlayerTokens:
             audience, issuer: what a token's `aud` and `iss` must be; None: anything.
         """
         if not secret and jwks is None:
-            raise ValueError("players' tokens need a shared secret or a JWKS")
+            raise ValueError("tokens need a shared secret or a JWKS")
         self._secret = secret
         self._jwks = jwks
         self._wanted = {"audience": audience, "issuer": issuer}
         self._options: dict[str, Any] = {"require": ["sub", "exp"], "verify_aud": audience is not None}
 
-    async def verify(self, token: str) -> tuple[Caller, float]:
-        """Who the token names, and until when (Unix seconds). Raises Problem 401."""
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """What a token that is valid says; it has `sub` and `exp`. Raises Problem 401."""
         try:
             header = _header(token.partition(".")[0])
             if header.get("alg") == _ALGORITHM and self._secret:
@@ -174,9 +174,19 @@ class PlayerTokens:
                 key, algorithms = found.key, [found.algorithm_name]
             else:
                 raise unauthorized("the token is not valid: its algorithm is not accepted here")
+            claims: Mapping[str, Any]
             claims = jwt.decode(token, key, algorithms=algorithms, options=self._options, **self._wanted)  # type: ignore[arg-type]
+            return claims
         except jwt.PyJWTError as error:
             raise unauthorized(f"the token is not valid: {error}") from None
+
+
+class PlayerTokens(SignedTokens):
+    """Verifies (and, for development, issues) players' tokens."""
+
+    async def verify(self, token: str) -> tuple[Caller, float]:
+        """Who the token names, and until when (Unix seconds). Raises Problem 401."""
+        claims = await self.claims(token)
         player = claims["sub"]
         if not isinstance(player, str) or not 1 <= len(player) <= MAX_PLAYER_ID or not player.isprintable():
             raise unauthorized(f"the token's sub is no player id: 1 to {MAX_PLAYER_ID} characters are wanted")

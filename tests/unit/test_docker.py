@@ -31,7 +31,7 @@ def test_there_is_a_target_for_every_part() -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
     assert {*PARTS, "admission", "gameserver", "up"} <= targets
     for part in PARTS:
-        command = re.search(rf"AS {part}\nCMD (\[.*\])", text)
+        command = re.search(rf"AS {part}\n(?:EXPOSE [^\n]*\n)?CMD (\[.*\])", text)
         assert command is not None
         assert json.loads(command[1])[:2] == ["serve", part]
     assert "USER 65532:65532" in text
@@ -42,7 +42,7 @@ def test_the_services_image_has_what_a_cluster_may_ask_of_them() -> None:
     """The extras that the served parts name when they lack them; checking schemas, drawing and fuzzing are not theirs."""
     extras = re.search(r"'\.\[([a-z,]+)\]'", (_DOCKER / "Dockerfile").read_text())
     assert extras is not None
-    assert set(extras[1].split(",")) == {"kubernetes", "ratings", "tracing"}
+    assert set(extras[1].split(",")) == {"kafka", "kubernetes", "ratings", "tracing"}
 
 
 def test_a_game_servers_image_has_what_it_imports_and_no_more() -> None:

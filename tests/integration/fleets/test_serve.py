@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import re
 import secrets
@@ -23,6 +24,9 @@ from allocator.ports import SHELF_LABEL
 from allocator.service import Allocator
 from allocator.shelf import Shelf
 from fleets.serve.backends import Unlisted
+from fleets.serve.parts import make
+from fleets.serve.settings import PartName, ServeSettings, SettingsError
+from fleets.spec.loader import load
 from gameserver.client.matchmaking import Matchmaking
 from gameserver.client.session import Seated
 from gameserver.client.websocket import GameClient
@@ -46,6 +50,7 @@ spec:
   teams: [{name: red, players: 1}, {name: blue, players: 1}]
 """
 PLAYERS = "players-secret-of-thirty-two-bytes-or-more"
+OPERATOR, VIEWER = "the-operators-own-token", "a-viewers-own-token"
 FLEET = FleetName("arena")
 SEAT_KEY = secrets.token_bytes(32)
 
@@ -137,6 +142,7 @@ async def playing(folder: Path, valkey_url: str) -> AsyncIterator[tuple[FakeAgon
         seats = {
             "WARMFLEET_SEAT_SIGNING_KEY": base64.urlsafe_b64encode(SEAT_KEY).decode(),
             "WARMFLEET_PLAYER_KEYS": PLAYERS,
+            "WARMFLEET_OPERATOR_TOKEN": OPERATOR,
         }
         certificates = fake.certificates
         cluster = {
@@ -206,6 +212,103 @@ async def test_a_match_is_played_through_the_parts(folder: Path, valkey_url: str
         for program in parts.values():
             assert (await program.get("/healthz")).text == "ok\n"
             assert await program.stop() == 0, program.log.read_text()
+
+
+async def cli(url: str, token: str, *arguments: str) -> tuple[int, str, str]:
+    """A command of whoever has a token of the console."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleets.cli", *arguments, "--url", url),
+        env={**os.environ, "WARMFLEET_CONSOLE_TOKEN": token},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, errors = await process.communicate()
+    return process.returncode or 0, out.decode(), errors.decode()
+
+
+async def test_operators_see_a_cluster_and_act_on_it(folder: Path, valkey_url: str, valkey: Any) -> None:
+    """By a console in a process of its own: servers, waits, a ticket's way, a recovery; who may pauses a queue and drains a server, nobody else sees it."""
+    async with playing(folder, valkey_url) as (fake, kubelet, parts):
+        matchmaker = parts["matchmaker"].url
+        env = {
+            "WARMFLEET_VALKEY_URL": valkey_url, "WARMFLEET_KUBECONFIG": str(fake.kubeconfig),
+            "WARMFLEET_OPERATOR_TOKEN": OPERATOR, "WARMFLEET_VIEWER_TOKEN": VIEWER, "WARMFLEET_MATCHMAKER_URL": matchmaker,
+        }  # fmt: skip
+        async with served("console", folder, **env) as console, httpx.AsyncClient(trust_env=False) as http:
+            await console.until_ready()
+
+            async def asked(method: str, path: str, token: str, body: Any = None) -> httpx.Response:
+                headers = {"Authorization": f"Bearer {token}"}
+                return await http.request(method, f"{console.url}/v1/console/{path}", json=body, headers=headers)
+
+            async def seen() -> Any:
+                code, out, errors = await cli(console.url, VIEWER, "top", "--json")
+                assert code == 0, errors
+                return json.loads(out)
+
+            players = await asyncio.gather(*(assigned(matchmaker, name) for name in ("ann", "bob")))
+            await asyncio.gather(*(sits_down(assignment) for assignment in players))
+            server, session = players[0]["server"], players[0]["session"]
+            state = (await until(seen, lambda view: view["state"]["queues"]["duel"]["p95"] is not None))["state"]
+            assert state["servers"][server]["state"] == "Allocated"
+            assert state["servers"][server]["rooms"] == 1
+            assert state["sessions"][session]["server"] == server
+            assert state["fleets"]["arena"] | {"sessions": 1, "wanted": 2, "reason": ""} == state["fleets"]["arena"]
+            assert 0 <= state["queues"]["duel"]["p50"] < 60
+            assert state["queues"]["duel"]["perMinute"] == 1
+            (ticket, *_) = state["tickets"]
+            told = (await asked("GET", f"tickets/{ticket}", VIEWER)).json()
+            assert (told["steps"][0]["state"], told["steps"][-1]["state"]) == ("queued", "assigned")
+            assert "assignments" not in told
+
+            assert (await asked("PUT", "queues/duel", VIEWER, {"closed": "paused"})).status_code == 403
+            assert (await asked("PUT", "queues/duel", "nobody", {"closed": "paused"})).status_code == 401
+            assert (await cli(console.url, "nobody", "top", "--json"))[0] == 1
+            assert (await asked("PUT", "queues/duel", OPERATOR, {"closed": "paused"})).status_code == 204
+            assert (await cli(console.url, VIEWER, "drain", server))[0] == 1
+            assert (await cli(console.url, OPERATOR, "drain", "arena-none"))[0] == 1
+            assert await cli(console.url, OPERATOR, "drain", server) == (0, f"{server} drains\n", "")
+            view = await until(seen, lambda view: view["state"]["servers"][server]["draining"])
+            assert view["state"]["queues"]["duel"]["closed"] == "paused"
+            os.kill(kubelet.pid(server), signal.SIGKILL)
+            view = await until(seen, lambda view: view["state"]["fleets"]["arena"]["moved"])
+            assert view["state"]["sessions"][session]["server"] != server
+            kinds = {event["kind"] for event in view["events"]}
+            assert {"queue", "drain", "recovery"} <= kinds
+            assert any("by the operator's token" in event["text"] for event in view["events"])
+
+            await parts["matchmaker"].stop()
+            away = await asked("PUT", "queues/duel", OPERATOR, {"closed": ""})
+            assert (away.status_code, "the matchmaker does not answer" in away.json()["detail"]) == (503, True)
+            async with fake.api_away():
+                view = await until(seen, lambda view: view["state"]["fleets"]["arena"]["free"] > 0)
+                assert view["state"]["servers"]
+            assert await console.stop() == 0, console.log.read_text()
+        logged = console.log.read_text()
+        assert OPERATOR not in logged
+        assert VIEWER not in logged
+        assert "console_act" in logged
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"WARMFLEET_OPERATOR_TOKEN": ""}, "WARMFLEET_OPERATOR_TOKEN"),
+        ({"WARMFLEET_OPERATOR_TOKEN": "short"}, "can be guessed"),
+        ({"WARMFLEET_VIEWER_TOKEN": OPERATOR}, "could act with it"),
+        ({"WARMFLEET_MATCHMAKER_URL": ""}, "WARMFLEET_MATCHMAKER_URL"),
+        ({"WARMFLEET_CONSOLE_JWKS": "https://id.example"}, "WARMFLEET_CONSOLE_AUDIENCE"),
+    ],
+)
+async def test_a_console_that_could_not_guard_itself_does_not_start(
+    folder: Path, valkey: Any, changed: dict[str, str], says: str
+) -> None:
+    """With the setting and the mend."""
+    right = {"WARMFLEET_OPERATOR_TOKEN": OPERATOR, "WARMFLEET_MATCHMAKER_URL": "http://m", "WARMFLEET_BACKEND": "none"}
+    settings = ServeSettings.read({**right, **changed})
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SettingsError, match=says):
+            await make(PartName.CONSOLE, settings, load([folder / "specs" / "arena.yaml"]), valkey, stack)
 
 
 async def test_an_outage_of_the_api_server_is_waited_out(folder: Path, valkey_url: str, valkey: Any) -> None:

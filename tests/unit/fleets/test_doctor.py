@@ -1,5 +1,6 @@
 """The doctor, on machines made of files, on this one, and on a cluster in memory."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,26 @@ def test_each_fault_of_a_node_is_found_and_has_its_mend(
         found
     )
     assert all(check.mend or check.verdict is Verdict.UNKNOWN for check in found)
+    assert "pw" not in "".join(check.said + check.mend for check in found)
+
+
+def test_the_parts_that_are_asked_for_want_their_secrets() -> None:
+    """The console's tokens, the beacon's key, what events are signed with and Kafka's settings."""
+    body = {
+        **_PLATFORM,
+        "services": {
+            "console": {"viewerToken": {"secret": "viewer", "key": "token"}},
+            "beacon": {"region": "eu"},
+            "events": {
+                "webhook": {"url": "https://e.example", "secret": {"secret": "hooks", "key": "secret"}},
+                "kafka": {"brokers": ["k:9092"], "config": {"secret": "kafka", "key": "json"}},
+            },
+        },
+    }
+    found: Any = of_cluster.examine(whole(), PlatformBody.model_validate(body), [])  # type: ignore[arg-type]
+    (said,) = [check.said for check in found if check.name == "secrets"]
+    for secret in ("warmfleet-operator", "viewer", "warmfleet-beacon", "hooks", "kafka"):
+        assert f"{secret} (key" in said
 
 
 def test_what_nobody_asks_for_does_not_fail(tmp_path: Path) -> None:
@@ -200,6 +221,10 @@ _PLATFORM = {
 }
 
 
+def store(url: str) -> dict[str, Any]:
+    return {"data": {"url": base64.b64encode(url.encode()).decode()}}
+
+
 def whole() -> FakeCluster:
     """A cluster in which all is well."""
     space, agones = "/api/v1/namespaces/games", "/apis/apps/v1/namespaces/agones-system/deployments"
@@ -219,7 +244,7 @@ def whole() -> FakeCluster:
             "/apis/metrics.k8s.io/v1beta1": {},
             "/apis/keda.sh/v1alpha1": {},
             "/apis/cert-manager.io/v1": {},
-            f"{space}/secrets/warmfleet-valkey": {"data": {"url": "x"}},
+            f"{space}/secrets/warmfleet-valkey": store("redis://:pw@warmfleet-valkey:6379/0"),
             f"{space}/secrets/warmfleet-seat-keys": {"data": {"public": "x", "private": "x"}},
             "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/warmfleet-admission-games": {
                 "webhooks": hooks
@@ -262,6 +287,10 @@ _DEPLOYED = "/apis/apps/v1/namespaces/agones-system/deployments"
         ("/apis/keda.sh/v1alpha1", None, "kinds", "fail", "KEDA is not installed"),
         ("/apis/cert-manager.io/v1", None, "kinds", "fail", "cert-manager"),
         (f"{_SPACE}/secrets/warmfleet-seat-keys", {"data": {"public": "x"}}, "secrets", "fail", "warmfleet-seat-keys (key private)"),
+        (f"{_SPACE}/secrets/warmfleet-valkey", store("redis+sentinel://:pw@s:26379/0?service=m"), "valkey", "fail", "mode sentinel"),
+        (f"{_SPACE}/secrets/warmfleet-valkey", store("redis+cluster://:pw@c:6379"), "valkey", "fail", "mode cluster"),
+        (f"{_SPACE}/secrets/warmfleet-valkey", store("rediss://:pw@v:6379"), "valkey", "fail", "with TLS"),
+        (f"{_SPACE}/secrets/warmfleet-valkey", store("http://:pw@v:6379"), "valkey", "fail", "none of redis"),
         (_HOOKS, {"webhooks": [{"clientConfig": {}}]}, "admission", "fail", "no CA"),
         ("/apis/apps/v1/namespaces/games/deployments/warmfleet-admission", deployment("a", 1), "admission", "warn", "1 of its pods"),
         ("/api/v1/nodes/n1/proxy/configz", {"kubeletconfig": {}}, "cpu-manager", "fail", "n1 (none)"),
@@ -295,6 +324,7 @@ def test_what_may_not_be_asked_is_unknown_and_the_rest_is_looked_at() -> None:
     cluster.forbidden = {f"{_SPACE}/secrets/warmfleet-valkey", "/api/v1/nodes/n1/proxy/configz"}
     assert {(check.name, check.verdict) for check in looked(cluster)} == {
         ("secrets", Verdict.UNKNOWN),
+        ("valkey", Verdict.UNKNOWN),
         ("cpu-manager", Verdict.UNKNOWN),
     }
 

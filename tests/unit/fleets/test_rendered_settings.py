@@ -28,7 +28,10 @@ _SECRETS = {
     ("warmfleet-seat-keys", "public"): _KEY,
     ("warmfleet-netcode", "key"): _KEY,
     ("warmfleet-players", "secret"): "s" * 32,
-    ("warmfleet-operator", "token"): "operator",
+    ("warmfleet-operator", "token"): "operator-of-them-all",
+    ("warmfleet-viewer", "token"): "somebody-who-looks",
+    ("warmfleet-beacon", "key"): _KEY,
+    ("hooks", "secret"): "w" * 16,
 }
 _QUEUE = {"apiVersion": "warmfleet.dev/v1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}
 _FLEET = {
@@ -42,8 +45,26 @@ _FLEET = {
     },
 }
 _PLATFORMS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"services": {"events": {}, "console": {}, "beacon": {"region": "eu-west"}}},
     "secured": {
+        "services": {
+            "events": {
+                "keepS": 3600,
+                "webhook": {"url": "https://hooks.example:8443/in", "secret": {"secret": "hooks", "key": "secret"}},
+                "kafka": {
+                    "brokers": ["k1:9093", "k2:9093"],
+                    "topic": "t",
+                    "config": {"secret": "kafka", "key": "json"},
+                },
+            },
+            "console": {
+                "viewerToken": {"secret": "warmfleet-viewer", "key": "token"},
+                "signIn": {"jwks": "https://id.example/keys", "audience": "warmfleet", "issuer": "https://id.example"},
+            },
+            "beacon": {"region": "eu-west", "tlsSecret": "beacon-tls", "annotations": {"a.example/b": "c"}},
+        },
+        "regions": [{"region": "eu-west", "udp": "203.0.113.4:7770", "key": "B" * 43}],
+        "prometheus": "http://prometheus.monitoring:9090",
         "namespace": "games",
         "valkey": {"tls": True, "ca": {"secret": "ca", "key": "ca.crt"}},
         "autoscaler": {"caBundle": "Y2E=", "tlsSecret": "autoscaler-tls", "intervalS": 7, "port": 443},
@@ -63,7 +84,6 @@ _PLATFORMS: dict[str, dict[str, Any]] = {
 def made(platform: str) -> dict[tuple[str, str], dict[str, Any]]:
     body = {
         "images": {"repository": "registry.example/warmfleet", "tag": "1"},
-        "services": {},
         "admission": {"issuer": {"name": "internal"}},
         **_PLATFORMS[platform],
     }
@@ -116,9 +136,11 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
     assert env.keys() <= known, env.keys() - known
     settings = ServeSettings.read(env, host=options["host"], port=options["port"])
     assert settings.host == "0.0.0.0"
-    assert settings.url() == _SECRETS["warmfleet-valkey", "url"]
+    assert ("WARMFLEET_VALKEY_URL" in env) is (part != "beacon")
+    if part != "beacon":
+        assert settings.url() == _SECRETS["warmfleet-valkey", "url"]
     assert settings.namespace == _PLATFORMS[platform].get("namespace", "default")
-    if part in ("allocator", "autoscaler"):
+    if part in ("allocator", "autoscaler", "console"):
         assert settings.clusters == _PLATFORMS[platform].get("clusters", {})
     if part == "matchmaker":
         specs = Specs(fleets=[FleetSpec.model_validate(_FLEET)], queues=[], platform=None, documents=[])
@@ -126,6 +148,15 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
         assert settings.seat_key()
         assert settings.players()
         assert settings.keys()
+        assert settings.regions is None or str(settings.regions) == "/etc/warmfleet/regions/regions.yaml"
+    if part == "events":
+        assert (settings.webhook() is not None) is ("webhook" in _PLATFORMS[platform]["services"]["events"])
+        assert settings.events_kafka == ("k1:9093,k2:9093" if platform == "secured" else "")
+    if part == "console":
+        assert settings.access()
+        assert settings.matchmaker().base_url == "http://warmfleet-matchmaker:8080"
+    if part == "beacon":
+        assert settings.beacon().region == "eu-west"
     port, *others = container["ports"]
     assert port["containerPort"] == settings.port
     scheme = "HTTP" if settings.tls_certificate is None else "HTTPS"
@@ -134,11 +165,13 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
         assert get["path"] in ("/healthz", "/readyz")
         assert (get["port"], get.get("scheme", "HTTP")) == (port["name"], scheme)
     own = {f"0.0.0.0:{other['containerPort']}" for other in others}
-    assert own == set(filter(None, (settings.service_grpc, settings.service_rest)))
-    files = (settings.tls_certificate, settings.tls_key, settings.kubeconfig, SPECS, settings.service_certificate)
-    for file in filter(None, (*files, settings.service_key, settings.service_client_ca, settings.service_tokens)):
-        assert mounted(container, str(file)), file
-    if "ca" in _PLATFORMS[platform].get("valkey", {}):
+    beacons = settings.beacon_udp if part == "beacon" else ""
+    assert own == set(filter(None, (settings.service_grpc, settings.service_rest, beacons)))
+    for name, kind in ServeSettings.model_fields.items():
+        if "Path" in str(kind.annotation) and (file := getattr(settings, name)):
+            assert mounted(container, str(file)), name
+    assert mounted(container, SPECS)
+    if "ca" in _PLATFORMS[platform].get("valkey", {}) and part != "beacon":
         assert mounted(container, settings.url().partition("ssl_ca_certs=")[2])
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     service = items["Service", f"warmfleet-{part}"]

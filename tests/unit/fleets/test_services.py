@@ -17,6 +17,7 @@ from fleets.render.rendering import render
 from fleets.render.schemas import Schemas
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.platform import PARTS, PlatformBody
+from matchmaker.beacons.regions import read_regions
 from matchmaker.model import QueueName
 from matchmaker.store import _prefix
 
@@ -26,6 +27,8 @@ _QUEUES = [
 ]
 
 
+_ASKED = {"events": {}, "console": {}, "beacon": {"region": "eu"}}
+"""The parts that are rendered only where they are asked for."""
 _FLEET = {
     "apiVersion": "warmfleet.dev/v1",
     "kind": "Fleet",
@@ -35,7 +38,9 @@ _FLEET = {
 
 
 def rendered(documents: Any = (), **spec: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    platform = PlatformBody.model_validate({"images": _IMAGES, "services": {}, **spec})
+    platform = PlatformBody.model_validate(
+        {"images": _IMAGES, **spec, "services": {**_ASKED, **spec.get("services", {})}}
+    )
     return {(i["kind"], i["metadata"]["name"]): i for i in render([], platform, [*documents, _FLEET])}
 
 
@@ -61,6 +66,18 @@ def schemas() -> Schemas:
             }
         },
         {"services": {"autoscaler": {"enabled": False}, "director": {"replicas": 1}}, "verticalRecommendations": True},
+        {
+            "regions": [{"region": "eu", "http": "https://eu.example", "key": "A" * 43}],
+            "services": {
+                "beacon": {
+                    "region": "eu",
+                    "tlsSecret": "t",
+                    "annotations": {"a.example/b": "c"},
+                    "service": "NodePort",
+                },
+                "events": {"kafka": {"brokers": ["k:9092"], "config": {"secret": "k", "key": "j"}}},
+            },
+        },
     ],
 )
 def test_services_are_valid_objects(spec: dict[str, Any]) -> None:
@@ -86,21 +103,94 @@ def test_every_part_has_what_a_service_wants() -> None:
         assert ("NetworkPolicy", name) in made
         assert ("Service", name) in made
         by_value = [e for e in container["env"] if "value" in e]
-        own = ["WARMFLEET_SCALE_INTERVAL_S"] if part == "autoscaler" else []
-        assert [e["name"] for e in by_value] == ["WARMFLEET_NAMESPACE", *own]
+        own = {
+            "autoscaler": ["WARMFLEET_SCALE_INTERVAL_S"],
+            "events": ["WARMFLEET_EVENTS_KEEP_S"],
+            "console": ["WARMFLEET_MATCHMAKER_URL"],
+            "beacon": ["WARMFLEET_BEACON_REGION", "WARMFLEET_BEACON_UDP"],
+        }
+        assert [e["name"] for e in by_value] == ["WARMFLEET_NAMESPACE", *own.get(part, [])]
 
 
 def test_only_who_needs_the_api_server_may_call_it() -> None:
     """One namespace; no verb or resource by star; no token in the other pods."""
     made = rendered(_QUEUES)
     roles = {name for kind, name in made if kind == "Role"}
-    assert roles == {"warmfleet-allocator", "warmfleet-autoscaler"}
+    assert roles == {"warmfleet-allocator", "warmfleet-autoscaler", "warmfleet-console"}
+    assert made["Role", "warmfleet-console"]["rules"] == [
+        {"apiGroups": ["agones.dev"], "resources": ["gameservers"], "verbs": ["get", "list", "watch"]}
+    ]
     assert not [kind for kind, _ in made if kind.startswith("ClusterRole")]
     for kind, name in made:
         if kind == "Role":
             assert "*" not in json.dumps(made[kind, name]["rules"])
         if kind == "Deployment":
             assert pod(made[kind, name])["automountServiceAccountToken"] is (name in roles)
+
+
+@pytest.mark.parametrize("words", ["kubernetes", "cilium", "calico"])
+def test_the_console_is_reached_from_inside_alone(words: str) -> None:
+    """By pods of the cluster, in every kind of policy; it reaches the store, the matchmaker, Prometheus and who signs its operators in."""
+    sign_in = {"jwks": "https://id.example/keys", "audience": "warmfleet"}
+    asked = {"services": {"console": {"signIn": sign_in}}, "prometheus": "http://prometheus:9090"}
+    made = rendered(_QUEUES, networkPolicy=words, **asked)
+    kind = {"kubernetes": "NetworkPolicy", "cilium": "CiliumNetworkPolicy", "calico": "NetworkPolicy"}[words]
+    spec = made[kind, "warmfleet-console"]["spec"]
+    (rule,) = spec["ingress"]
+    assert rule.get("from") == [{"namespaceSelector": {}}] or rule.get("fromEntities") == ["cluster"] or rule["source"]
+    out = json.dumps(spec["egress"])
+    assert all(f"{port}" in out for port in (6379, 8080, 9090, 443))
+    assert not [name for kind, name in made if kind in ("Ingress", "HTTPRoute") and "console" in name]
+
+
+def test_players_reach_a_beacon_as_themselves() -> None:
+    """By UDP and HTTP at an address that keeps theirs, and one stays with one pod; it has no way to the store."""
+    made = rendered(services={"beacon": {"region": "eu", "annotations": {"a.example/b": "c"}}})
+    service = made["Service", "warmfleet-beacon"]
+    assert service["metadata"]["annotations"] == {"a.example/b": "c"}
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+    assert service["spec"]["sessionAffinity"] == "ClientIP"
+    assert [(port.get("protocol", "TCP"), port["port"]) for port in service["spec"]["ports"]] == [
+        ("TCP", 80),
+        ("UDP", 7770),
+    ]
+    assert made["NetworkPolicy", "warmfleet-beacon"]["spec"]["egress"] == [
+        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+    ]
+    assert "WARMFLEET_VALKEY_URL" not in [
+        e["name"] for e in pod(made["Deployment", "warmfleet-beacon"])["containers"][0]["env"]
+    ]
+
+
+def test_the_matchmaker_believes_the_regions_that_are_listed(tmp_path: Path) -> None:
+    """In the file that its own reader takes; another list rolls its pods."""
+    regions = [{"region": "eu", "udp": "203.0.113.4:7770", "http": "https://eu.example", "key": "A" * 43}]
+    made = rendered(regions=regions)
+    (tmp_path / "regions.yaml").write_text(made["ConfigMap", "warmfleet-regions"]["data"]["regions.yaml"])
+    assert [region.model_dump() for region in read_regions(tmp_path / "regions.yaml")] == regions
+    assert (
+        made["Deployment", "warmfleet-matchmaker"]
+        != rendered(regions=[{**regions[0], "key": "B" * 43}])["Deployment", "warmfleet-matchmaker"]
+    )
+    with pytest.raises(ValueError, match="there once"):
+        PlatformBody.model_validate({"regions": [*regions, regions[0]]})
+
+
+@pytest.mark.parametrize(
+    ("services", "says"),
+    [
+        ({"beacon": {}}, "beacon.region"),
+        ({"console": {}, "matchmaker": {"enabled": False}}, "WARMFLEET_MATCHMAKER_URL"),
+        ({"console": {"autoscale": {}}}, "autoscale: goes with neither"),
+        ({"events": {"kafka": {"brokers": ["k"]}}}, "brokers"),
+        ({"events": {"webhook": {"url": "ftp://x", "secret": {"secret": "s", "key": "k"}}}}, "url"),
+    ],
+)
+def test_a_part_that_could_not_work_is_refused(services: dict[str, Any], says: str) -> None:
+    """With the key."""
+    with pytest.raises(ValueError, match=says):
+        PlatformBody.model_validate({"images": _IMAGES, "services": services})
 
 
 def test_the_specs_are_mounted_and_a_change_rolls_the_pods() -> None:

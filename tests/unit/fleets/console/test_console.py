@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from fleets.cli.top import apply, spark
 from fleets.console.feed import MOST_VIEWERS, Feed, TooManyViewers
-from fleets.console.quantiles import Recent, buckets_in, buckets_of, quantile
+from fleets.console.pace import Pace
+from fleets.console.quantiles import Recent, buckets_in, quantile
 from fleets.console.state import difference, happenings
 from fleets.console.timelines import Timelines
 
-_ROWS = st.dictionaries(st.sampled_from("abcdef"), st.fixed_dictionaries({"x": st.integers(0, 2), "y": st.none() | st.text(max_size=1)}))  # fmt: skip
+_ROWS = st.dictionaries(st.sampled_from("abcdef"), st.fixed_dictionaries({"x": st.integers(0, 2), "y": st.none() | st.sampled_from(["", "y"])}))  # fmt: skip
 _STATES = st.fixed_dictionaries({"fleets": st.just({}), "servers": st.just({}), "sessions": st.just({}), "queues": st.just({}), "tickets": _ROWS})  # fmt: skip
 
 
@@ -40,13 +41,13 @@ def test_what_happens_is_told_once() -> None:
     before = {
         "fleets": {"f": fleet()},
         "servers": {"s": server},
-        "sessions": {"f.m": {"server": "s"}},
+        "sessions": {"f.m": {"server": "s"}, "f.n": {"server": "s"}, "f.o": {"server": ""}},
         "queues": {"q": {"closed": ""}},
     }
     after = {
         "fleets": {"f": fleet(failures=1, reason="exit code 3", decision={"replicas": 5, "reasons": ["a", "b"]})},
         "servers": {"s": {**server, "state": "Unhealthy", "draining": True}},
-        "sessions": {"f.m": {"server": "t"}},
+        "sessions": {"f.m": {"server": "t"}, "f.n": {"server": ""}, "f.o": {"server": "t"}},
         "queues": {"q": {"closed": "paused"}},
     }
     told = [(event["kind"], event["what"], event["text"]) for event in happenings(before, after)]
@@ -56,6 +57,8 @@ def test_what_happens_is_told_once() -> None:
         ("failure", "s", "is Unhealthy: no reason given"),
         ("drain", "s", "drains"),
         ("recovery", "f.m", "moved from s to t"),
+        ("recovery", "f.n", "has lost its server s, and waits for another"),
+        ("recovery", "f.o", "moved from its lost server to t"),
         ("queue", "q", "is paused"),
     ]
     assert list(happenings({}, after)) == []
@@ -63,25 +66,44 @@ def test_what_happens_is_told_once() -> None:
 
 
 def test_quantiles_lie_where_the_observations_are() -> None:
-    """Of a histogram in this process and of the same one as text; the last looks count, and a restart begins anew."""
+    """Of a histogram's text; the last looks count, and a restart begins anew."""
     registry = CollectorRegistry()
-    histogram = Histogram("h_seconds", "h", ["q", "r"], buckets=(1, 2, 4), registry=registry)
-    plain = Histogram("p_seconds", "p", buckets=(1, 2, 4), registry=registry)
+    histogram = Histogram("p_seconds", "p", buckets=(1, 2, 4), registry=registry)
     recent = Recent(3)
+
+    def buckets() -> dict[float, float]:
+        return buckets_in(generate_latest(registry).decode().splitlines(), "p_seconds")
+
     for value in (0.5, 1.5, 1.5, 3.0):
-        histogram.labels("a", "x").observe(value)
-        plain.observe(value)
-    buckets = buckets_of(histogram, "q")["a"]
-    assert buckets == {1: 1, 2: 3, 4: 4, math.inf: 4}
-    assert buckets_in(generate_latest(registry).decode().splitlines(), "p_seconds") == buckets
-    assert quantile(0.5, buckets) == 1.5
-    assert quantile(1.0, buckets) == 4
+        histogram.observe(value)
+    assert buckets() == {1: 1, 2: 3, 4: 4, math.inf: 4}
+    assert quantile(0.5, buckets()) == 1.5
+    assert quantile(1.0, buckets()) == 4
     assert quantile(0.5, {}) is None
     assert quantile(0.9, {1: 0, math.inf: 5}) == 1
-    assert set(recent.note(buckets).values()) == {0}
-    histogram.labels("a", "y").observe(9.0)
-    assert recent.note(buckets_of(histogram, "q")["a"]) == {1: 0, 2: 0, 4: 0, math.inf: 1}
+    assert set(recent.note(buckets()).values()) == {0}
+    histogram.observe(9.0)
+    assert recent.note(buckets()) == {1: 0, 2: 0, 4: 0, math.inf: 1}
     assert recent.note({1: 0, 2: 0, 4: 0, math.inf: 0}) == {}
+
+
+def test_the_pace_is_the_last_minutes() -> None:
+    """Waits as they are told, matches as they are heard; a sample of many, and nothing of what was a minute ago."""
+    now = [1000.0]
+    pace = Pace(now=lambda: now[0])
+    pace.heard({"state": "placing", "match": "m", "tickets": {"duel.a": 2, "duel.b": 2}})
+    pace.heard({"state": "assigned", "match": "m", "tickets": {"duel.a": 3, "duel.b": 3}})
+    pace.heard({"state": "searching", "tickets": {"duel.c": 2}})
+    now[0] += 2.0
+    assert pace.matched("duel") == [("duel.a", 2.0), ("duel.b", 2.0)]
+    assert pace.matched("duel") == []
+    pace.note("duel", [4.0, 1.0, -0.1])
+    assert [pace.within("duel", part) for part in (0.0, 0.5, 0.95)] == [0.0, 1.0, 4.0]
+    assert (pace.per_minute("duel"), pace.per_minute("ranked"), pace.within("ranked", 0.5)) == (1, 0, None)
+    pace.heard({"state": "placing", "tickets": {f"duel.{number}": 2 for number in range(500)}})
+    assert len(pace.matched("duel")) == 64
+    now[0] += 61.0
+    assert (pace.per_minute("duel"), pace.within("duel", 0.5)) == (0, None)
 
 
 def test_timelines_are_bounded() -> None:
