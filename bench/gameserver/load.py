@@ -233,7 +233,7 @@ class Udp:
         self._seen = seen
         self._unread: list[bytes] = []
         self._replay = ReplayProtection()
-        self._sequence = 1 << 32  # far from the handshake's
+        self._sequence = 0
         self._tick = self._seq = 0
         self._hello_at_s = 0.0
         self._turns = (0,) * 8
@@ -253,6 +253,7 @@ class Udp:
                 self.socket.send(data)
         if self._core.state is ClientState.CONNECTED and now_s > self._hello_at_s + 0.2:
             self._hello_at_s = now_s
+            self._sequence = max(self._sequence, self._core.sequence)  # the core sends nothing any more
             self._seal(m.encode(m.Hello(token=self._seat)))
 
     def read(self) -> None:

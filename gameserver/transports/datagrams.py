@@ -1,35 +1,31 @@
 """
 A UDP socket's system calls: many datagrams in each.
 
-`Datagrams` is what a transport reads and writes. On 64-bit Linux it is `_Batches`: recvmmsg and sendmmsg over arrays that are made once, so that a tick's
-snapshots to hundreds of clients cost one call, and nothing is worked out for each of them in Python. Elsewhere, and for a few datagrams at a time, it is
-recvfrom and sendto.
+`Datagrams` is what a transport reads and writes. On 64-bit Linux it is `_Batches`: recvmmsg and sendmmsg over arrays that are made once, and which point
+into `Rows`, where packets are encrypted and decrypted. A tick's snapshots to hundreds of clients cost one call, and nothing is worked out for each of
+them in Python but their lengths. Elsewhere it is recvfrom and sendto.
 """
 
 import ctypes
 import errno
 import socket
-import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-Peer = tuple[Any, ...]
-"""As `socket.recvfrom` says."""
+from gameserver.protocol.netcode.rows import ROW_BYTES, Rows
+
+Peer = Any
+"""An address as its socket has it: the bytes of a `struct sockaddr`, or what `socket.recvfrom` says. Equal for equal addresses; `host` tells the rest."""
 
 MOST_READ = 256
 """Datagrams taken at a time: a flood must not starve the tick."""
-_MOST_SENT = 1024
+MOST_SENT = 1024
 """In one call. Source: UIO_MAXIOV of Linux."""
-_FEW = 8
-"""Up to here plain sendto costs less than filling the arrays."""
-_ROW_BYTES = 1280
-"""More than the longest valid datagram: a longer one is cut, and ignored for its length."""
 _NAME_BYTES = 28
 """sizeof(struct sockaddr_in6)."""
-_MOST_PEERS = 16_384
-"""Peers whose address is kept in both forms; then all are forgotten, and worked out again."""
 
 _MESSAGE = np.dtype(
     [
@@ -43,32 +39,51 @@ _PART = np.dtype([("at", "u8"), ("size", "u8")])
 
 
 class Datagrams:
-    """One bound, non-blocking socket."""
+    """One bound, non-blocking socket, and the memory that it reads to (`inbox`) and sends from (`outbox`)."""
 
     def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
+        self.inbox, self.outbox = Rows(MOST_READ), Rows(MOST_SENT)
 
-    def receive(self) -> list[tuple[bytes, Peer]]:
-        """What has come, at most `MOST_READ`; datagrams too long to be valid may be cut."""
-        read, found = self._socket.recvfrom, []
+    def receive(self) -> tuple[Sequence[Peer], Sequence[int]]:
+        """
+        Read what has come into the rows of `inbox`.
+
+        Returns: of each row, whom it is from and how long it is; datagrams too long to be valid may be cut.
+        """
+        read, view = self._socket.recvfrom, self.inbox.view
+        peers: list[Peer] = []
+        sizes: list[int] = []
         for _ in range(MOST_READ):
             try:
-                found.append(read(_ROW_BYTES))
+                data, peer = read(ROW_BYTES)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 continue  # a report about an earlier datagram (port unreachable): nobody waits for it
-        return found
+            start = self.inbox.starts[len(peers)]
+            view[start : start + len(data)] = data
+            peers.append(peer)
+            sizes.append(len(data))
+        return peers, sizes
 
-    def send(self, out: list[tuple[Peer, bytes]]) -> int:
-        """Send; returns how many the kernel did not take (no room, no way to there): they are lost like others on the way."""
+    def send(self, peers: Sequence[Peer], sizes: Sequence[int]) -> int:
+        """
+        Send the first rows of `outbox`, one of each size to each peer.
+
+        Returns: how many the kernel did not take (no room, no way to there): they are lost like others on the way.
+        """
         send, lost = self._socket.sendto, 0
-        for peer, data in out:
+        for index, (peer, size) in enumerate(zip(peers, sizes, strict=True)):
             try:
-                send(data, peer)
+                send(self.outbox.get(index, size), peer)
             except OSError:
                 lost += 1
         return lost
+
+    def host(self, peer: Peer) -> str:
+        """The IP address of a peer."""
+        return str(peer[0])
 
 
 class _Batches(Datagrams):
@@ -80,64 +95,31 @@ class _Batches(Datagrams):
         self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
         self._fd = bound.fileno()
         self._v6 = bound.family == socket.AF_INET6
-        self._name_size = _NAME_BYTES if self._v6 else 16
-        self._peers: dict[bytes, Peer] = {}
-        self._names: dict[Peer, bytes] = {}
-        rows = np.arange(MOST_READ, dtype=np.uint64)
-        self._rows, self._from = bytearray(MOST_READ * _ROW_BYTES), bytearray(MOST_READ * _NAME_BYTES)
-        self._in, self._in_parts = _messages(MOST_READ)
-        self._in["name"] = _address(self._from) + rows * np.uint64(_NAME_BYTES)
-        self._in_parts["at"] = _address(self._rows) + rows * np.uint64(_ROW_BYTES)
-        self._in_parts["size"] = _ROW_BYTES
-        self._used = MOST_READ
-        """Rows that the last call has filled."""
-        self._in_at = ctypes.c_void_p(self._in.ctypes.data)
-        self._out, self._out_parts = _messages(_MOST_SENT)
-        self._out["name_size"] = self._name_size
-        self._offsets = np.arange(_MOST_SENT, dtype=np.uint64) * np.uint64(self._name_size)
+        name_bytes = _NAME_BYTES if self._v6 else 16
+        self._from = np.zeros(MOST_READ, f"V{name_bytes}")
+        self._in = _Messages(self.inbox, self._from.ctypes.data, name_bytes)
+        self._in.parts["size"] = ROW_BYTES
+        self._to = bytearray(MOST_SENT * name_bytes)
+        self._out = _Messages(self.outbox, np.frombuffer(self._to, np.uint8).ctypes.data, name_bytes)
+        self._used = 0
+        """Messages that the last call has filled."""
+        self._name_bytes = name_bytes
 
-    def receive(self) -> list[tuple[bytes, Peer]]:
+    def receive(self) -> tuple[Sequence[Peer], Sequence[int]]:
         """See `Datagrams.receive`."""
-        self._in["name_size"][: self._used] = (
-            _NAME_BYTES  # the kernel wrote there; all rows would be 16 KB to go through
-        )
-        count = self._recvmmsg(self._fd, self._in_at, MOST_READ, socket.MSG_DONTWAIT, None)
-        self._used = max(count, 0)
-        if count <= 0:
-            return []
-        data, names = (
-            bytes(memoryview(self._rows)[: count * _ROW_BYTES]),
-            bytes(memoryview(self._from)[: count * _NAME_BYTES]),
-        )
-        known, width, found = self._peers, self._name_size, []
-        at = name_at = 0
-        for size in self._in["size"][:count].tolist():
-            name = names[name_at : name_at + width]
-            found.append((data[at : at + size], known.get(name) or self._peer(name)))
-            at += _ROW_BYTES
-            name_at += _NAME_BYTES
-        return found
+        arrived = self._in.headers
+        # The kernel wrote there; all rows would be 16 KB to go through.
+        arrived["name_size"][: self._used] = self._name_bytes
+        count = self._used = max(self._recvmmsg(self._fd, self._in.at(0), MOST_READ, socket.MSG_DONTWAIT, None), 0)
+        return self._from[:count].tolist(), arrived["size"][:count].tolist()
 
-    def send(self, out: list[tuple[Peer, bytes]]) -> int:
+    def send(self, peers: Sequence[Peer], sizes: Sequence[int]) -> int:
         """See `Datagrams.send`."""
-        if len(out) <= _FEW:
-            return super().send(out)
-        return sum(self._send_many(out[start : start + _MOST_SENT]) for start in range(0, len(out), _MOST_SENT))
-
-    def _send_many(self, out: list[tuple[Peer, bytes]]) -> int:
-        count, known = len(out), self._names
-        data = b"".join([datagram for _, datagram in out])
-        names = b"".join([known.get(peer) or self._name(peer) for peer, _ in out])
-        sizes = np.array([len(datagram) for _, datagram in out], np.uint64)
-        parts = self._out_parts[:count]
-        parts["size"] = sizes
-        parts["at"] = _address(data) + np.cumsum(sizes) - sizes
-        self._out["name"][:count] = _address(names) + self._offsets[:count]
-        sent = lost = 0
+        count, sent, lost = len(peers), 0, 0
+        self._to[: count * self._name_bytes] = b"".join(peers)
+        self._out.parts["size"][:count] = sizes
         while sent < count:
-            done = self._sendmmsg(
-                self._fd, ctypes.c_void_p(self._out[sent:].ctypes.data), count - sent, socket.MSG_DONTWAIT
-            )
+            done = self._sendmmsg(self._fd, self._out.at(sent), count - sent, socket.MSG_DONTWAIT)
             if done > 0:
                 sent += done
             elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):
@@ -146,53 +128,30 @@ class _Batches(Datagrams):
                 lost, sent = lost + 1, sent + 1  # no way to this one
         return lost
 
-    def _peer(self, name: bytes) -> Peer:
-        """A peer by its `struct sockaddr`."""
-        (port,) = struct.unpack_from(">H", name, 2)
-        if self._v6:
-            flow, host = struct.unpack_from(">I16s", name, 4)
-            scope = int.from_bytes(name[24:28], sys.byteorder)
-            return self._know((socket.inet_ntop(socket.AF_INET6, host), port, flow, scope), name)
-        return self._know((socket.inet_ntop(socket.AF_INET, name[4:8]), port), name)
+    def host(self, peer: Peer) -> str:
+        """See `Datagrams.host`."""
+        return socket.inet_ntop(socket.AF_INET6, peer[8:24]) if self._v6 else socket.inet_ntoa(peer[4:8])
 
-    def _name(self, peer: Peer) -> bytes:
-        """A peer's `struct sockaddr`; for one that has sent nothing yet."""
-        host, port = peer[:2]
-        if self._v6:
-            flow, scope = peer[2:4] if len(peer) == 4 else (0, 0)
-            packed = socket.inet_pton(socket.AF_INET6, host)
-            name = (
-                struct.pack("=H", socket.AF_INET6)
-                + struct.pack(">HI16s", port, flow, packed)
-                + struct.pack("=I", scope)
-            )
-        else:
-            name = struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", port, socket.inet_aton(host))
-        self._know(peer, name)
-        return name
 
-    def _know(self, peer: Peer, name: bytes) -> Peer:
-        if len(self._peers) >= _MOST_PEERS:
-            self._peers.clear()
-            self._names.clear()
-        self._peers[name], self._names[peer] = peer, name
-        return peer
+class _Messages:
+    """`struct mmsghdr`s, one for each row and for each name, which lie side by side at `names`."""
+
+    def __init__(self, rows: Rows, names: int, name_bytes: int) -> None:
+        self.headers, self.parts = np.zeros(rows.count, _MESSAGE), np.zeros(rows.count, _PART)
+        numbers = np.arange(rows.count, dtype=np.uint64)
+        self.headers["name"] = np.uint64(names) + numbers * np.uint64(name_bytes)
+        self.headers["name_size"] = name_bytes
+        self.headers["parts"] = np.uint64(self.parts.ctypes.data) + numbers * np.uint64(_PART.itemsize)
+        self.headers["part_count"] = 1
+        self.parts["at"] = np.uint64(rows.address) + numbers * np.uint64(ROW_BYTES)
+        self._address = self.headers.ctypes.data
+
+    def at(self, index: int) -> ctypes.c_void_p:
+        """Where a header is."""
+        return ctypes.c_void_p(self._address + index * _MESSAGE.itemsize)
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
     """The best there is on this machine for a bound, non-blocking UDP socket."""
     fits = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8 and sys.byteorder == "little"
     return _Batches(bound) if fits else Datagrams(bound)
-
-
-def _messages(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Message headers of one part each, and the parts."""
-    messages, parts = np.zeros(count, _MESSAGE), np.zeros(count, _PART)
-    messages["parts"] = np.uint64(parts.ctypes.data) + np.arange(count, dtype=np.uint64) * np.uint64(_PART.itemsize)
-    messages["part_count"] = 1
-    return messages, parts
-
-
-def _address(memory: bytes | bytearray) -> np.uint64:
-    """Where it is; only as long as it is."""
-    return np.uint64(np.frombuffer(memory, np.uint8).ctypes.data)

@@ -3,7 +3,7 @@ UDP transport: messages as netcode payloads on one socket.
 
 Owns the socket, Fragments, and what a lossy path needs that a reliable one does not: Welcome said again to a client that repeats Hello, Bye
 and Migrate said three times. The connections themselves are `protocol/netcode`'s. The socket is read by
-a `Pump`, and what a tick sends is collected and goes out in one go (`datagrams.py`). docs/decisions/0070 has what was measured.
+a `Pump`, and what a tick sends is collected and goes out in one go (`datagrams.py`). docs/decisions/0070 and 0112 have what was measured.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +22,7 @@ from gameserver.protocol.messages import Bye, CloseCode, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
-from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer, Received
+from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer
 from gameserver.transports.datagrams import open_datagrams
 from gameserver.transports.port import Accept, Handler
 from gameserver.transports.pump import Pump
@@ -89,7 +89,9 @@ class UdpTransport:
         self._dscp = dscp
         self._limits = limits
         self._connections: dict[int, _UdpConnection] = {}
-        self._flushing = False
+        self._receivers: dict[int, Callable[[bytes], None]] = {}
+        """Where the messages of each client go that has not been let go."""
+        self.flushing = False
         self._unsent = 0
         self._counted = (0, 0, 0, 0)
         self._clock_due_s = 0.0
@@ -100,10 +102,11 @@ class UdpTransport:
         """Listen. Raises OSError (the port is taken), ValueError (a wildcard without `addresses`)."""
         self._loop = asyncio.get_running_loop()
         self._socket = _bind(self._host, self._port, self._dscp)
+        self._datagrams = open_datagrams(self._socket)
         try:
             if not self._addresses and self._host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
                 raise ValueError(f"listening on {self._host}: the addresses that clients use must be given")
-            self._core = NetcodeServer(
+            self.core = NetcodeServer(
                 addresses=self._addresses or (make_address(self._host, self.port),),
                 protocol_id=self._protocol_id,
                 private_key=self._private_key,
@@ -112,11 +115,11 @@ class UdpTransport:
                 challenge_key=os.urandom(32),
                 unix_offset_s=_unix_offset_s(),
                 limits=self._limits,
+                host_of=self._datagrams.host,
             )
         except ValueError:
             self._socket.close()
             raise
-        self._datagrams = open_datagrams(self._socket)
         self._pump = Pump(self._loop)
         self._pump.add(self._socket.fileno(), self)
         return self
@@ -141,7 +144,7 @@ class UdpTransport:
     @property
     def ignored(self) -> int:
         """Datagrams that led to nothing."""
-        return self._core.ignored
+        return self.core.ignored
 
     @property
     def unsent(self) -> int:
@@ -156,14 +159,15 @@ class UdpTransport:
 
     def send(self, client: int, message: bytes) -> None:
         """Send a message of at most 1,200 bytes with the next flush."""
-        self._core.send(client, message)
-        if not self._flushing:
-            self._flush_soon()
+        self.core.send(client, message)
+        if not self.flushing:
+            self.flush_soon()
 
     def disconnect(self, client: int) -> None:
         """Let a client go."""
-        self._core.disconnect(client)
-        self._flush_soon()
+        self._receivers.pop(client, None)
+        self.core.disconnect(client)
+        self.flush_soon()
 
     def _count(self) -> None:
         """Tell the metrics what has happened since the last time."""
@@ -173,7 +177,7 @@ class UdpTransport:
             metrics.DATAGRAMS_IGNORED,
             metrics.DATAGRAMS_UNSENT,
         )
-        counts = (self._core.received, self._core.lost, self._core.ignored, self._unsent)
+        counts = (self.core.received, self.core.lost, self.core.ignored, self._unsent)
         for counter, count, before in zip(counters, counts, self._counted, strict=True):
             counter.inc(count - before)
         self._counted = counts
@@ -185,56 +189,62 @@ class UdpTransport:
         now_s = time.monotonic()
         if now_s >= self._clock_due_s:
             self._clock_due_s = now_s + 1.0
-            self._core.unix_offset_s = _unix_offset_s()
+            self.core.unix_offset_s = _unix_offset_s()
             self._count()
-        receive = self._core.receive
-        datagrams = self._datagrams.receive()
-        for data, peer in datagrams:
-            receive(data, peer, now_s)
+        peers, sizes = self._datagrams.receive()
+        self.core.receive_rows(self._datagrams.inbox, peers, sizes, now_s)
         self._flush(now_s)
-        return len(datagrams)
+        return len(peers)
 
     def _flush(self, now_s: float) -> None:
         """Handle events, send what waits, and come back in time for the next keep-alive."""
-        self._flushing = True  # what handlers send goes out below
-        next_event, connections = self._core.next_event, self._connections
+        self.flushing = True  # what handlers send goes out below
+        next_event, receivers = self.core.next_event, self._receivers
         while (event := next_event()) is not None:
             try:
-                if isinstance(event, Received):
-                    connections[event.client].received(event.payload, now_s)
+                if isinstance(event, tuple):
+                    client, message = event
+                    if message[0] == _HELLO:
+                        self._connections[client].welcome_again(now_s)
+                    if (receive := receivers.get(client)) is not None:
+                        receive(message)
                 else:
                     self._handle(event)
             except Exception:
                 # A fault in handling one client costs that client alone.
-                log.exception("handler_failed", client=event.client)
-                if (faulty := self._connections.get(event.client)) is not None:
+                client = event[0] if isinstance(event, tuple) else event.client
+                log.exception("handler_failed", client=client)
+                if (faulty := self._connections.get(client)) is not None:
                     faulty.close(CloseCode.GAME_ERROR, "the server failed")
-        self._flushing = False
-        if out := self._core.data_to_send(now_s):
-            self._unsent += self._datagrams.send(out)
-        if self._timer is None and (due_s := self._core.next_timer_s()) is not None:
-            self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._on_timer)
+        self.flushing = False
+        while (out := self.core.rows_to_send(self._datagrams.outbox, now_s))[0]:
+            self._unsent += self._datagrams.send(*out)
+        if self._timer is None and (due_s := self.core.next_timer_s()) is not None:
+            # The loop's timers are a millisecond coarse: rather late than too early, and again and again.
+            self._timer = self._loop.call_later(max(0.0, due_s - now_s) + 0.001, self._on_timer)
 
     def _handle(self, event: Connected | Disconnected) -> None:
         match event:
             case Connected(client, peer):
-                connection = self._connections[client] = _UdpConnection(self, client, str(peer[0]))
+                connection = self._connections[client] = _UdpConnection(self, client, self._datagrams.host(peer))
                 connection.handler = self._accept(connection)
+                self._receivers[client] = connection.handler.received
             case Disconnected(client):
+                self._receivers.pop(client, None)
                 self._connections.pop(client).lost()
 
     def _on_timer(self) -> None:
         self._timer = None
         self._flush(time.monotonic())
 
-    def _flush_soon(self) -> None:
+    def flush_soon(self) -> None:
         """One flush after everything that runs now: a tick's snapshots go out together."""
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self._loop.call_soon(self._flush_if_wanted)
 
     def _flush_if_wanted(self) -> None:
-        if self._flushing and self._socket.fileno() >= 0:
+        if self.flushing and self._socket.fileno() >= 0:
             self._flush(time.monotonic())
 
 
@@ -266,7 +276,13 @@ class _UdpConnection:
     def send_snapshot(self, head: bytes, body: bytes) -> bool:
         if self._closed:
             return False
-        self._send(head + body)
+        message, transport = head + body, self._transport
+        if len(message) <= MAX_PLAIN_BYTES:  # as `_send`, without the calls: this runs for each client and tick
+            transport.core.send(self._client, message)
+            if not transport.flushing:
+                transport.flush_soon()
+        else:
+            self._send(message)
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:
@@ -278,14 +294,11 @@ class _UdpConnection:
         self._closed = True
         self._transport.disconnect(self._client)
 
-    def received(self, message: bytes, now_s: float) -> None:
-        """Hand a message on."""
-        if self._closed or self.handler is None:
-            return
-        if message[0] == _HELLO and self._welcome and now_s - self._welcome_at_s >= _WELCOME_INTERVAL_S:
+    def welcome_again(self, now_s: float) -> None:
+        """Repeat Welcome to a client that repeats Hello."""
+        if not self._closed and self._welcome and now_s - self._welcome_at_s >= _WELCOME_INTERVAL_S:
             self._welcome_at_s = now_s
             self._send(self._welcome)
-        self.handler.received(message)
 
     def lost(self) -> None:
         """The client is gone."""

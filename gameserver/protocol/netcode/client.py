@@ -92,8 +92,8 @@ class NetcodeClient:
             )
         )
         self._challenge = b""
-        # One count for all servers that are tried: they share the key, so no number may come twice.
-        self._sequence = 0
+        self.sequence = 0
+        """Of the next packet. One count for all servers that are tried: they share the key, so no number may come twice."""
         self._attempt = -1
         self._try_next()
 
@@ -174,8 +174,8 @@ class NetcodeClient:
         return self._elapsed.outside_s(self._due_at_s) if self.state > ClientState.DISCONNECTED else None
 
     def _send(self, kind: int, body: bytes) -> None:
-        self._out.append((self.server, p.seal(kind, self._sequence, body, self._send_cipher, self._associated)))
-        self._sequence += 1
+        self._out.append((self.server, p.seal(kind, self.sequence, body, self._send_cipher, self._associated)))
+        self.sequence += 1
         self._due_at_s = self._elapsed.time_s + p.SEND_INTERVAL_S
 
     def _check_timeouts(self, time_s: float) -> None:

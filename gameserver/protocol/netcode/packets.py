@@ -5,7 +5,7 @@ Readers return None for whatever is to be ignored, in the order of checks that t
 """
 
 import struct
-from collections.abc import Container
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -14,12 +14,14 @@ from gameserver.protocol.netcode.crypto import (
     AEAD_DECRYPT,
     AEAD_ENCRYPT,
     MAC_BYTES,
+    MAKE_NONCE,
     NULL,
     TOKEN_NONCE_BYTES,
     Cipher,
     make_room,
 )
 from gameserver.protocol.netcode.replay import ReplayProtection
+from gameserver.protocol.netcode.rows import ROW_BYTES, Rows
 
 VERSION_INFO = b"NETCODE 1.02\0"
 PRIVATE_TOKEN_BYTES = 1024
@@ -61,26 +63,32 @@ _SIZES: dict[int, Container[int]] = {
     DISCONNECT: (0,),
 }
 SERVER_READS = frozenset({RESPONSE, KEEP_ALIVE, PAYLOAD, DISCONNECT})
-_PREFIXES = tuple(bytes((prefix,)) for prefix in range(256))
 CLIENT_READS = frozenset({DENIED, CHALLENGE, KEEP_ALIVE, PAYLOAD, DISCONNECT})
 
-_HEAD_BYTES = 9
-"""Of an encrypted packet at most: its first byte and its number."""
+_HEAD = struct.Struct("<BQ")
+"""Of an encrypted packet at its longest: its first byte and its number."""
+_NUMBERS = tuple((1 << 8 * (head_size - 1)) - 1 if head_size else 0 for head_size in range(10))
+"""What is the number of the eight bytes after the first one, by the size of the head."""
+_SHORTEST_BYTES = 2 + MAC_BYTES
+
+Packet = tuple[Hashable, int, int, bytes, Cipher]
+"""One to be sealed: (whom it is for, kind, sequence, body, key). A plain tuple: one is made for every client and tick."""
 
 
 class AssociatedData:
     """What a protocol's packets are bound to, and room to work on one of them at a time: for one connection's side, not for several threads."""
 
-    __slots__ = ("_memory", "body", "by_prefix", "room", "size")
+    __slots__ = ("by_prefix", "plain", "row", "size", "text")
 
     def __init__(self, protocol_id: int) -> None:
         head = VERSION_INFO + struct.pack("<Q", protocol_id)
         self.by_prefix = tuple(head + bytes((prefix,)) for prefix in range(256))
         """By the packet's first byte."""
         self.size = len(head) + 1
-        self._memory, self.room = make_room(MAX_PACKET_BYTES)
-        self.body = self._memory + _HEAD_BYTES
-        """Where in `room` the body of a packet begins, as a pointer."""
+        self.row = Rows(1)
+        """For a packet that comes or goes alone."""
+        self.plain, self.text = make_room(MAX_PACKET_BYTES)
+        """Where packets are decrypted to: as a pointer and as a buffer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,45 +132,65 @@ def decode_request(data: bytes) -> Request | None:
 
 def seal(kind: int, sequence: int, body: bytes, cipher: Cipher, associated: AssociatedData) -> bytes:
     """Encrypt a packet of at most MAX_PAYLOAD_BYTES (ValueError). No (sequence, key) may ever be sealed twice."""
-    length = len(body)
-    if length > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"a packet of {length} bytes: at most {MAX_PAYLOAD_BYTES} are wanted")
-    number = sequence.to_bytes(8, "little")
-    size = (sequence.bit_length() + 7) >> 3 or 1
-    prefix = size << 4 | kind
-    bound = associated.by_prefix[prefix]
-    AEAD_ENCRYPT(associated.body, NULL, body, length, bound, associated.size, NULL, b"\0\0\0\0" + number, cipher)
-    start = 8 - size
-    associated.room[start:9] = _PREFIXES[prefix] + number[:size]
-    sealed: bytes = associated.room[start : 25 + length]
+    if len(body) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a packet of {len(body)} bytes: at most {MAX_PAYLOAD_BYTES} are wanted")
+    (size,) = seal_rows(((None, kind, sequence, body, cipher),), associated.row, associated)
+    sealed: bytes = associated.row.view[:size]
     return sealed
+
+
+def seal_rows(packets: Iterable[Packet], rows: Rows, associated: AssociatedData) -> list[int]:
+    """
+    Encrypt packets of at most MAX_PAYLOAD_BYTES, one into each row from the first on; returns how long they are.
+
+    No (sequence, key) may ever be sealed twice.
+    """
+    # This runs for each client and tick: nothing is made that can be spared.
+    by_prefix, bound_size, view = associated.by_prefix, associated.size, rows.view
+    write_head, encrypt, make_nonce, null = _HEAD.pack_into, AEAD_ENCRYPT, MAKE_NONCE, NULL
+    sizes: list[int] = []
+    for (_, kind, sequence, body, cipher), start, row in zip(packets, rows.starts, rows.pointers, strict=False):
+        number_size = (sequence.bit_length() + 7) >> 3 or 1
+        prefix = number_size << 4 | kind
+        write_head(view, start, prefix, sequence)  # zeros after the number are overwritten by the body
+        head_size, size = 1 + number_size, len(body)
+        encrypt(row + head_size, null, body, size, by_prefix[prefix], bound_size, null, make_nonce(0, sequence), cipher)
+        sizes.append(head_size + size + MAC_BYTES)
+    return sizes
 
 
 def unseal(
     data: bytes, cipher: Cipher, associated: AssociatedData, replay: ReplayProtection, kinds: frozenset[int]
 ) -> Opened | None:
     """Check and decrypt a packet of one of `kinds`, and note it as taken; None for one to ignore."""
-    length = len(data)
-    if not 18 <= length <= MAX_PACKET_BYTES:
+    associated.row.put(data)
+    opened = unseal_row(associated.row, 0, len(data), cipher, associated, replay, kinds)
+    return None if opened is None else Opened(*opened)
+
+
+def unseal_row(
+    rows: Rows, index: int, size: int, cipher: Cipher, associated: AssociatedData, replay: ReplayProtection,
+    kinds: frozenset[int],
+) -> tuple[int, int, bytes] | None:  # fmt: skip
+    """The same with the packet of `size` bytes in a row, as a plain tuple: one is made for every packet."""
+    if not _SHORTEST_BYTES <= size <= MAX_PACKET_BYTES:
         return None
-    prefix = data[0]
-    kind, size = prefix & 15, prefix >> 4
-    length -= 1 + size
-    if kind not in kinds or not 1 <= size <= 8 or length < MAC_BYTES:
+    prefix, sequence = _HEAD.unpack_from(rows.view, index * ROW_BYTES)
+    kind, head_size = prefix & 15, 1 + (prefix >> 4)
+    length = size - head_size - MAC_BYTES
+    if kind not in kinds or not 2 <= head_size <= _HEAD.size or length < 0:
         return None
-    sequence = int.from_bytes(data[1 : 1 + size], "little")
+    sequence &= _NUMBERS[head_size]
     if kind >= KEEP_ALIVE and replay.seen(sequence):
         return None
-    bound, nonce = associated.by_prefix[prefix], b"\0\0\0\0" + sequence.to_bytes(8, "little")
-    if AEAD_DECRYPT(associated.body, NULL, NULL, data[1 + size :], length, bound, associated.size, nonce, cipher):
+    sealed, nonce, bound = rows.pointers[index] + head_size, MAKE_NONCE(0, sequence), associated.by_prefix[prefix]
+    if AEAD_DECRYPT(associated.plain, NULL, NULL, sealed, size - head_size, bound, associated.size, nonce, cipher):
         return None
     if kind >= KEEP_ALIVE:
         replay.advance(sequence)
-    length -= MAC_BYTES
     if length not in _SIZES[kind]:
         return None
-    # Past the constructor that NamedTuple makes, which takes twice as long.
-    return tuple.__new__(Opened, (kind, sequence, associated.room[9 : 9 + length]))
+    return kind, sequence, associated.text[:length]
 
 
 def encode_keep_alive(index: int, max_clients: int) -> bytes:

@@ -6,11 +6,12 @@ from its address. Source: STANDARD.md "Server-Side Connection Process", whose or
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode.addresses import Address
@@ -18,10 +19,11 @@ from gameserver.protocol.netcode.crypto import MAC_BYTES, Cipher, make_cipher
 from gameserver.protocol.netcode.elapsed import Elapsed
 from gameserver.protocol.netcode.limits import HandshakeLimits, UsedTokens
 from gameserver.protocol.netcode.replay import ReplayProtection
+from gameserver.protocol.netcode.rows import Rows
 from gameserver.protocol.netcode.tokens import PrivateToken, decrypt_challenge, encrypt_challenge, open_private_token
 
-Peer = tuple[Any, ...]
-"""Where a datagram came from, as `socket.recvfrom` says; only its first item, the IP address, is looked at."""
+Peer = Hashable
+"""Where a datagram came from, in whatever form its socket has it; `host_of` tells the IP address."""
 GLOBAL_SEQUENCE = 1 << 63
 """
 Where the numbers of challenges and denials start, each time a server starts: they share a client's key with its own packets, which are numbered
@@ -29,6 +31,7 @@ from 0, and no number may be used twice with one key. Source: IMPLEMENTERS.md 3.
 """
 MAX_PENDING_S = 30.0
 """Memory of a handshake that does not go on, whatever timeout its token names."""
+_OWN_ROWS = 16
 _SWEEP_INTERVAL_S = 0.05
 """How often timeouts and keep-alives are looked at; a keep-alive is at most this late."""
 
@@ -41,10 +44,8 @@ class DisconnectReason(Enum):
     BY_SERVER = "by the server"
 
 
-# Events are tuples: one is made for every payload.
-
-
-class Connected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Connected:
     """A client has a slot. `client` is its number from now on, which no other ever has, unlike the slot."""
 
     client: int
@@ -53,14 +54,12 @@ class Connected(NamedTuple):
     user_data: bytes
 
 
-class Received(NamedTuple):
-    """A payload, each at most once, in any order."""
-
-    client: int
-    payload: bytes
+Received = tuple[int, bytes]
+"""(client, payload): each payload at most once, in any order. A plain tuple: one is made for every input of every player."""
 
 
-class Disconnected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disconnected:
     """A client is gone."""
 
     client: int
@@ -113,6 +112,7 @@ class NetcodeServer:
         challenge_key: bytes,
         unix_offset_s: float,
         limits: HandshakeLimits | None = None,
+        host_of: Callable[[Any], str] = itemgetter(0),
     ) -> None:
         """
         Begin with no clients.
@@ -122,6 +122,7 @@ class NetcodeServer:
             other_keys: of tokens that are accepted too, while keys are rotated.
             challenge_key: 32 random bytes, new at every start.
             unix_offset_s: Unix time less `now_s`; may be set anew when the wall clock moves. Only the expiry of tokens depends on it.
+            host_of: the IP address of a peer, for the limits; of one as `socket.recvfrom` says it unless told otherwise.
         """
         self.unix_offset_s = unix_offset_s
         self.ignored = 0
@@ -148,8 +149,12 @@ class NetcodeServer:
         self._number = 0
         self._by_peer: dict[Peer, _Client] = {}
         self._ids: set[int] = set()
+        self._host_of = host_of
         self._events: deque[ServerEvent] = deque()
-        self._out: list[tuple[Peer, bytes]] = []
+        self._out: list[p.Packet] = []
+        """Not sealed yet, but numbered."""
+        self._own = Rows(_OWN_ROWS)
+        """For datagrams that come and go one by one."""
         self._elapsed = Elapsed()
         """What timeouts and keep-alives go by; moves on in `data_to_send`. All times below are its, but for `now_s`."""
         self._sweep_at_s = 0.0
@@ -166,22 +171,29 @@ class NetcodeServer:
 
     def receive(self, data: bytes, peer: Peer, now_s: float) -> None:
         """Take any datagram in; never raises."""
-        client = self._by_peer.get(peer)
-        if client is not None:
-            opened = p.unseal(data, client.read, self._associated, client.replay, p.SERVER_READS)
-            if opened is not None:
-                kind, _, body = opened
-                if kind == p.PAYLOAD:
-                    client.heard_at_s = self._elapsed.time_s
-                    client.confirmed = True
-                    self.received += 1
-                    self._events.append(tuple.__new__(Received, (client.number, body)))  # as in `packets.unseal`
-                    return
-                if self._control(client, kind):
-                    return
-        elif self._request(data, peer, now_s) if data[:1] == b"\0" else self._response(data, peer):
-            return
-        self.ignored += 1
+        self._own.put(data)
+        self.receive_rows(self._own, (peer,), (len(data),), now_s)
+
+    def receive_rows(self, rows: Rows, peers: Sequence[Peer], sizes: Sequence[int], now_s: float) -> None:
+        """Take in datagrams, one of each size from each peer; never raises. They may be cut at the end of their rows."""
+        find, unseal, add = self._by_peer.get, p.unseal_row, self._events.append
+        associated, kinds, time_s = self._associated, p.SERVER_READS, self._elapsed.time_s
+        for index, (peer, size) in enumerate(zip(peers, sizes, strict=True)):
+            client = find(peer)
+            if client is None:
+                if not self._stranger(rows.get(index, size), peer, now_s):
+                    self.ignored += 1
+                continue
+            opened = unseal(rows, index, size, client.read, associated, client.replay, kinds)
+            if opened is None:
+                self.ignored += 1
+            elif opened[0] == p.PAYLOAD:
+                client.heard_at_s = time_s
+                client.confirmed = True
+                self.received += 1
+                add((client.number, opened[2]))
+            elif not self._control(client, opened[0]):
+                self.ignored += 1
 
     def next_event(self) -> ServerEvent | None:
         """Hand over the oldest event; None when there is none."""
@@ -200,9 +212,10 @@ class NetcodeServer:
             if not to.confirmed:
                 self._keep_alive(to)
             # As `_send`, without the call: this runs for each client and tick.
-            self._out.append((to.peer, p.seal(p.PAYLOAD, to.sequence, payload, to.send, self._associated)))
-            to.sequence += 1
+            sequence = to.sequence
+            to.sequence = sequence + 1
             to.sent_at_s = self._elapsed.time_s
+            self._out.append((to.peer, p.PAYLOAD, sequence, payload, to.send))
 
     def disconnect(self, client: int) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
@@ -213,13 +226,27 @@ class NetcodeServer:
             self._forget(to, DisconnectReason.BY_SERVER)
 
     def data_to_send(self, now_s: float) -> list[tuple[Peer, bytes]]:
-        """What waits to be sent, keep-alives that are due among it; clients and handshakes that timed out are given up here."""
+        """All that waits to be sent, as (peer, datagram); see `rows_to_send`."""
+        out: list[tuple[Peer, bytes]] = []
+        while (batch := self.rows_to_send(self._own, now_s))[0]:
+            out += [(peer, self._own.get(index, size)) for index, (peer, size) in enumerate(zip(*batch, strict=True))]
+        return out
+
+    def rows_to_send(self, rows: Rows, now_s: float) -> tuple[Sequence[Peer], Sequence[int]]:
+        """
+        Seal what waits to be sent into rows; call again until nothing is left.
+
+        Keep-alives that are due are among it, and clients and handshakes that timed out are given up here.
+        Returns: for each row, whom it is for and how long it is.
+        """
         time_s = self._elapsed.advance(now_s)
         if time_s >= self._sweep_at_s:
             self._sweep_at_s = time_s + _SWEEP_INTERVAL_S
             self._sweep(time_s)
-        out, self._out = self._out, []
-        return out
+        if not self._out:
+            return (), ()
+        packets, self._out = self._out[: rows.count], self._out[rows.count :]
+        return [packet[0] for packet in packets], p.seal_rows(packets, rows, self._associated)
 
     def next_timer_s(self) -> float | None:
         """When `data_to_send` must be called though nothing happens; None for not by the clock."""
@@ -239,7 +266,7 @@ class NetcodeServer:
         return kind != p.RESPONSE  # an answer that came again
 
     def _send(self, client: _Client, kind: int, body: bytes) -> None:
-        self._out.append((client.peer, p.seal(kind, client.sequence, body, client.send, self._associated)))
+        self._out.append((client.peer, kind, client.sequence, body, client.send))
         client.sequence += 1
         client.sent_at_s = self._elapsed.time_s
 
@@ -266,13 +293,17 @@ class NetcodeServer:
 
     # Strangers.
 
+    def _stranger(self, data: bytes, peer: Peer, now_s: float) -> bool:
+        """A datagram from none of the clients; returns whether it led to anything."""
+        return self._request(data, peer, now_s) if data[:1] == b"\0" else self._response(data, peer)
+
     def _request(self, data: bytes, peer: Peer, now_s: float) -> bool:
         """Answer a connection request with a challenge, or say that the server is full."""
         request = p.decode_request(data)
         unix_s = now_s + self.unix_offset_s
         if request is None or request.protocol_id != self._protocol_id or request.expires_unix_s <= unix_s:
             return False
-        if not self._limits.allow(peer[0], now_s):
+        if not self._limits.allow(self._host_of(peer), now_s):
             return False
         opened = (open_private_token(request, key) for key in self._private_keys)
         token = next((token for token in opened if token is not None), None)
@@ -325,7 +356,7 @@ class NetcodeServer:
         return True
 
     def _send_global(self, kind: int, body: bytes, peer: Peer, cipher: Cipher) -> None:
-        self._out.append((peer, p.seal(kind, self._global_sequence, body, cipher, self._associated)))
+        self._out.append((peer, kind, self._global_sequence, body, cipher))
         self._global_sequence += 1
 
 

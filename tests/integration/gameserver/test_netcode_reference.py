@@ -118,8 +118,8 @@ class Ours:
             self.end.receive(data, peer[:2], now_s)
         while (event := self.end.next_event()) is not None:
             self.happened.append(event)
-            if isinstance(event, s.Received) and isinstance(self.end, NetcodeServer):
-                self.end.send(event.client, event.payload)
+            if isinstance(event, tuple) and isinstance(self.end, NetcodeServer):
+                self.end.send(*event)
         for peer, data in self.end.data_to_send(now_s):
             self.socket.sendto(data, peer)
 

@@ -105,14 +105,14 @@ def echo(net: Net) -> None:
     """Let servers send back what they get."""
 
     def answer(server: NetcodeServer, event: s.ServerEvent) -> None:
-        if isinstance(event, s.Received):
-            server.send(event.client, event.payload)
+        if isinstance(event, tuple):
+            server.send(*event)
 
     net.on_server = answer
 
 
 def payloads(net: Net, address: Address) -> list[bytes]:
-    return [event.payload for event in net.happened[address] if isinstance(event, s.Received | c.Received)]
+    return [event[-1] for event in net.happened[address] if isinstance(event, tuple) and isinstance(event[-1], bytes)]
 
 
 def disconnects(net: Net, address: Address = HERE) -> list[DisconnectReason]:
