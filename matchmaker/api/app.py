@@ -120,6 +120,7 @@ def _empty() -> Lean:
         docs_url=None,
         redoc_url=None,
         responses=problems.RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, max_bytes=MAX_BODY_BYTES)

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from allocator.api import problems
 from allocator.api.problems import Problem
+from matchmaker.api.document import complete
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -92,6 +93,10 @@ class Lean(FastAPI):
     lean: Mapping[str, Routes] = MappingProxyType({})
     """By collection: `tickets`…; what they do not name goes on to FastAPI."""
     max_bytes = 64 * 1024
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        return self.openapi_schema or complete(super().openapi())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on: ahead of every middleware, each of which costs."""

@@ -187,7 +187,7 @@ class Parties:
 
 
 def router(services: Services, parties: Parties, tickets: Tickets) -> APIRouter:
-    """The endpoints that are no streams."""
+    """The endpoints."""
     api = APIRouter(prefix="/v1/parties", tags=["parties"], dependencies=SIGNED)
     callers = services.callers
 
@@ -228,6 +228,14 @@ def router(services: Services, parties: Parties, tickets: Tickets) -> APIRouter:
         """
         await parties.remove(party, player, await callers.caller(authorization))
 
+    _add_queueing(api, services, parties, tickets)
+    return api
+
+
+def _add_queueing(api: APIRouter, services: Services, parties: Parties, tickets: Tickets) -> None:
+    """A party's way to a match, and how it is followed."""
+    callers = services.callers
+
     @api.post(
         "/{party}/tickets",
         status_code=201,
@@ -257,8 +265,6 @@ def router(services: Services, parties: Parties, tickets: Tickets) -> APIRouter:
         Answered by `lean` (`routes`, below).
         """
         raise NotImplementedError
-
-    return api
 
 
 def routes(services: Services, parties: Parties) -> Routes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from matchmaker.api.lean import invalid
 from matchmaker.beacons.regions import Region, verifier
@@ -15,6 +15,12 @@ from matchmaker.model import LatencyRule, QueueConfig, TicketPlayer
 
 class RegionBody(BaseModel):
     """Where a region's round trip is measured."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"region": "eu-west", "udp": "203.0.113.9:7600", "http": "https://eu.beacons.example"}]
+        }
+    )
 
     region: str
     udp: str | None = None

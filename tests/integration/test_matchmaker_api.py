@@ -1,28 +1,19 @@
 """The REST API over real HTTP: tickets, their followers, seats, and every refusal."""
 
 import asyncio
-import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-import requests
-import schemathesis
-import schemathesis.specs.openapi.checks as openapi_checks
 import websockets
 from conftest import free_port
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from hypothesis.errors import Unsatisfiable
-from matchmaker_api import QUEUES, RATED, SEATS, SECRET, Api, directing, make, problem, running, serving, ticket, token
+from matchmaker_api import RATED, SEATS, SECRET, Api, directing, make, problem, running, serving, ticket, token
 from matchmaking import FakeAllocator, until
-from schemathesis import GenerationMode, checks
 
 from gameserver.client.matchmaking import Matchmaking, development_player
 from gameserver.seats import SeatRefused, SeatVerifier
@@ -30,9 +21,7 @@ from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, ServerName, SessionState
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker.api.app import MAX_BODY_BYTES
-from matchmaker.api.auth import ApiKeys
 from matchmaker.director import Director
-from matchmaker.model import RatingConfig
 from matchmaker.store import TicketStore
 
 
@@ -481,112 +470,3 @@ async def test_development_players(api: Api) -> None:
     headers = {"Authorization": f"Bearer {bearer}"}
     reply = await api.ask("POST", "/v1/tickets", by="", headers=headers, json=ticket(one))
     assert reply.status_code == 201
-
-
-CHECKS = [
-    checks.not_a_server_error,
-    openapi_checks.status_code_conformance,
-    openapi_checks.content_type_conformance,
-    openapi_checks.response_headers_conformance,
-    openapi_checks.response_schema_conformance,
-]
-
-
-OPERATOR = "the operator's key"
-
-
-async def test_the_openapi_document_tells_the_truth(valkey: StoreClient) -> None:
-    """Random requests, valid and not, by players and by an operator: never a 5xx, and every reply is what the document says."""
-    keys = ApiKeys.parse(f"ops:operator:{hashlib.sha256(OPERATOR.encode()).hexdigest()}")
-    rated = replace(RATED, backfill=True, ratings=RatingConfig())
-    async with running(valkey, queues=[rated, *QUEUES[1:]], keys=keys, key_requests_per_s=1e6) as api:
-        over = (await api.queue("ann"))["id"]
-        assert (await api.ask("DELETE", f"/v1/tickets/{over}")).status_code == 204
-        party = (await api.ask("POST", "/v1/parties", by="zoe", json={})).json()
-        assert (await api.ask("POST", "/v1/parties", by="ann", json={})).status_code == 201
-        known = {
-            "ticket": over,
-            "party": party["id"],
-            "session": api.allocator.running("m", ("ann", "red"), ("bob", "blue")),
-            "match": "m",
-            "queue": "duel",
-            "player": "ann",
-        }
-        schema = schemathesis.openapi.from_dict((await api.http.get("/openapi.json")).json())
-        seen: Counter[tuple[str, int]] = Counter()
-        await asyncio.to_thread(_explore, schema, api.url, known, seen)
-    wanted = {
-        ("POST /v1/tickets", 201),
-        ("POST /v1/tickets", 422),
-        ("GET /v1/tickets/{ticket}", 200),
-        ("GET /v1/tickets/{ticket}", 404),
-        ("GET /v1/tickets/{ticket}", 422),
-        ("DELETE /v1/tickets/{ticket}", 204),
-        ("GET /v1/tickets/{ticket}/events", 200),
-        ("GET /v1/tickets/{ticket}/explanation", 200),
-        ("GET /v1/sessions/{session}/seat", 200),
-        ("GET /v1/sessions/{session}/seat", 404),
-        ("GET /v1/sessions/{session}", 200),
-        ("POST /v1/sessions/{session}/spectators", 201),
-        ("POST /v1/tickets/{ticket}/acceptance", 404),
-        ("POST /v1/tickets/{ticket}/acceptance", 409),
-        ("POST /v1/tickets/{ticket}/acceptance", 422),
-        ("POST /v1/parties", 201),
-        ("POST /v1/parties", 403),
-        ("POST /v1/parties/join", 404),
-        ("GET /v1/parties/mine", 200),
-        ("GET /v1/parties/{party}", 200),
-        ("PUT /v1/parties/{party}/members/{player}", 403),
-        ("DELETE /v1/parties/{party}/members/{player}", 404),
-        ("POST /v1/parties/{party}/tickets", 422),
-        ("GET /v1/queues/{queue}/ratings/{player}", 200),
-        ("PUT /v1/queues/{queue}/closed", 204),
-        ("POST /v1/matches/{match}/requeue", 200),
-        ("POST /v1/dev/players", 201),
-        ("GET /v1/queues", 200),
-        ("GET /metrics", 200),
-    }
-    assert wanted <= set(seen), sorted(wanted - set(seen))
-
-
-_ENDLESS = ("GET /v1/parties/{party}/events",)
-"""Streams without an end, for who may see them: asked for by a stranger alone."""
-
-
-def _explore(schema: Any, url: str, known: Mapping[str, str], seen: Counter[tuple[str, int]]) -> None:
-    """Ask every operation, as a player and as an operator; of the valid requests half are made to mean something that exists."""
-    with requests.Session() as session:
-        session.trust_env = False
-        for result in schema.get_all_operations():
-            operation = result.ok()
-            for mode in GenerationMode:
-
-                @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-                @given(
-                    operation.as_strategy(generation_mode=mode),
-                    st.booleans() if mode.is_positive else st.just(False),
-                    st.booleans(),
-                )
-                def ask(case: Any, sensible: bool, by_key: bool) -> None:
-                    player, label = "ann", case.operation.label
-                    if sensible and label not in _ENDLESS:
-                        case.path_parameters.update({k: v for k, v in known.items() if k in case.path_parameters})
-                        if label == "POST /v1/tickets":
-                            player = f"player-{seen.total()}"
-                            case.body = ticket(player)
-                        elif label == "POST /v1/tickets/{ticket}/acceptance":
-                            case.body = {"accept": True, "player": "ann"}
-                        elif label == "POST /v1/parties":
-                            player = f"player-{seen.total()}"
-                    bearer = OPERATOR if by_key else token(player)
-                    headers = {"Authorization": f"Bearer {bearer}"}
-                    reply = case.call(base_url=url, session=session, headers=headers, timeout=30)
-                    # An operator may have closed a queue on the way: then its 503 is the truth.
-                    if not (reply.status_code == 503 and "closed" in reply.text):
-                        case.validate_response(reply, checks=CHECKS)
-                    seen[label, reply.status_code] += 1
-
-                try:
-                    ask()
-                except Unsatisfiable:
-                    pass  # nothing about this operation can be wrong
