@@ -388,9 +388,14 @@ class _Laptop:
             await asyncio.sleep(0.02)
 
     async def _bots(self, count: int) -> None:
-        """Bots to play against, in a process of their own."""
-        queue = self._settings.specs.queues[0].metadata.name
-        command = [sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue]
+        """
+        Bots to play against in the first queue, in a process of their own.
+
+        One fewer than a match takes wait there, whatever their number: they never fill a match among themselves, and whoever comes plays at once.
+        """
+        queue = to_queue_config(self._settings.specs.queues[0], self._settings.specs.fleets)
+        command = [sys.executable, "-m", "fleets.cli", "bots", "--url", self._url, "--queue", queue.name]
+        command += ["--waiting", str(queue.fewest - 1)]
         if self._bot:
             command += ["--policy", self._bot]
         while True:

@@ -29,6 +29,12 @@ def bots(
         typer.Option(help="What bots do, as module:function(world, seat, rng) → input; by default anything at all."),
     ] = "",
     rating: Annotated[float, typer.Option(help="The bots' rating attribute.")] = 1500.0,
+    waiting: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many queue at once: one fewer than a match has, and they wait for people. 0: all."
+        ),
+    ] = 0,
     transport: Annotated[str, typer.Option(help="websocket or udp.")] = "websocket",
     data_dir: DataDir = Path(".warmfleet"),
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -56,6 +62,7 @@ def bots(
             token_for=token_for,
             attributes={"rating": rating},
             transport=transport,
+            waiting=waiting,
         )
         return report.summary()
 

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +77,11 @@ class Player:
         policy: Policy | None,
         attributes: Mapping[str, Any] | None = None,
         transport: str = "websocket",
+        turn: AbstractAsyncContextManager[Any] | None = None,
     ) -> None:
+        """`turn`: entered to queue, left with the match; None: it queues whenever it likes."""
         self._transport = transport
+        self._turn = turn if turn is not None else nullcontext()
         self._base_url = base_url
         self._queue = queue
         self._player = player
@@ -97,30 +101,35 @@ class Player:
 
     async def _play(self, until_s: float) -> Journey:
         journey = Journey(player=self._player)
-        begun_s = time.monotonic()
         self._seen_s = 0.0
         async with Matchmaking(self._base_url, self._token) as matchmaking:
-            try:
-                ticket = await matchmaking.create_ticket(
-                    self._queue, [{"id": self._player, "attributes": self._attributes}]
-                )
-            except MatchmakingFailed as error:
-                journey.ended = f"no ticket: {error}"
-                return journey
-            try:
-                async with asyncio.timeout_at(_loop_time(until_s)):
-                    assignment = await matchmaking.assignment(ticket["id"])
-            except TimeoutError:
-                await matchmaking.cancel_ticket(ticket["id"])
-                journey.ended = "left the queue"
-                return journey
-            except MatchmakingFailed as error:
-                journey.ended = str(error)
-                return journey
-            journey.wait_s = time.monotonic() - begun_s
-            journey.session, journey.temperature = assignment["session"], assignment["temperature"]
-            await self._stay(matchmaking, assignment, journey, begun_s, until_s)
+            async with self._turn:
+                begun_s = time.monotonic()
+                assignment = await self._wait(matchmaking, journey, until_s)
+            if assignment is not None:
+                journey.wait_s = time.monotonic() - begun_s
+                journey.session, journey.temperature = assignment["session"], assignment["temperature"]
+                await self._stay(matchmaking, assignment, journey, begun_s, until_s)
         return journey
+
+    async def _wait(self, matchmaking: Matchmaking, journey: Journey, until_s: float) -> dict[str, Any] | None:
+        """Queue for a match; None when there is none, and the journey says why."""
+        try:
+            ticket = await matchmaking.create_ticket(
+                self._queue, [{"id": self._player, "attributes": self._attributes}]
+            )
+        except MatchmakingFailed as error:
+            journey.ended = f"no ticket: {error}"
+            return None
+        try:
+            async with asyncio.timeout_at(_loop_time(until_s)):
+                return await matchmaking.assignment(ticket["id"])
+        except TimeoutError:
+            await matchmaking.cancel_ticket(ticket["id"])
+            journey.ended = "left the queue"
+        except MatchmakingFailed as error:
+            journey.ended = str(error)
+        return None
 
     async def _stay(
         self,
@@ -248,14 +257,24 @@ async def run_bots(
     token_for: Callable[[str], Awaitable[tuple[str, str]]],
     attributes: Mapping[str, Any] | None = None,
     transport: str = "websocket",
+    waiting: int = 0,
 ) -> BotsReport:
-    """Let so many players play match after match for `duration_s`; `token_for(name)` gives a player id and its token."""
+    """
+    Let so many players play match after match for `duration_s`.
+
+    Args:
+        token_for: gives a player id and its token, by name.
+        waiting: how many queue at once; one fewer than a match has players, and each of their matches has somebody else in it. 0: all.
+    """
     until_s = time.monotonic() + duration_s
     journeys: list[Journey] = []
+    turn = asyncio.Semaphore(waiting) if waiting else None
 
     async def one(number: int) -> None:
         player, token = await token_for(f"bot-{number}")
-        bot = Player(base_url, queue, player, token, policy=policy, attributes=attributes, transport=transport)
+        bot = Player(
+            base_url, queue, player, token, policy=policy, attributes=attributes, transport=transport, turn=turn
+        )
         while time.monotonic() < until_s:
             journey = await bot.play(until_s=until_s)
             journeys.append(journey)

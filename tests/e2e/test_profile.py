@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,17 @@ class Lazy(Arena):
 
 
 @pytest.mark.skipif(py_spy() is None, reason="py-spy is not installed: pip install 'warmfleet[profile]'")
-def test_a_lazy_game_is_found_out(start: Callable[..., Up], tmp_path: Path) -> None:
+def test_a_lazy_game_is_found_out(start: Callable[..., Up], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Its slow ticks are caught with stack and inputs, and its flame graph names the function; a server that is not there is none of those that are named."""
     yaml = EXAMPLE.read_text().replace(
         "game: gameserver.games.arena:Arena", 'game: "lazy:Lazy"\n    env: {WARMFLEET_SLOW_TICK_MS: "10"}'
     )
     (tmp_path / "studio").mkdir()
     (tmp_path / "studio" / "lazy.py").write_text(LAZY)
-    up = start(yaml, "--bots", "2").until_ready()
+    up = start(yaml).until_ready()
+    bots = subprocess.Popen([*up.process.args[:3], "bots"], cwd=up.folder, stdout=subprocess.DEVNULL)  # type: ignore[index]
+    request.addfinalizer(bots.wait)
+    request.addfinalizer(bots.kill)
     logs = up.folder / ".warmfleet/logs"
 
     def caught() -> list[tuple[str, dict[str, Any]]]:

@@ -59,6 +59,17 @@ def test_bots_play_over_udp(start: Start) -> None:
     assert set(report["endings"]) <= {"over", "left", "left the queue"}
 
 
+def test_whoever_comes_finds_a_bot_to_play_against(start: Start) -> None:
+    """Bots never play each other, so each of as many people as there are bots is matched at once, none with another."""
+    up = start(EXAMPLE.read_text(), "--bots", "4").until_ready()
+    sessions = set()
+    for name in ("ann", "bob", "eve", "zoe"):
+        up.until(lambda: up.status()["queues"][0]["depth"] == 1)
+        player, token = up.player(name)
+        sessions.add(assigned(up, up.ticket(player, token, rating=1500)["id"], token)["assignment"]["session"])
+    assert len(sessions) == 4
+
+
 def test_players_of_a_fleet_with_certificates_dial_tls(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
