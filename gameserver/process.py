@@ -9,6 +9,7 @@ take no new sessions, hand the matches over or let them finish within the drain 
 import asyncio
 import functools
 import importlib
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -28,7 +29,7 @@ from gameserver.metronome import Metronome
 from gameserver.protocol.interest import Areas
 from gameserver.protocol.messages import CloseCode
 from gameserver.protocol.schema import Fields, Schema, SchemaError
-from gameserver.room import Room
+from gameserver.room import MAX_SPECTATORS, Room
 from gameserver.seats import SeatGrant, SeatVerifier
 from gameserver.sessions import metrics
 from gameserver.sessions.client import connect
@@ -54,6 +55,7 @@ RECYCLE_LABEL = "warmfleet.dev/recycle"
 """Set to `ready` by whoever wants this server back among the Ready ones."""
 LAST_WORD_S = 2.0
 """How long a server that goes waits for the store, and for its rooms to close."""
+_LOOKUP_TIMEOUT_S = 2.0
 _STORE_PATIENCE_S = 4.0
 """How long a first Hello waits for a store that is away; below the client's own patience."""
 
@@ -399,14 +401,15 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
         if "websocket" in settings.transports:
             transport = WebSocketTransport(
                 gate.accept,
-                host=settings.bind_host,
+                host=_bind_host(settings),
                 port=_listen_port(settings, me, "websocket"),
                 origins=settings.allowed_origins,
                 tls=certificate.context if certificate is not None else None,
             )
             looks.append((await stack.enter_async_context(transport)).look)
         if "udp" in settings.transports:
-            looks.append((await stack.enter_async_context(_udp(settings, me, gate))).look)
+            addresses = await _own_addresses(settings, me)
+            looks.append((await stack.enter_async_context(_udp(settings, me, gate, addresses))).look)
         if settings.metrics_port:
             await stack.enter_async_context(MetricsServer(host=settings.metrics_host, port=settings.metrics_port))
         stack.enter_context(metronome)  # last: what was imported and made so far is never looked through again
@@ -473,9 +476,47 @@ def _certificate(settings: Settings) -> "ServerCertificate":
         raise SettingsError(f"WARMFLEET_TLS_CERT and WARMFLEET_TLS_KEY: {error}") from None
 
 
-def _udp(settings: Settings, me: SDKGameServer, gate: Gate) -> "UdpTransport":
-    # Imported here: servers without UDP start 14 ms sooner without it.
+def _bind_host(settings: Settings) -> str:
+    """`::` takes IPv4 clients too; where the kernel has no IPv6 those are all there are."""
+    return "0.0.0.0" if settings.bind_host == "::" and not socket.has_dualstack_ipv6() else settings.bind_host  # noqa: S104
+
+
+async def _own_addresses(settings: Settings, me: SDKGameServer) -> list[tuple[str, int]]:
+    """
+    Every address that a connect token may name: whichever of them the allocator was told to hand out, on the node or in the pod.
+
+    Raises SettingsError when there is none.
+    """
     from gameserver.protocol.netcode.addresses import make_address
+
+    port = _listen_port(settings, me, "udp")
+    hosts = dict.fromkeys([me.address, *(address for _, address in me.addresses), settings.pod_ip])
+    found: dict[tuple[str, int], None] = {}
+    for host in filter(None, hosts):
+        try:
+            ips = [make_address(host, port)[0]]
+        except ValueError:
+            ips = await _looked_up(host)
+        found |= dict.fromkeys((ip, at) for ip in ips for at in (me.ports.get("udp", port), port))
+    if not found:
+        raise SettingsError(
+            f"the udp transport is reached at an IP address, but this GameServer has none: its address is {me.address!r}"
+        )
+    return list(found)
+
+
+async def _looked_up(name: str) -> list[str]:
+    try:
+        async with asyncio.timeout(_LOOKUP_TIMEOUT_S):
+            rows = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+    except OSError as error:  # and TimeoutError
+        log.warning("own_name_not_looked_up", name=name, error=str(error))
+        return []
+    return list(dict.fromkeys(str(row[4][0]) for row in rows))
+
+
+def _udp(settings: Settings, me: SDKGameServer, gate: Gate, addresses: list[tuple[str, int]]) -> "UdpTransport":
+    # Imported here: servers without UDP start 14 ms sooner without it.
     from gameserver.protocol.netcode.tokens import protocol_id_of
     from gameserver.transports.udp import UdpTransport
 
@@ -483,18 +524,18 @@ def _udp(settings: Settings, me: SDKGameServer, gate: Gate) -> "UdpTransport":
     try:
         return UdpTransport(
             gate.accept,
-            host=settings.bind_host,
+            host=_bind_host(settings),
             port=port,
             protocol_id=protocol_id_of(settings.fleet),
             private_key=settings.netcode_key,
             other_keys=settings.netcode_other_keys,
-            addresses=[make_address(me.address, me.ports.get("udp", port))],
+            addresses=addresses,
             # A player who reconnects has two connections until the old one times out.
-            max_connections=2 * settings.rooms * settings.seats,
+            max_connections=settings.rooms * (2 * settings.seats + MAX_SPECTATORS),
             dscp=settings.dscp,
         )
     except ValueError as error:
-        raise SettingsError(f"the udp transport listens on an IP address and is reached at one: {error}") from None
+        raise SettingsError(f"WARMFLEET_BIND_HOST: the udp transport listens on an IP address: {error}") from None
 
 
 def _listen_port(settings: Settings, me: SDKGameServer, transport: str) -> int:

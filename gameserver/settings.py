@@ -38,6 +38,9 @@ class Settings:
     dscp: int = 0
     """Marks what the udp transport sends, 0 to 63."""
     bind_host: str = "127.0.0.1"
+    """`::` for all addresses of both families."""
+    pod_ip: str = ""
+    """Its pod's own address, where players may be told that one."""
     drain_timeout_s: float = 30.0
     on_drain: str = "finish"
     """`finish`: matches are played to their end within the drain timeout. `migrate`: they are handed over live."""
@@ -77,6 +80,7 @@ class Settings:
             netcode_other_keys=netcode[1:],
             dscp=_dscp(env.get("WARMFLEET_DSCP", "DF")) if "udp" in transports else 0,
             bind_host=env.get("WARMFLEET_BIND_HOST", "127.0.0.1"),
+            pod_ip=env.get("WARMFLEET_POD_IP", ""),
             drain_timeout_s=read.number("WARMFLEET_DRAIN_TIMEOUT_S", 30.0),
             on_drain=read.choice("WARMFLEET_ON_DRAIN", ("finish", "migrate")),
             checkpoint_interval_s=read.number("WARMFLEET_CHECKPOINT_INTERVAL_S", 1.0),

@@ -264,7 +264,7 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
             "WARMFLEET_ROOMS": str(server.rooms),
             "WARMFLEET_SEATS": str(server.seats),
             "WARMFLEET_TRANSPORTS": ",".join(server.transports),
-            "WARMFLEET_BIND_HOST": "0.0.0.0",  # noqa: S104 (clients come from outside the pod)
+            "WARMFLEET_BIND_HOST": "::",  # clients come from outside the pod, over IPv4 and IPv6
             "WARMFLEET_DRAIN_TIMEOUT_S": f"{fleet.spec.disruption.drain_timeout:g}",
             "WARMFLEET_ON_DRAIN": fleet.spec.disruption.on_drain,
             "WARMFLEET_CHECKPOINT_INTERVAL_S": f"{server.checkpoint_interval:g}",
@@ -277,6 +277,7 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
         entries.append(secret_env("WARMFLEET_SEAT_KEYS", platform.seat_keys))
         if "udp" in server.transports:
             entries.append(secret_env("WARMFLEET_NETCODE_KEY", platform.netcode_key))
+            entries.append(_pod_ip("WARMFLEET_POD_IP"))
     inside = inner_ports(fleet)
     if inside is not None and server.game is None:
         values["PORT"] = str(inside[0])
@@ -285,13 +286,17 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
             values[f"WARMFLEET_{name.upper()}_PORT"] = str(port)
     if measured(fleet, platform):
         # The pod's own address: in the host network that is the node's inner one, not every address it has.
-        entries.append({"name": "WARMFLEET_METRICS_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+        entries.append(_pod_ip("WARMFLEET_METRICS_HOST"))
         values[METRICS_VARIABLE] = str(METRICS_PORT)
     if levers.dscp is not None:
         values["WARMFLEET_DSCP"] = str(_DSCP[levers.dscp])
     values |= server.env
     entries += [secret_env(name, source) for name, source in server.secret_env.items()]
     return entries + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _pod_ip(name: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
 def valkey_url(platform: PlatformBody) -> SecretKey:

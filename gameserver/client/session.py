@@ -196,6 +196,7 @@ class ClientSession:
         except SchemaError as error:
             raise m.MalformedMessage(str(error)) from error
         self.welcome = welcome
+        self._spectator = welcome.seat == m.SPECTATOR_SEAT  # a token may say so where Hello does not
         self.clock = ServerClock(welcome.tick_rate_hz)
         self._events.append(Seated(welcome=welcome))
 

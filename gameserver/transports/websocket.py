@@ -11,12 +11,13 @@ first and closed when it stays behind; nobody waits for it. docs/decisions/0010 
 import asyncio
 import logging
 import re
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +25,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
 from gameserver.protocol.messages import SUBPROTOCOL, CloseCode
+from gameserver.protocol.netcode.addresses import network_of
 from gameserver.transports.port import Accept
 from gameserver.transports.pump import Pump
 from gameserver.transports.websocket_connection import MAX_MESSAGE_BYTES, Socket, WebSocketConnection, address_of
@@ -50,11 +52,11 @@ class WebSocketTransport:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """
-        Prepare to listen on `host:port` (0: any free port).
+        Prepare to listen on `host:port` (0: any free port; `::` for IPv4 clients too).
 
         Args:
             origins: allowed Origin headers of browsers; empty for pages from this machine only. Programs send none and are let in.
-            max_per_address: connections of one client address.
+            max_per_address: connections of one client address, or of one /64 of IPv6.
         """
         self._accept = accept
         self._host = host
@@ -64,8 +66,8 @@ class WebSocketTransport:
         self._max_connections = max_connections
         self._max_per_address = max_per_address
         self._tls = tls
-        self._by_address: Counter[str] = Counter()
-        self._half_open: Counter[str] = Counter()
+        self._by_address: Counter[Hashable] = Counter()
+        self._half_open: Counter[Hashable] = Counter()
         """Connections whose handshake is not done, by client address."""
         self._server: Server | None = None
         self._pump: Pump
@@ -79,10 +81,14 @@ class WebSocketTransport:
             half_open = self._half_open
             limits = self._max_connections, self._max_per_address
 
+        if self._host == "::":  # asyncio would listen for IPv6 alone
+            listener = socket.create_server(("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
+            where: dict[str, Any] = {"sock": listener}
+        else:
+            where = {"host": self._host, "port": self._port}
         self._server = await serve(
             self._serve,
-            self._host,
-            self._port,
+            **where,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             origins=self._origins,
             process_request=self._limit,
@@ -121,8 +127,8 @@ class WebSocketTransport:
         self._pump.look()
 
     def _limit(self, connection: ServerConnection, request: Request) -> Response | None:
-        address = address_of(connection)
-        if self._by_address.total() >= self._max_connections or self._by_address[address] >= self._max_per_address:
+        of_client = self._by_address[network_of(address_of(connection))]
+        if len(self._connections) >= self._max_connections or of_client >= self._max_per_address:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         return None
 
@@ -135,9 +141,9 @@ class WebSocketTransport:
     async def _serve(self, socket_: ServerConnection) -> None:
         assert isinstance(socket_, Socket)
         socket_.opened()
-        address = address_of(socket_)
-        connection = WebSocketConnection(socket_, address)
-        self._by_address[address] += 1
+        connection = WebSocketConnection(socket_, address_of(socket_))
+        client = network_of(connection.peer)
+        self._by_address[client] += 1
         self._connections.add(connection)
         handler = self._accept(connection)
         try:
@@ -153,9 +159,9 @@ class WebSocketTransport:
         finally:
             connection.lost()
             self._connections.discard(connection)
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            self._by_address[client] -= 1
+            if not self._by_address[client]:
+                del self._by_address[client]
             await connection.closed()
 
 

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 from collections import Counter
+from collections.abc import Hashable
 from functools import lru_cache
 from os import read, write
 
@@ -16,6 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from gameserver.protocol.messages import Bye, CloseCode, encode
+from gameserver.protocol.netcode.addresses import network_of
 from gameserver.transports.port import Handler
 from gameserver.transports.pump import Pump
 
@@ -54,11 +56,11 @@ def frame_header(size: int) -> bytes:
 class Socket(ServerConnection):
     """A connection of the library that can be passed by once its handshake is done."""
 
-    half_open: Counter[str]
+    half_open: Counter[Hashable]
     """The transport's, in which this one is until its handshake is done."""
     limits: tuple[int, int]
     """Of `half_open`: in all, and of one address."""
-    _counted = ""
+    _counted: Hashable = None
     owner: "WebSocketConnection | None" = None
     """Who has the other end of this socket."""
     passed_by = False
@@ -71,20 +73,20 @@ class Socket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, where there is room for one more."""
         super().connection_made(transport)
-        address = address_of(self)
-        if self.half_open.total() >= self.limits[0] or self.half_open[address] >= self.limits[1]:
+        client = network_of(address_of(self))
+        if self.half_open.total() >= self.limits[0] or self.half_open[client] >= self.limits[1]:
             self.transport.abort()  # no answer: a flood is not worth one
         else:
-            self._counted = address
-            self.half_open[address] += 1
+            self._counted = client
+            self.half_open[client] += 1
 
     def opened(self) -> None:
         """The handshake is done, or will never be."""
-        if self._counted:
+        if self._counted is not None:
             self.half_open[self._counted] -= 1
             if not self.half_open[self._counted]:
                 del self.half_open[self._counted]
-            self._counted = ""
+            self._counted = None
 
     def data_received(self, data: bytes) -> None:
         """Pass what came on to whom it is for."""
@@ -374,6 +376,6 @@ class WebSocketConnection:
 
 
 def address_of(connection: ServerConnection) -> str:
-    """The client's address, without its port."""
+    """The client's address, without its port; an IPv4 address as such on a listener for both."""
     address = connection.remote_address
-    return str(address[0]) if address else "unix"
+    return str(address[0]).removeprefix("::ffff:") if address else "unix"

@@ -45,12 +45,14 @@ class Assignments:
         if found is None or found.session.state is SessionState.ENDED:
             return None
         role = assigned.get("roles", {}).get(player)
-        return self._of(found, player, role) if player in _players(found) else self.fresh(assigned, player)
+        if player not in _players(found):
+            return await self.fresh(assigned, player)
+        return await self._of(found, player, role)
 
-    def fresh(self, assigned: Mapping[str, Any], player: PlayerId) -> dict[str, Any]:
+    async def fresh(self, assigned: Mapping[str, Any], player: PlayerId) -> dict[str, Any]:
         """The same of a ticket that has been assigned this moment: the session is still where it was put."""
         index, team = assigned["seats"][player]
-        return self._made(
+        return await self._made(
             player=player,
             seat={"index": index, "team": team},
             role=assigned.get("roles", {}).get(player),
@@ -69,7 +71,7 @@ class Assignments:
             raise Problem(HTTPStatus.FORBIDDEN, "you have no seat in this session", kind="no-seat")
         if found.session.state is SessionState.ENDED:
             raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
-        return self._of(found, player, None)
+        return await self._of(found, player, None)
 
     async def session(self, session: str) -> Allocation:
         """A session by its id. Raises Problem 404."""
@@ -96,15 +98,15 @@ class Assignments:
             raise Problem(HTTPStatus.GONE, "the match is over", kind="over")
         if player in _players(found):
             raise Problem(HTTPStatus.CONFLICT, f"player: {player} plays in this session", kind="plays")
-        return self._at(found, player, {"index": SPECTATOR_SEAT, "team": ""}, None)
+        return await self._at(found, player, {"index": SPECTATOR_SEAT, "team": ""}, None)
 
-    def _of(self, found: Allocation, player: PlayerId, role: str | None) -> dict[str, Any]:
+    async def _of(self, found: Allocation, player: PlayerId, role: str | None) -> dict[str, Any]:
         seat = next(seat for seat in found.session.seats if seat.player == player)
-        return self._at(found, player, {"index": seat.index, "team": seat.team}, role)
+        return await self._at(found, player, {"index": seat.index, "team": seat.team}, role)
 
-    def _at(self, found: Allocation, player: PlayerId, seat: dict[str, Any], role: str | None) -> dict[str, Any]:
+    async def _at(self, found: Allocation, player: PlayerId, seat: dict[str, Any], role: str | None) -> dict[str, Any]:
         session = found.session
-        return self._made(
+        return await self._made(
             player=player,
             seat=seat,
             role=role,
@@ -116,7 +118,7 @@ class Assignments:
             temperature=found.temperature.value,
         )
 
-    def _made(
+    async def _made(
         self,
         *,
         player: PlayerId,
@@ -147,7 +149,9 @@ class Assignments:
             "temperature": temperature,
         }
         if self._connect is not None and "udp" in ports:
-            body["connectToken"] = self._connect.issue(fleet, host, ports["udp"], now_s)
+            connect = await self._connect.issue(fleet, host, ports["udp"], now_s)
+            if connect is not None:
+                body["connectToken"] = connect
         return body
 
 

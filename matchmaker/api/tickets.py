@@ -169,7 +169,7 @@ class Tickets:
         fresh = fresh or record.assigned_ago_s < _FRESH_S
         players = [caller.player] if caller.player is not None else [member.id for member in record.ticket.players]
         found = {
-            player: way.fresh(assigned, player) if fresh else await way.now(assigned, player) for player in players
+            player: await (way.fresh(assigned, player) if fresh else way.now(assigned, player)) for player in players
         }
         if None in found.values():
             body["reason"] = "the match is over"

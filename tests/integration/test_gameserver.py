@@ -1,107 +1,34 @@
 """A real game server process under the laptop's Agones, on a real Valkey, with real WebSockets."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import ssl
-import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import redis.asyncio
 from agones_fake.certificates import Authority
+from game_server import FLEET, Stage, ending, started, until_world
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from allocator.model import GameServer, ServerState
-from fleets.local.agones import LocalAgones
-from fleets.local.planner import LocalFleet
 from gameserver.client.session import Ended, Happened, Seated, WorldSeen
 from gameserver.client.websocket import ConnectFailed, GameClient
 from gameserver.protocol import messages as m
-from gameserver.seats import SeatGrant, SeatIssuer
 from gameserver.sessions.checkpoints import unpack
 from gameserver.sessions.client import connect as connect_store
 from gameserver.sessions.control import MAX_REASON_LENGTH, SessionControl
-from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, SessionId, session_id
-from gameserver.sessions.valkey import checkpoint_key, encode_seats, session_key
-
-FLEET = FleetName("arena")
-ISSUER = SeatIssuer(bytes(range(32)))
-
-
-class Stage:
-    """One running server and the means to make sessions on it."""
-
-    def __init__(self, agones: LocalAgones, valkey: redis.asyncio.Redis, server: GameServer) -> None:
-        self.agones = agones
-        self.valkey = valkey
-        self.server = server
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.server.ports['websocket']}"
-
-    async def session(self, match: str, *players: str, epoch: int = 1, **options: str) -> SessionId:
-        session = session_id(FLEET, MatchId(match))
-        seats = tuple(Seat(index=i, player=PlayerId(p), team=p) for i, p in enumerate(players))
-        record = {
-            "server": self.server.name, "room": 0, "epoch": epoch, "state": "pending",
-            "seats": encode_seats(seats), "options": json.dumps(options), "checkpoint_tick": 0,
-        }  # fmt: skip
-        await self.valkey.hset(session_key(session), mapping=record)
-        return session
-
-    def token(self, session: SessionId, player: str, seat: int = 0, epoch: int = 1, lifetime_s: float = 60) -> str:
-        grant = SeatGrant(
-            player=PlayerId(player), seat=seat, team=player, session=session, server=self.server.name, epoch=epoch
-        )
-        return ISSUER.issue(grant, time.time(), lifetime_s=lifetime_s)
-
-    async def state(self, session: SessionId) -> str:
-        return (await self.valkey.hget(session_key(session), "state")).decode()
-
-
-@contextlib.asynccontextmanager
-async def started(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str, **more: str) -> AsyncIterator[Stage]:
-    env = {
-        "WARMFLEET_GAME": "gameserver.games.arena:Arena", "WARMFLEET_FLEET": FLEET, "WARMFLEET_ROOMS": "2",
-        "WARMFLEET_SEATS": "4", "WARMFLEET_VALKEY_URL": valkey_url, "WARMFLEET_SEAT_KEYS": ISSUER.public_key,
-        "WARMFLEET_DRAIN_TIMEOUT_S": "1", "WARMFLEET_CHECKPOINT_INTERVAL_S": "0.2", **more,
-    }  # fmt: skip
-    fleet = LocalFleet(
-        name=FLEET, command=(sys.executable, "-m", "gameserver"), env=env, ports=("websocket",), min=1, max=1, buffer=0
-    )
-    async with LocalAgones([fleet], logs=tmp_path) as agones:
-        async with asyncio.timeout(20):
-            while not (servers := [s for s in await agones.servers(FLEET) if s.state is ServerState.READY]):
-                await asyncio.sleep(0.02)
-        yield Stage(agones, valkey, servers[0])
+from gameserver.sessions.model import MatchId, PlayerId, SessionId, session_id
+from gameserver.sessions.valkey import checkpoint_key, session_key
 
 
 @pytest.fixture
 async def stage(tmp_path: Path, valkey: redis.asyncio.Redis, valkey_url: str) -> AsyncIterator[Stage]:
     async with started(tmp_path, valkey, valkey_url) as stage:
         yield stage
-
-
-async def until_world(client: GameClient, count: int) -> None:
-    """Follow until so many players are seen."""
-    async for event in client.events():
-        if isinstance(event, WorldSeen) and len(event.world.tables[0].ids) == count:
-            return
-    raise AssertionError("the connection ended")
-
-
-async def ending(client: GameClient) -> Ended:
-    async for event in client.events():
-        if isinstance(event, Ended):
-            return event
-    raise AssertionError("no Bye")
 
 
 async def refused(stage: Stage, token: str) -> Ended:

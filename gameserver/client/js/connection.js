@@ -196,6 +196,7 @@ export class Connection {
     this._schema = new wire.Schema(welcome.room.schema);
     this._inputs = new wire.Fields(welcome.room.inputs);
     this.welcome = welcome;
+    this._spectator = welcome.seat === wire.SPECTATOR_SEAT; // a token may say so where Hello does not
     this._clock.clearTimeout(this._timer);
     this._keepAlive();
     this._handler.welcome?.(welcome, this);

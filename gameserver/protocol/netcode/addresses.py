@@ -1,6 +1,7 @@
 """IP addresses with ports: as text, as tuples that sockets take, and as connect tokens carry them."""
 
 import struct
+from collections.abc import Hashable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 Address = tuple[str, int]
@@ -23,6 +24,15 @@ def make_address(host: str, port: int) -> Address:
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is not from 1 to 65535")
     return str(ip_address(host)), port
+
+
+def network_of(host: str) -> Hashable:
+    """What counts as one client where clients are limited: an IPv4 address, or the /64 of an IPv6 one, which has as many addresses as it likes."""
+    if ":" not in host:
+        return host
+    address = ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped) if mapped is not None else int(address) >> 64
 
 
 def format_address(address: Address) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from ipaddress import ip_address
+
+from gameserver.protocol.netcode.addresses import network_of
 
 _MAX_HOSTS = 4096
 
@@ -41,7 +42,7 @@ class HandshakeLimits:
 
     def allow(self, host: str, now_s: float) -> bool:
         """Take one request of a host, or refuse it."""
-        key = _network(host)
+        key = network_of(host)
         bucket = self._hosts.get(key)
         if bucket is None:
             if len(self._hosts) >= _MAX_HOSTS:
@@ -93,11 +94,3 @@ class UsedTokens:
         """Its client has connected: nobody may use it any more."""
         if mac in self._seen:
             self._seen[mac] = (None, self._seen[mac][1])
-
-
-def _network(host: str) -> Hashable:
-    if ":" not in host:
-        return host
-    address = ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped) if mapped is not None else int(address) >> 64

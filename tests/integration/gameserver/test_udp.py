@@ -15,6 +15,7 @@ from gameserver.client.websocket import ConnectFailed
 from gameserver.games.arena import Arena
 from gameserver.gate import Gate
 from gameserver.protocol import messages as m
+from gameserver.protocol.netcode.client import NetcodeClient
 from gameserver.protocol.netcode.limits import HandshakeLimits
 from gameserver.protocol.netcode.tokens import issue_connect_token, protocol_id_of
 from gameserver.room import Room
@@ -409,13 +410,30 @@ async def test_what_cannot_be_listened_on() -> None:
     ("name", "value"), [("EF", 46), ("AF41", 34), ("CS5", 40), ("DF", 0), ("63", 63), ("LE", 1), ("VA", 44)]
 )
 async def test_dscp(name: str, value: int) -> None:
-    """Names of the registry; the socket of either family is marked."""
+    """Names of the registry; what is sent to clients of either family arrives marked, on a socket for both too."""
     assert parse_dscp(name) == value
-    for host, level, option in (
-        ("127.0.0.1", socket.IPPROTO_IP, socket.IP_TOS), ("::1", socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
-    ):  # fmt: skip
-        async with recorded(host=host, dscp=parse_dscp(name)) as (_, transport):
-            assert transport._socket.getsockopt(level, option) == value << 2
+    v4, v6 = (socket.IPPROTO_IP, socket.IP_RECVTOS), (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS)
+    for bound, host, told in (
+        ("127.0.0.1", "127.0.0.1", v4),
+        ("::1", "::1", v6),
+        ("::", "127.0.0.1", v4),
+        ("::", "::1", v6),
+    ):
+        async with recorded(host=bound, addresses=[(host, 1)], dscp=parse_dscp(name)) as (_, transport):
+            core = NetcodeClient(connect_token(1, host), time.monotonic())
+            (_, request), *_ = core.data_to_send(time.monotonic())
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                client.setsockopt(*told, 1)
+                client.sendto(request, (host, transport.port))
+                async with asyncio.timeout(10):
+                    while True:
+                        try:
+                            _, marks, _, _ = client.recvmsg(2048, 256)
+                            break
+                        except BlockingIOError:
+                            await asyncio.sleep(0.005)
+        assert [mark[0] for _, _, mark in marks] == [value << 2]
 
 
 @pytest.mark.parametrize("name", ["", "ef", "AF50", "CS8", "64", "-1"])

@@ -317,7 +317,7 @@ def test_the_games_settings_are_those_that_the_server_reads() -> None:
     env = {e["name"]: e.get("value", f"from-{e['name']}") for e in entries}
     read = Settings.from_environment(env)
     assert (read.game, read.tick_rate_hz, read.rooms, read.seats) == ("g:G", 60, 3, 4)
-    assert (read.drain_timeout_s, read.checkpoint_interval_s, read.bind_host) == (300.0, 0.25, "0.0.0.0")
+    assert (read.drain_timeout_s, read.checkpoint_interval_s, read.bind_host) == (300.0, 0.25, "::")
     assert read.allowed_origins == ("https://a.example", "https://b.example")
     assert read.listen_ports == {"websocket": 7001}
     assert read.server == "from-POD_NAME"
