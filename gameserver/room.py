@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from gameserver import metrics
+from gameserver.containment import contained
 from gameserver.game import Game, Player
 from gameserver.protocol.inputs import InputBuffer, TakenInput
 from gameserver.protocol.interest import Area, Areas, Views
@@ -152,12 +153,13 @@ class Room:
         self._complain_at_s = self._probed_at_s = float("-inf")
         self._clock = TickClock(tick_rate_hz, now())
         self._views = Views(Areas(game.schema, game.interest), self.history) if game.interest else None
-        self._game = game(self)
+        with contained():
+            self._game = game(self)
         self._checkpoints = Checkpoints(
             store,
             session,
             every_ticks=round(checkpoint_interval_s * tick_rate_hz),
-            save=self._game.save,
+            save=self._save,
             kicked=self.kicked,
             gone=lambda reason: self.stop(CloseCode.FENCED, reason),
         )
@@ -215,7 +217,12 @@ class Room:
         """Take up a checkpoint, before the first tick. Raises DamagedCheckpoint, and whatever the game raises."""
         checkpoint = unpack(state)
         self.kicked.update(checkpoint.kicked)
-        self._game.restore(checkpoint.state)
+        with contained():
+            self._game.restore(checkpoint.state)
+
+    def _save(self) -> bytes:
+        with contained():
+            return self._game.save()
 
     def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool = False) -> Member:
         """Welcome a player (again): an older connection of the same player is superseded, its seat kept."""
@@ -236,15 +243,17 @@ class Room:
             member.ack_tick = member.event_seq = member.view = member.probe_tick = 0
             member.rtt_s = None
         try:
-            welcome = encode(self._welcome(grant, spectator=spectator))
+            with contained():
+                welcome = encode(self._welcome(grant, spectator=spectator))
         except Exception:  # what the game's `info` says is no JSON
             self._fail()
             return member
         connection.send(welcome)
         if self.history.tick:  # else the first tick is about to come
             try:
-                self._join(member)
-                self._send_snapshots((member,))
+                with contained():
+                    self._join(member)
+                    self._send_snapshots((member,))
             except Exception:
                 self._fail()
         return member
@@ -346,7 +355,8 @@ class Room:
                 if self._clock.dropped > dropped:
                     metrics.TICKS_DROPPED.inc(self._clock.dropped - dropped)
                 self._tick += 1
-                self._step_watched(self._slow) if self._slow is not None else self._step()
+                with contained():
+                    self._step_watched(self._slow) if self._slow is not None else self._step()
                 self._checkpoints.in_turn(self._tick)
                 self._note_duration(self._now() - begun_s)
             await self._tell_results()

@@ -18,6 +18,7 @@ from gameserver.protocol.interest import Interest
 from gameserver.protocol.schema import Fields, Float, Schema, Table, UInt
 from gameserver.room import Room
 from gameserver.seats import SeatGrant
+from gameserver.sessions.checkpoints import Checkpoint, pack
 from gameserver.sessions.model import PlayerId, ServerName, Session, SessionId, SessionState
 from gameserver.tick import MAX_BEHIND
 
@@ -33,17 +34,29 @@ class Odd(Game):
     results: ClassVar[Mapping[str, Any]] = {}
     told: ClassVar[Any] = None
     facts: ClassVar[Any] = {}
+    raises: ClassVar[tuple[str, type[BaseException]]] = "", ValueError
+    """In which call, and what."""
+
+    def _call(self, name: str) -> None:
+        where, what = self.raises
+        if name == where:
+            raise what
 
     def info(self) -> Mapping[str, Any]:
+        self._call("info")
         return self.facts  # type: ignore[no-any-return]
 
-    def join(self, player: Player) -> None: ...
+    def join(self, player: Player) -> None:
+        self._call("join")
 
-    def leave(self, player: Player) -> None: ...
+    def leave(self, player: Player) -> None:
+        self._call("leave")
 
-    def input(self, player: Player, data: Mapping[str, Any]) -> None: ...
+    def input(self, player: Player, data: Mapping[str, Any]) -> None:
+        self._call("input")
 
     def step(self, dt_s: float) -> None:
+        self._call("step")
         time.sleep(self.sleeps_s)
         if self.told is not None:
             self.room.event("odd", value=self.told)
@@ -51,9 +64,11 @@ class Odd(Game):
             self.room.end(**self.results)
 
     def snapshot(self) -> Any:
+        self._call("snapshot")
         return self.state if self.state is not None else {"things": {"id": [1], "x": [1.0], "kind": [2]}}
 
     def viewpoint(self, player: Player) -> Any:
+        self._call("viewpoint")
         return self.looks_from
 
     def save(self) -> bytes:
@@ -132,6 +147,40 @@ async def test_nonsense_ends_the_match_alone(what: str) -> None:
         other.stop(m.CloseCode.NORMAL, "")
         await going_on
     assert watching.closed is m.CloseCode.NORMAL
+
+
+@pytest.mark.parametrize(
+    "what", [ValueError, RecursionError, MemoryError, SystemExit, GeneratorExit, asyncio.CancelledError]
+)
+@pytest.mark.parametrize("call", ["info", "join", "leave", "input", "step", "snapshot", "viewpoint"])
+async def test_whatever_is_raised_ends_the_match_alone(
+    call: str, what: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever call: `exit()` in a game, too, is no more than the end of its match."""
+    monkeypatch.setattr(rooms, "RECONNECT_WINDOW_S", -1.0)  # whoever leaves has gone for good
+    seen = {"things": Interest(radius=5, y="x")} if call == "viewpoint" else {}
+    room, wire = opened(raises=(call, what), interest=seen)
+    async with asyncio.timeout(10):
+        running = asyncio.create_task(room.run())
+        press = m.Input(ack_tick=0, ack_event=0, view=0, first_seq=1, count=1, records=b"\0")
+        if call == "input":
+            await asyncio.sleep(0.03)
+            room.take_input(room.members[PlayerId("ann")], m.encode(press))
+        if call == "leave":
+            await asyncio.sleep(0.03)
+            room.leave(room.members[PlayerId("ann")])
+        await running
+    assert room._results == b'{"error": "the game failed"}'
+    assert (wire.closed is m.CloseCode.GAME_ERROR) is (call != "leave")
+
+
+def test_a_game_that_exits_at_its_start_or_as_it_is_restored_fails() -> None:
+    """With an error that whoever opens rooms can meet."""
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        opened(__init__=lambda game, room: exit())
+    room, _ = opened(restore=lambda game, state: exit())
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        room.restore(pack(Checkpoint(state=b"", kicked=frozenset())))
 
 
 @pytest.mark.parametrize(
