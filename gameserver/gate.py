@@ -108,6 +108,8 @@ class Gate:
         spectator = hello.spectator or grant.seat == SPECTATOR_SEAT
         if grant.player in room.kicked:
             visitor.connection.close(CloseCode.KICKED, "kicked before")
+        elif not spectator and not room.gives(grant):
+            visitor.connection.close(CloseCode.FULL, "the seat is another's")
         elif spectator and room.spectators >= MAX_SPECTATORS:
             visitor.connection.close(CloseCode.FULL, f"{MAX_SPECTATORS} spectators are here already")
         elif not visitor.gone:

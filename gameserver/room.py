@@ -86,6 +86,8 @@ class Member:
     event_seq: int = 0
     events: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=EVENTS_UNACKNOWLEDGED))
     lost_at_s: float = 0.0
+    granted_until_s: int = 0
+    """Of its newest token: whoever is given this seat later has a later one."""
     joined: bool = False
     view: int = 0
     """Of the newest applied input: what its player saw when it acted (tick × 256)."""
@@ -227,7 +229,12 @@ class Room:
     def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool = False) -> Member:
         """Welcome a player (again): an older connection of the same player is superseded, its seat kept."""
         player = None if spectator else Player(id=grant.player, seat=grant.seat, team=grant.team)
+        if player is not None and (holder := self._holder(grant)) is not None:
+            self._evict(holder, CloseCode.FULL, "the seat is another's now")
         member = None if spectator else self.members.get(grant.player)
+        if member is not None and member.player != player:  # it has left that seat, and been given another
+            self._evict(member, CloseCode.SUPERSEDED, "connected again")
+            member = None
         if member is None:
             member = Member(grant.player, player, connection, InputBuffer(self._game.inputs))
             if player is None:
@@ -242,6 +249,7 @@ class Room:
             member.areas.clear()
             member.ack_tick = member.event_seq = member.view = member.probe_tick = 0
             member.rtt_s = None
+        member.granted_until_s = max(member.granted_until_s, grant.expires_at_s)
         try:
             with contained():
                 welcome = encode(self._welcome(grant, spectator=spectator))
@@ -257,6 +265,37 @@ class Room:
             except Exception:
                 self._fail()
         return member
+
+    def gives(self, grant: SeatGrant) -> bool:
+        """Whether the seat is this player's: free, its own, or another's whose token is older (its time to come ran out, or it left for good)."""
+        holder = self._holder(grant)
+        if holder is None or (holder.connection is None and holder.lost_at_s == float("-inf")):
+            return True  # free, or left for good in this very tick
+        return grant.expires_at_s > holder.granted_until_s
+
+    def _holder(self, grant: SeatGrant) -> Member | None:
+        """Somebody else in this seat."""
+        for member in self.members.values():
+            if member.player is not None and member.player.seat == grant.seat and member.id != grant.player:
+                return member
+        return None
+
+    def _evict(self, member: Member, code: CloseCode, reason: str) -> None:
+        """It has this seat no more."""
+        self._drop(member, code, reason)
+        try:
+            with contained():
+                self._forget(member)
+        except Exception:
+            self._fail()
+
+    def _forget(self, member: Member) -> None:
+        """Let the game know that a player is gone for good."""
+        del self.members[member.id]
+        self.came.discard(member.id)
+        self.left.add(member.id)
+        if member.joined and member.player is not None:
+            self._game.leave(member.player)
 
     def answer(self, member: Member, ping: Ping) -> None:
         """Answer a client's Ping with the time of this room."""
@@ -491,10 +530,7 @@ class Room:
             if not member.joined:
                 self._join(member)
             elif member.connection is None and now - member.lost_at_s > RECONNECT_WINDOW_S:
-                del self.members[member.player.id]
-                self.came.discard(member.player.id)
-                self.left.add(member.player.id)
-                self._game.leave(member.player)
+                self._forget(member)
         if any(member.connection is not None for member in self.members.values()):
             self._empty_since_s = now
         elif now - self._empty_since_s > RECONNECT_WINDOW_S:

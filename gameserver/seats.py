@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -42,6 +42,8 @@ class SeatGrant:
     session: SessionId
     server: ServerName
     epoch: int
+    expires_at_s: int = field(default=0, compare=False)
+    """Unix seconds, as the token says; the issuer sets it. Of two tokens for one seat the later one is for whoever has the seat now."""
 
 
 class SeatIssuer:
@@ -110,6 +112,7 @@ class SeatVerifier:
             session=SessionId(session),
             server=ServerName(server),
             epoch=epoch,
+            expires_at_s=expiry,
         )
 
     def _remember(self, nonce: bytes, expiry: int, now_s: float) -> None:

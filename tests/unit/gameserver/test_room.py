@@ -179,12 +179,16 @@ class Stage:
                 await asyncio.sleep(0.011)
 
     def join(self, name: str, *, reliable: bool = True) -> tuple[Wire, Member]:
+        there = self.room.members.get(PlayerId(name))
+        seat = len(self.room.members) if there is None or there.player is None else there.player.seat
         wire = Wire(reliable=reliable)
-        grant = SeatGrant(
-            player=PlayerId(name), seat=len(self.room.members), team="", session=SessionId("f.m"),
-            server=ServerName("f-1"), epoch=1,
+        return wire, self.room.seat(self.grant(name, seat), wire)
+
+    def grant(self, name: str, seat: int, until_s: int = 0) -> SeatGrant:
+        return SeatGrant(
+            player=PlayerId(name), seat=seat, team="", session=SessionId("f.m"), server=ServerName("f-1"), epoch=1,
+            expires_at_s=until_s,
         )  # fmt: skip
-        return wire, self.room.seat(grant, wire)
 
     def send(self, wire: Wire, member: Member, *slots: int) -> None:
         for slot in slots:
@@ -298,6 +302,45 @@ async def test_a_returning_player_supersedes_and_keeps_its_seat() -> None:
     await stage.tick()
     assert [line for line in stage.game.log if "ann" in line] == ["join ann", "input ann 7"]
     assert isinstance(new.events((Seated, WorldSeen))[0], Seated)
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_seat_is_of_the_newest_token() -> None:
+    """Whoever came too late for it is sent away as its new player comes, and is not let in after that; the game never has two in one seat."""
+    stage = Stage()
+    late, new = Wire(), Wire()
+    stage.room.seat(stage.grant("late", 0, until_s=100), late)
+    await stage.tick()
+    assert not stage.room.gives(stage.grant("new", 0, until_s=100))
+    assert stage.room.gives(stage.grant("new", 0, until_s=101))
+    assert stage.room.gives(stage.grant("late", 0, until_s=100))
+    stage.room.seat(stage.grant("new", 0, until_s=101), new)
+    assert late.closed == (m.CloseCode.FULL, "the seat is another's now")
+    assert [line for line in stage.game.log if line[:4] in ("join", "leav")] == ["join late", "leave late", "join new"]
+    assert (stage.room.came, stage.room.left) == ({"new"}, {"late"})
+    assert not stage.room.gives(stage.grant("late", 0, until_s=101))
+    assert stage.room.gives(stage.grant("late", 1, until_s=101))
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_leavers_seat_is_free_at_once() -> None:
+    """For another in the same tick, by a token of the same second; who left and is given another seat has that one."""
+    stage = Stage()
+    gone, new, back = Wire(), Wire(), Wire()
+    member = stage.room.seat(stage.grant("ann", 0, until_s=100), gone)
+    await stage.tick()
+    stage.room.leave(member)
+    assert stage.room.gives(stage.grant("bob", 0, until_s=100))
+    stage.room.seat(stage.grant("bob", 0, until_s=100), new)
+    stage.room.leave(stage.room.seat(stage.grant("ann", 1, until_s=100), back))
+    stage.room.seat(stage.grant("ann", 2, until_s=100), back)
+    assert [line for line in stage.game.log if line[:4] in ("join", "leav")] == [
+        "join ann", "leave ann", "join bob", "join ann", "leave ann", "join ann",
+    ]  # fmt: skip
+    assert {member.player.seat for member in stage.room.members.values() if member.player} == {0, 2}
+    assert new.closed is None
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gameserver.seats import SeatGrant, SeatIssuer, SeatRefused, SeatVerifier
+from gameserver.seats import DEFAULT_LIFETIME_S, SeatGrant, SeatIssuer, SeatRefused, SeatVerifier
 from gameserver.sessions.model import PlayerId, ServerName, SessionId
 
 ISSUER = SeatIssuer(bytes(range(32)))
@@ -23,7 +23,8 @@ def verifier(server: str = "arena-abcde") -> SeatVerifier:
 def test_a_token_lets_its_player_in_once() -> None:
     """The grant comes back whole the first time, and never again."""
     token, server = ISSUER.issue(GRANT, 1000.0), verifier()
-    assert server.verify(token, 1030.0) == GRANT
+    granted = server.verify(token, 1030.0)
+    assert (granted, granted.expires_at_s) == (GRANT, 1000 + DEFAULT_LIFETIME_S)
     with pytest.raises(SeatRefused, match="used"):
         server.verify(token, 1031.0)
 
