@@ -28,6 +28,12 @@ export function apply(state, changed) {
   }
 }
 
+/** What a server says in refusing. */
+async function told(reply) {
+  const { detail } = await reply.json().catch(() => ({}));
+  return typeof detail === "string" ? detail : `the server answers ${reply.status}`;
+}
+
 const HISTORY = 600;
 const EVENTS = 200;
 
@@ -38,10 +44,12 @@ export class Feed {
   points = [];
   role = "";
 
-  constructor(token, { changed, status }) {
+  /** `refused` hears why, when the token is not taken. */
+  constructor(token, { changed, status, refused }) {
     this.token = token;
     this.changed = changed;
     this.status = status;
+    this.refused = refused;
   }
 
   /** Follows until the token is refused. */
@@ -49,7 +57,7 @@ export class Feed {
     for (let wait = 500; ; wait = Math.min(2 * wait, 10_000)) {
       try {
         const reply = await fetch("/v1/console/stream", { headers: this.#headers(), cache: "no-store" });
-        if (reply.status === 401) return this.status("no access", "lost");
+        if (reply.status === 401 || reply.status === 403) return this.refused(await told(reply));
         if (!reply.ok) throw new Error(`${reply.status}`);
         wait = 500;
         for await (const { event, data } of events(reply.body)) this.#take(event, data);
@@ -66,8 +74,7 @@ export class Feed {
     const headers = { ...this.#headers(), "Content-Type": "application/json" };
     const reply = await fetch(`/v1/console/${path}`, { method, headers, body: body && JSON.stringify(body) });
     if (reply.ok) return reply.status === 204 ? null : reply.json();
-    const told = await reply.json().catch(() => ({}));
-    throw new Error(typeof told.detail === "string" ? told.detail : `the server answers ${reply.status}`);
+    throw new Error(await told(reply));
   }
 
   #headers() {

@@ -13,7 +13,7 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-/** A table whose rows are kept by key. Columns: {title, number?, cell(row, id) → text, element or [class, text]}. */
+/** A table whose rows are kept by key. Columns: {title, number?, cell(row, id) → text, element or [class, text], refresh?(cell, row)}. */
 export class Table {
   constructor(columns, { sort = 0, down = false } = {}) {
     this.columns = columns;
@@ -48,7 +48,7 @@ export class Table {
   }
 
   #add(id) {
-    const cells = this.columns.map((column) => make("td", { class: [column.number && "number", column.class].filter(Boolean).join(" ") }));
+    const cells = this.columns.map((column) => make("td", { class: [column.number && "number", column.class].filter(Boolean).join(" "), "data-title": column.title || false }));
     const known = { element: make("tr", { "data-id": id }, ...cells), cells, told: [], row: null };
     this.rows.set(id, known);
     return known;
@@ -58,8 +58,8 @@ export class Table {
     this.columns.forEach((column, index) => {
       const told = column.cell(row, id);
       if (told instanceof Element) {
-        if (known.row === null || column.anew) known.cells[index].replaceChildren(told);
-        return;
+        if (known.row === null) known.cells[index].replaceChildren(told);
+        return void column.refresh?.(known.cells[index], row);
       }
       const [kind, text] = Array.isArray(told) ? told : ["", told];
       const shown = `${kind} ${text}`;
@@ -104,7 +104,7 @@ export class Charts {
   }
 
   #add(name) {
-    const output = make("output");
+    const [output, most] = [make("output"), make("span", { class: "most" })];
     const [area, line] = ["area", "line"].map((kind) => {
       const path = document.createElementNS(SVG, "path");
       path.setAttribute("class", kind);
@@ -114,31 +114,43 @@ export class Charts {
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("aria-hidden", "true");
     svg.append(area, line);
-    return { name, output, area, line, svg, figure: make("figure", { class: "chart" }, make("figcaption", {}, name, output), svg) };
+    return { name, output, most, area, line, svg, figure: make("figure", { class: "chart" }, make("figcaption", {}, name, most), output, svg) };
   }
 
   #draw(chart, points, column) {
-    const values = points.map((point) => point[column]);
-    const newest = values.at(-1);
-    const most = Math.max(...values.filter((value) => value !== null), 0) || 1;
-    const text = newest === null || newest === undefined ? "–" : short(newest);
-    if (chart.output.textContent !== text) chart.output.textContent = text;
-    chart.figure.title = `at most ${short(most)} within ${Math.round(points.length / 60) || 1} min`;
+    const values = points.map((point) => point[column] ?? null);
+    const newest = values.at(-1) ?? null;
+    const most = Math.max(...values.filter((value) => value !== null), 0);
+    tell(chart.output, newest === null ? "–" : short(newest));
+    tell(chart.most, most ? `max ${short(most)}` : "");
     const width = Math.max(60, values.length);
     const first = width - values.length;
     chart.svg.setAttribute("viewBox", `0 0 ${width} 100`);
-    let path = "";
-    let pen = "M";
-    let from = null;
-    values.forEach((value, index) => {
-      if (value === null) return void (pen = "M");
-      from ??= first + index;
-      path += `${pen}${first + index} ${(98 - (94 * value) / most).toFixed(1)}`;
-      pen = "L";
-    });
-    chart.line.setAttribute("d", path);
-    chart.area.setAttribute("d", path && `${path.replaceAll("M", "L").replace("L", "M")}L${width - 1} 100L${from} 100Z`);
+    let [line, area] = ["", ""];
+    for (const [from, run] of runs(values)) {
+      const points = run.map((value, index) => `${first + from + index} ${(96 - (90 * value) / (most || 1)).toFixed(1)}`);
+      line += `M${points.join("L")}`;
+      area += `M${first + from} 100L${points.join("L")}L${first + from + run.length - 1} 100Z`;
+    }
+    chart.line.setAttribute("d", line);
+    chart.area.setAttribute("d", area);
   }
+}
+
+/** Stretches without a gap, each with where it begins. */
+function runs(values) {
+  const found = [];
+  values.forEach((value, index) => {
+    if (value === null) return;
+    if (index > 0 && values[index - 1] !== null) found.at(-1)[1].push(value);
+    else found.push([index, [value]]);
+  });
+  return found;
+}
+
+/** Changes an element's text only if it is another. */
+export function tell(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 /** A number in few characters. */
@@ -159,6 +171,6 @@ export function ago(at, now = Date.now() / 1000) {
 /** A length of time in seconds as people write it. */
 export function lasting(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 2 : 0)} ms`;
+  if (seconds < 1) return `${Number((seconds * 1000).toFixed(seconds < 0.01 ? 2 : 0))} ms`;
   return seconds < 60 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`;
 }
