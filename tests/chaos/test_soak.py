@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bench.soak import Series, main, pattern, strays
+from bench.soak import Series, lasting_mib, main, pattern, strays
 
 
 def test_a_short_soak_leaves_no_strays(tmp_path: Path) -> None:
@@ -56,3 +56,14 @@ def test_a_slope_is_told_from_a_peak() -> None:
         peak.add(60 * minute, 150 if minute == 50 else 100)
     assert leak.growth_per_hour() == pytest.approx(60)
     assert peak.growth_per_hour() == 0
+
+
+def test_what_stays_is_weighed(valkey_url: str) -> None:
+    """Keys that do not expire, and no others."""
+    with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
+        client.flushall()
+        client.set("over", "x" * 2**20, ex=60)
+        assert lasting_mib(client) == 0
+        client.set("stays", "x" * 2**20)
+        assert 1 <= lasting_mib(client) < 1.5
+        client.flushall()
