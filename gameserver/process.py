@@ -384,7 +384,7 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
             except ValueError as error:
                 raise SettingsError(f"WARMFLEET_VALKEY_URL: {error}") from None
             stack.push_async_callback(client.aclose)
-            sessions = ValkeySessions(client, settings.fleet)
+            sessions = ValkeySessions(client, settings.fleet, replicas=settings.valkey_replicas)
             await sessions.prepare()
             store = sessions
         metronome = Metronome()

@@ -30,6 +30,8 @@ class Settings:
     transports: tuple[str, ...] = ("websocket",)
     valkey_url: str = field(default="", repr=False)
     """Empty: sessions are taken from the seat token alone, and nothing is checkpointed."""
+    valkey_replicas: int = 0
+    """Of Valkey that must have a session's move before it is played here (docs/decisions/0151)."""
     seat_keys: tuple[str, ...] = ()
     netcode_key: bytes = field(default=b"", repr=False)
     """32 bytes shared with the matchmaker, which makes connect tokens with it; wanted for the udp transport."""
@@ -75,6 +77,7 @@ class Settings:
             seats=read.integer("WARMFLEET_SEATS", 16, 1, 10_000),
             transports=transports,
             valkey_url=env.get("WARMFLEET_VALKEY_URL", ""),
+            valkey_replicas=read.integer("WARMFLEET_VALKEY_REPLICAS", 0, 0, 9),
             seat_keys=read.list("WARMFLEET_SEAT_KEYS"),
             netcode_key=netcode[0],
             netcode_other_keys=netcode[1:],

@@ -133,11 +133,10 @@ class System:
         netcode = base64.urlsafe_b64encode(netcode_key).decode()
         (folder / "specs").mkdir()
         (folder / "specs" / "specs.yaml").write_text(_specs(), encoding="utf-8")
-        clocks = store.clocks.env if store.clocks else {}
         common = {
             "WARMFLEET_VALKEY_URL": store.url,
             "WARMFLEET_VALKEY_REPLICAS": str(len(store.valkeys) - 1),
-            **clocks,
+            **(store.clocks.env if store.clocks else {}),
         }
         env = {
             "matchmaker": {
@@ -157,8 +156,8 @@ class System:
         game = {
             "WARMFLEET_GAME": "gameserver.games.arena:Arena", "WARMFLEET_FLEET": FLEET, "WARMFLEET_ROOMS": str(ROOMS),
             "WARMFLEET_SEATS": "4", "WARMFLEET_TRANSPORTS": "websocket,udp", "WARMFLEET_TICK_RATE": "20",
-            "WARMFLEET_VALKEY_URL": store.url, "WARMFLEET_SEAT_KEYS": SeatIssuer(seat_key).public_key,
-            "WARMFLEET_NETCODE_KEY": netcode, "WARMFLEET_DRAIN_TIMEOUT_S": "2", "OPENBLAS_NUM_THREADS": "1", **clocks,
+            "WARMFLEET_SEAT_KEYS": SeatIssuer(seat_key).public_key,
+            "WARMFLEET_NETCODE_KEY": netcode, "WARMFLEET_DRAIN_TIMEOUT_S": "2", "OPENBLAS_NUM_THREADS": "1", **common,
         }  # fmt: skip
         self.kubelet = Kubelet(self.agones.cluster, [sys.executable, "-m", "gameserver"], game, folder / "pods")
         self._stack = AsyncExitStack()

@@ -274,6 +274,8 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
         if platform.allowed_origins:
             values["WARMFLEET_ALLOWED_ORIGINS"] = ",".join(platform.allowed_origins)
         entries.append(secret_env("WARMFLEET_VALKEY_URL", valkey_url(platform)))
+        if platform.valkey.replicas:
+            values["WARMFLEET_VALKEY_REPLICAS"] = str(platform.valkey.replicas)
         entries.append(secret_env("WARMFLEET_SEAT_KEYS", platform.seat_keys))
         if "udp" in server.transports:
             entries.append(secret_env("WARMFLEET_NETCODE_KEY", platform.netcode_key))

@@ -323,6 +323,8 @@ def _container(
     secrets += [secret_env(variable, source, optional=True) for variable, source in what.secrets]
     secrets += [secret_env(variable, source) for variable, source in body.secret_env.items()]
     values = {"WARMFLEET_NAMESPACE": platform.namespace, **dict(what.values)}
+    if what.store and platform.valkey.replicas:
+        values["WARMFLEET_VALKEY_REPLICAS"] = str(platform.valkey.replicas)
     if what.tls_secret is not None:
         values |= {"WARMFLEET_TLS_CERTIFICATE": f"{_TLS}/tls.crt", "WARMFLEET_TLS_KEY": f"{_TLS}/tls.key"}
     if what.rules and platform.kubeconfig is not None:

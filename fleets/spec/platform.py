@@ -147,14 +147,18 @@ class Valkey(Model):
     ca: SecretKey | None = Field(
         default=None, description="CA that signed the server's certificate, mounted as a file."
     )
+    replicas: Annotated[int, Field(ge=0, le=9)] = Field(
+        default=0,
+        description="How many replicas must have a claim, a new ticket or a session's move before it counts; 0 may lose the last of them in a failover.",
+    )
     in_cluster: Storage | None = Field(default=None, description="Set: rendered as a StatefulSet with a volume.")
 
     @model_validator(mode="after")
     def _whole(self) -> "Valkey":
         if (self.mode == "sentinel") != (self.sentinel_master is not None):
             raise ValueError("sentinelMaster: wanted in mode sentinel, and there alone")
-        if self.in_cluster is not None and (self.mode != "standalone" or self.addresses):
-            raise ValueError("inCluster: is one server in mode standalone, whose address is known")
+        if self.in_cluster is not None and (self.mode != "standalone" or self.addresses or self.replicas):
+            raise ValueError("inCluster: is one server in mode standalone, without replicas, whose address is known")
         for address in self.addresses:
             host, _, port = address.rpartition(":")
             if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:

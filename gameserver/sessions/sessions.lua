@@ -17,7 +17,8 @@ local function tell(record, kind, epoch, rest)
   emit(p, kept, now_ms(), 'session.' .. kind, id .. ':' .. epoch .. ':' .. kind, id, '{' .. what .. rest .. '}')
 end
 
--- KEYS: session, checkpoint. ARGV: server, epoch. Returns 'GONE', or {record as a flat list, checkpoint or false}.
+-- KEYS: session, checkpoint. ARGV: server, epoch, time to live in s. Returns 'GONE', or {record as a flat list, checkpoint or false}. It always
+-- writes: who waits for replicas to have that knows that they have what was written before, the session's move.
 local function session_open(keys, args)
   local held = redis.call('HMGET', keys[1], 'server', 'epoch', 'state')
   if held[1] ~= args[1] or held[2] ~= args[2] or held[3] == 'ended' then return 'GONE' end
@@ -25,6 +26,7 @@ local function session_open(keys, args)
     redis.call('HSET', keys[1], 'state', 'live', 'changed_ms', now_ms())
     tell(keys[1], 'live', args[2], ',"server":"' .. args[1] .. '"')
   end
+  redis.call('EXPIRE', keys[1], args[3] or 86400)
   return {redis.call('HGETALL', keys[1]), redis.call('GET', keys[2])}
 end
 

@@ -101,8 +101,10 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
 class ValkeySessions:
     """SessionStore on Valkey, for the servers of one fleet."""
 
-    def __init__(self, client: StoreClient, fleet: FleetName) -> None:
+    def __init__(self, client: StoreClient, fleet: FleetName, *, replicas: int = 0) -> None:
+        """`replicas`: of Valkey that must have a session's move before it is opened where it went (docs/decisions/0151)."""
         self._client = client
+        self._replicas = replicas
         self._fleet = fleet
         self._functions = FunctionLibrary(client, Path(__file__).with_name("sessions.lua"))
 
@@ -113,7 +115,8 @@ class ValkeySessions:
     async def open(self, session: SessionId, *, server: ServerName, epoch: int) -> tuple[Session, bytes | None]:
         """Take a session into its room; see `SessionStore.open`."""
         keys = [session_key(session), checkpoint_key(session)]
-        reply = await self._functions.call("session_open", keys, server, epoch)
+        replicas = self._replicas if epoch > 1 else 0  # the claim was confirmed before anybody heard of it
+        reply = await self._functions.call("session_open", keys, server, epoch, SESSION_TTL_S, replicas=replicas)
         if reply == b"GONE":
             raise SessionGone(f"session {session} is not at epoch {epoch} on {server}")
         flat, state = reply

@@ -352,3 +352,25 @@ async def test_a_sign_of_life_does_not_outlast_a_clock_that_is_set_back(stack: A
     await stage.client.set(f"{PREFIX}beat:{raw.decode()}", "serve", px=HOUR_MS)
     await stage.keeper.round()
     assert await stage.client.pttl(f"{PREFIX}beat:{raw.decode()}") <= 10_000
+
+
+async def test_a_moved_session_is_played_once_replicas_have_its_move(
+    stack: AsyncExitStack, primary: Valkey, replica: Valkey
+) -> None:
+    """Else a failover forgets the move, the session moves anew, and two servers play it at one epoch."""
+    client = opened(stack, primary.url)
+    stage = Stage(client, policy=replace(POLICY, shelf=8))
+    await stage.settle()
+    sessions = ValkeySessions(client, FLEET, replicas=1)
+    one = (await stage.allocate("m1")).session
+    os.kill(replica.pid, signal.SIGSTOP)
+    try:
+        await sessions.open(one.id, server=one.server, epoch=1)  # its claim is another's to confirm
+        moved = await stage.shelf.move(one.id, epoch=1)
+        assert isinstance(moved, Allocation)
+        for _ in range(2):  # the second call finds nothing to change
+            with pytest.raises(StoreUnavailable):
+                await sessions.open(one.id, server=moved.session.server, epoch=2)
+    finally:
+        os.kill(replica.pid, signal.SIGCONT)
+    await sessions.open(one.id, server=moved.session.server, epoch=2)

@@ -312,7 +312,9 @@ def test_the_games_settings_are_those_that_the_server_reads() -> None:
         disruption={"drainTimeout": "5m"},
     )
     entries = pod(
-        rendered(spec, on=platform(allowedOrigins=["https://a.example", "https://b.example"]))["Fleet", "arena"]
+        rendered(spec, on=platform(allowedOrigins=["https://a.example", "https://b.example"], valkey={"replicas": 2}))[
+            "Fleet", "arena"
+        ]
     )["containers"][0]["env"]
     env = {e["name"]: e.get("value", f"from-{e['name']}") for e in entries}
     read = Settings.from_environment(env)
@@ -320,6 +322,7 @@ def test_the_games_settings_are_those_that_the_server_reads() -> None:
     assert (read.drain_timeout_s, read.checkpoint_interval_s, read.bind_host) == (300.0, 0.25, "::")
     assert read.allowed_origins == ("https://a.example", "https://b.example")
     assert read.listen_ports == {"websocket": 7001}
+    assert read.valkey_replicas == 2
     assert read.server == "from-POD_NAME"
     secret = next(e for e in entries if e["name"] == "WARMFLEET_VALKEY_URL")["valueFrom"]["secretKeyRef"]
     assert secret == {"name": "warmfleet-valkey", "key": "url"}

@@ -66,7 +66,7 @@ _PLATFORMS: dict[str, dict[str, Any]] = {
         "regions": [{"region": "eu-west", "udp": "203.0.113.4:7770", "key": "B" * 43}],
         "prometheus": "http://prometheus.monitoring:9090",
         "namespace": "games",
-        "valkey": {"tls": True, "ca": {"secret": "ca", "key": "ca.crt"}},
+        "valkey": {"tls": True, "ca": {"secret": "ca", "key": "ca.crt"}, "replicas": 2},
         "autoscaler": {"caBundle": "Y2E=", "tlsSecret": "autoscaler-tls", "intervalS": 7, "port": 443},
         "prometheusOperator": True,
         "allowedOrigins": ["https://play.example"],
@@ -139,6 +139,7 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
     assert ("WARMFLEET_VALKEY_URL" in env) is (part != "beacon")
     if part != "beacon":
         assert settings.url() == _SECRETS["warmfleet-valkey", "url"]
+        assert settings.valkey_replicas == (2 if platform == "secured" else 0)
     assert settings.namespace == _PLATFORMS[platform].get("namespace", "default")
     if part in ("allocator", "autoscaler", "console"):
         assert settings.clusters == _PLATFORMS[platform].get("clusters", {})
