@@ -63,6 +63,13 @@ class RoomContext(Protocol):
     def kick(self, player: Player, reason: str) -> None:
         """Close the player's connection for good; `leave` is called before the next step."""
 
+    def excuse(self, player: Player) -> None:
+        """
+        The player's part is over (it was knocked out, say): it may leave, and counts as having stayed: no lost rating, no penalty.
+
+        Say it again in `restore`, as of anything that the room does not keep.
+        """
+
     def end(self, **results: Any) -> None:
         """End the match after this step; `results` (JSON) are stored with the session."""
 

@@ -280,7 +280,9 @@ class GameServerProcess:
         for room in [room for room in self._rooms.values() if (room.came or room.left) and not room.handed_over]:
             came, left = set(room.came), set(room.left)
             try:
-                await self._store.seats(room.session, epoch=room.record.epoch, came=came, left=left)
+                await self._store.seats(
+                    room.session, epoch=room.record.epoch, came=came, left=left, excused=room.excused
+                )
             except SessionGone:
                 pass  # the next heartbeat says so too
             room.came -= came

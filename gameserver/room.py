@@ -138,6 +138,8 @@ class Room:
         self.came: set[PlayerId] = set()
         self.left: set[PlayerId] = set()
         """Who has come, and gone for good, that the store has not been told yet; the process tells it, and takes them out."""
+        self.excused: set[PlayerId] = set()
+        """Who may leave, by the game's word."""
         self._spectators: list[Member] = []
         self._tick = session.checkpoint_tick
         self._store = store
@@ -194,6 +196,10 @@ class Room:
     def kick(self, player: Player, reason: str) -> None:
         """Close a player's connection for good."""
         self.expel(player.id, reason)
+
+    def excuse(self, player: Player) -> None:
+        """Let a player leave as if it had stayed to the end."""
+        self.excused.add(player.id)
 
     def end(self, **results: Any) -> None:
         """End the match after this step."""

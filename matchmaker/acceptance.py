@@ -1,7 +1,7 @@
 """
-What leaving costs: for how long a player who declines a match, or does not answer, may not queue.
+What leaving costs: for how long a player who declines a match, does not answer, or leaves one that runs, may not queue.
 
-Who accepted what is the store's (`queue.lua`); the director asks the policy for each offence, and bars the player.
+Who accepted what is the store's (`queue.lua`), who left the game server's (`Notices`); the director asks the policy for each offence, and bars the player.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from gameserver.sessions.model import PlayerId
 from matchmaker.model import QueueConfig
 
 LeavePolicy = Callable[[PlayerId, str, int], float]
-"""(player, kind of offence, how many in the last 24 h) → s for which the player may not queue; 0 for none."""
+"""(player, kind of offence: `declined`, `not accepted in time` or `left`, how many in the last 24 h) → s for which the player may not queue; 0 for none."""
 
 
 def policy_of(queue: QueueConfig) -> LeavePolicy | None:

@@ -24,6 +24,7 @@ from gameserver import tracing
 from gameserver.sessions.client import listen
 from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.model import MatchId, PlayerId, SessionState, fleet_of
+from gameserver.sessions.notices import Notices
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
 from matchmaker.acceptance import policy_of
@@ -94,6 +95,7 @@ class Director:
         self._seats = seats
         self._replicas = replicas
         self._leave_policy = policy_of(queue)
+        self._notices = Notices(store.client)
         self._ratings = RatingStore(store.client) if queue.ratings else None
         self._rater = Rater(queue, self._ratings, allocator) if self._ratings else None
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
@@ -149,6 +151,8 @@ class Director:
                     await self._adopt(loop.time())
                     if self.queue.backfill:
                         await self._stop_backfills()
+                    if self._leave_policy is not None and self.queue.leave_running:
+                        await self._hear_of_leavers()
                     await self._yield()
             except StoreUnavailable as error:
                 log.warning("director_waits", queue=self.queue.name, error=str(error))
@@ -296,6 +300,13 @@ class Director:
             found = await self._allocator.find(want.session)
             if found is None or found.session.state is SessionState.ENDED:
                 await self._store.drop_backfill(self.queue.name, want.session)
+
+    async def _hear_of_leavers(self) -> None:
+        """Who left a running match is an offender."""
+        for fleet in self.queue.fleets:
+            for leaver in await self._notices.leavers(fleet, self.queue.name):
+                await self._store.left(self.queue.name, leaver.session, leaver.player)
+                await self._notices.forget(fleet, self.queue.name, leaver)
 
     async def _leading_on(self, work: Awaitable[_T]) -> _T:
         """Do something that takes long, and keep the lease meanwhile."""

@@ -288,6 +288,17 @@ class Team:
         return self.minimum or self.players
 
 
+class Leavers(StrEnum):
+    """What a match does to the rating of a player who left it for good before its end."""
+
+    LOSE = "lose"
+    """As if its team had come last."""
+    STAY = "stay"
+    """As if it had stayed with its team."""
+    UNRATED = "unrated"
+    """Nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingConfig:
     """How a queue rates its players by their matches (`matchmaker.ratings`)."""
@@ -300,6 +311,8 @@ class RatingConfig:
     """Of a player who has not played yet."""
     spread: float = 500.0
     """Standard deviation of what such a player may really be worth."""
+    leavers: Leavers = Leavers.LOSE
+    """Who left for good before the end, and was not excused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +359,8 @@ class QueueConfig:
     """Round trips count only as beacons signed them."""
     backfill: bool = False
     """Running sessions may ask for players."""
+    leave_running: bool = True
+    """Leaving a match that runs is an offence too."""
     leave_policy: str = ""
     """`module:function` that says so instead."""
     ratings: RatingConfig | None = None

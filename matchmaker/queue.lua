@@ -493,6 +493,13 @@ local function player_bar(keys, args)
   return 1
 end
 
+-- ARGV: session, player. A player has left a running match for good; heard of again: nothing changes.
+local function player_left(keys, args)
+  local p = keys[1]
+  if redis.call('SET', p .. 'left:' .. args[1] .. ':' .. args[2], 1, 'NX', 'EX', OFFENCES_TTL_S) then offend(p, args[2], 'left') end
+  return 1
+end
+
 -- ARGV: 'paused' (no tickets in, no matches made), 'draining' (no tickets in) or '' (open).
 local function queue_close(keys, args)
   local p = keys[1]
@@ -536,5 +543,6 @@ redis.register_function('match_adopt', match_adopt)
 redis.register_function('match_assign', match_assign)
 redis.register_function('match_return', match_return)
 redis.register_function('player_bar', player_bar)
+redis.register_function('player_left', player_left)
 redis.register_function('lease_hold', lease_hold)
 redis.register_function('lease_release', lease_release)

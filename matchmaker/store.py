@@ -16,6 +16,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p proposed`, `p deadlines` | hash and sorted set: matches that wait for acceptance, until when in ms | commit; accept, decline, cancel, cycle |
 | `p accepting:<match>` | hash: players who have accepted; under the empty name, of how many | with its member of `proposed` |
 | `p offences:<player>`, `p offenders` | number in 24 h; list of those that the director has not dealt with | decline, cycle; bar |
+| `p left:<session>:<player>` | string: that this leaver is counted | left; expires after 24 h |
 | `p penalty:<player>` | string: why the player may not queue | bar; expires when it may again |
 | `p backfills` | hash: session → what it wants, as JSON | put; drop, commit |
 | `p closed` | string: `paused` or `draining` | close |
@@ -393,6 +394,10 @@ class TicketStore:
         after = b"" if left is None else encode_backfill(left)
         head = (token, wanted.session, wanted.version, after, match.id, encode_match(match))
         return bool(await self._call("backfill_commit", queue, *head, *match.tickets) == b"OK")
+
+    async def left(self, queue: QueueName, session: SessionId, player: PlayerId) -> None:
+        """Count a player who has left a running match as an offender, once."""
+        await self._call("player_left", queue, session, player)
 
     async def bar(self, queue: QueueName, offence: Offence, *, duration_s: float) -> None:
         """Keep an offender out of the queue for a while (0: not at all); the offence is dealt with."""

@@ -132,6 +132,7 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),
         signed_latency=spec.latency == "signed",
         backfill=spec.backfill.enabled,
+        leave_running=spec.leaving is None or spec.leaving.running,
         leave_policy=spec.leaving.policy if spec.leaving else "",
         ratings=None if spec.ratings is None else RatingConfig(**spec.ratings.model_dump()),
     )

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from fleets.spec.fleet import Metadata
 from fleets.spec.types import Model, Name, Seconds, Word
-from matchmaker.model import Age, Aggregate, AttributeType, Operation, Reference
+from matchmaker.model import Age, Aggregate, AttributeType, Leavers, Operation, Reference
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -218,10 +218,11 @@ class AcceptanceBody(Model):
 
 
 class LeavingBody(Model):
-    """What it costs to decline a match, or not to answer: the player may not queue for a while."""
+    """What it costs to decline a match, not to answer, or to leave one that runs: the player may not queue for a while."""
 
     steps: Annotated[list[Seconds], Field(max_length=20)] = []
     policy: Annotated[str, Field(pattern=r"^$|^[\w.]+:\w+$")] = ""
+    running: Annotated[bool, Field(description="Whether leaving a match that runs counts too.")] = True
 
     @model_validator(mode="after")
     def _one_of(self) -> "LeavingBody":
@@ -239,6 +240,10 @@ class RatingsBody(Model):
         "plackettLuce", "bradleyTerryFull", "bradleyTerryPart", "thurstoneMostellerFull", "thurstoneMostellerPart"
     ] = "plackettLuce"
     attribute: Annotated[Word, Field(description="Tickets get the rating as this attribute.")] = "rating"
+    leavers: Annotated[
+        Leavers,
+        Field(strict=False, description="Who leaves before the end loses, counts as staying, or is not rated."),
+    ] = Leavers.LOSE
     initial: Annotated[Number, Field(description="Of a player who has not played yet.")] = 1500.0
     spread: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Standard deviation of what a new player may be worth.")

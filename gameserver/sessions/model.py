@@ -61,6 +61,8 @@ class Session:
     """How many more players may be seated while it runs."""
     kicked: Mapping[PlayerId, str] = field(default_factory=dict)
     """Players who were removed from outside (`control.SessionControl`), and why."""
+    left: Mapping[PlayerId, str] = field(default_factory=dict)
+    """Players who left for good before the end, though the game had not excused them, and their teams; where others may come they have no seat any more."""
     results: str = ""
     """What the game ended the match with, as JSON; empty until then."""
 

@@ -48,12 +48,18 @@ class SessionStore(Protocol):
         """Mark the session ended, with the game's results (JSON), so that its room is freed; idempotent. Raises as `open`."""
 
     async def seats(
-        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+        self,
+        session: SessionId,
+        *,
+        epoch: int,
+        came: Collection[PlayerId],
+        left: Collection[PlayerId],
+        excused: Collection[PlayerId] = (),
     ) -> None:
         """
         Say who has come, so that their seats are no longer only reserved, and who has left for good: where others may come their seats are free.
 
-        Idempotent. Raises as `open`.
+        Of those who have left, who is not `excused` is noted in the record (`Session.left`). Idempotent. Raises as `open`.
         """
 
     async def beat(

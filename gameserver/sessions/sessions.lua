@@ -3,6 +3,9 @@
 -- returns 'GONE'. Check and change must be one step, since the session may be moved to another server between them.
 -- Keys of one call share the fleet's hash tag. Layout: gameserver/sessions/valkey.py.
 
+local MOST_LEAVERS = 1000
+local LEAVERS_TTL_S = 86400
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -151,14 +154,39 @@ local function vacate(p, record, id, players)
   return left
 end
 
+-- Note in the record who has left, and of which team, and who is back; and for the matchmaker who leaves its queue's match.
+local function note_leavers(p, record, id, came, left)
+  local f = redis.call('HMGET', record, 'seats', 'left', 'options')
+  local known, teams, changed = f[2] and cjson.decode(f[2]) or {}, {}, false
+  local queue = f[3] and cjson.decode(f[3]).queue or ''
+  for _, seat in ipairs(cjson.decode(f[1])) do teams[seat[2]] = seat[3] end
+  for _, player in ipairs(came) do
+    if known[player] then known[player], changed = nil, true end
+  end
+  for _, player in ipairs(left) do
+    if teams[player] and not known[player] then
+      known[player], changed = teams[player], true
+      if queue ~= '' then
+        redis.call('RPUSH', p .. 'leavers:' .. queue, id .. ' ' .. player)
+        redis.call('LTRIM', p .. 'leavers:' .. queue, -MOST_LEAVERS, -1)
+        redis.call('EXPIRE', p .. 'leavers:' .. queue, LEAVERS_TTL_S)
+      end
+    end
+  end
+  if not changed then return end
+  if next(known) then redis.call('HSET', record, 'left', cjson.encode(known)) else redis.call('HDEL', record, 'left') end
+end
+
 -- KEYS: session, the fleet's prefix. ARGV: session id, epoch, players who have come, players who have left for good (JSON lists), 'open' to
--- free seats only of a session that takes more players: in any other the seat stays its player's, who may come back. Returns how many seats are
--- free now that were not, or 'GONE'.
+-- free seats only of a session that takes more players: in any other the seat stays its player's, who may come back; those of them who had to stay (JSON list).
+-- Returns how many seats are free now that were not, or 'GONE'.
 local function session_seats(keys, args)
   local record, p, id = keys[1], keys[2], args[1]
   local held = redis.call('HMGET', record, 'epoch', 'state', 'free_seats')
   if held[1] ~= args[2] or held[2] == 'ended' then return 'GONE' end
-  for _, player in ipairs(cjson.decode(args[3])) do redis.call('ZREM', p .. 'reserved', id .. ' ' .. player) end
+  local came = cjson.decode(args[3])
+  for _, player in ipairs(came) do redis.call('ZREM', p .. 'reserved', id .. ' ' .. player) end
+  note_leavers(p, record, id, came, cjson.decode(args[6]))
   if args[5] == 'open' and not held[3] then return 0 end
   return vacate(p, record, id, cjson.decode(args[4]))
 end

@@ -8,12 +8,14 @@ Sessions in Valkey, as a game server sees them.
 | `wf:{<fleet>}:ended` | set of session ids whose rooms are to be freed | end; removed by the allocator's release | never: reaped by the keeper |
 | `wf:{<fleet>}:beat:<server>` | string: its mode | beat; removed by goodbye, and with its server | after its time to live |
 | `wf:{<fleet>}:open:<queue>`, `reserved` | the allocator's (allocator/shelf.py); seats that are left or not taken | seats, expire_seats | |
+| `wf:{<fleet>}:leavers:<queue>` | list: `session player`, who left a match of the queue, the last 1000 | seats; `Notices.forget` | after a day |
 | `wf:{<fleet>}:wake` | channel | end, hand_over, goodbye, a beat with a new mode | |
 | `wf:{<fleet>}:inbox:<server>` | channel | move, reserve, hand_over: a beat of that server will bring something new | |
 | `wf:{<fleet>}:server:<server>`, `rooms:<server>` | the allocator's (allocator/shelf.py); a hand-over gives the room that it leaves back | | |
 
 A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms
-changed_ms results came_from (the server that handed it over), and next_server next_room next_host next_ports while a room is
+changed_ms results left (JSON: of who left before the end, player → team)
+came_from (the server that handed it over), and next_server next_room next_host next_ports while a room is
 reserved for it elsewhere. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
 """
 
@@ -94,6 +96,7 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
         options=json.loads(record.get(b"options", b"{}")),
         free_seats=int(record.get(b"free_seats", 0)),
         kicked=json.loads(record.get(b"kicked", b"{}")),
+        left=json.loads(record.get(b"left", b"{}")),
         results=record.get(b"results", b"").decode(),
     )
 
@@ -148,10 +151,16 @@ class ValkeySessions:
         self._refuse_gone(reply, session, epoch)
 
     async def seats(
-        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+        self,
+        session: SessionId,
+        *,
+        epoch: int,
+        came: Collection[PlayerId],
+        left: Collection[PlayerId],
+        excused: Collection[PlayerId] = (),
     ) -> None:
         """Say who has come and who has left; see `SessionStore.seats`."""
-        await self._seats(session, epoch, came, left, "open")
+        await self._seats(session, epoch, came, left, "open", excused)
 
     async def vacate(self, session: SessionId, players: Collection[PlayerId], *, epoch: int) -> int:
         """Free players' seats from outside, whether or not others may come; how many had one. Raises as `SessionStore.open`."""
@@ -164,10 +173,17 @@ class ValkeySessions:
         return [(SessionId(i), PlayerId(p)) for i, p in zip(words[::2], words[1::2], strict=True)]
 
     async def _seats(
-        self, session: SessionId, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId], which: str
+        self,
+        session: SessionId,
+        epoch: int,
+        came: Collection[PlayerId],
+        left: Collection[PlayerId],
+        which: str,
+        excused: Collection[PlayerId] = (),
     ) -> int:
         keys = [session_key(session), f"wf:{{{self._fleet}}}:"]
-        arguments = (session, epoch, json.dumps(list(came)), json.dumps(list(left)), which)
+        leavers = [player for player in left if player not in excused]
+        arguments = (session, epoch, json.dumps(list(came)), json.dumps(list(left)), which, json.dumps(leavers))
         reply = await self._functions.call("session_seats", keys, *arguments)
         self._refuse_gone(reply, session, epoch)
         return int(reply)

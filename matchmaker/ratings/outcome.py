@@ -9,7 +9,7 @@ Results are the JSON object that a session ended with. What is looked for, first
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gameserver.sessions.model import PlayerId
@@ -40,6 +40,18 @@ def sides(results: Mapping[str, Any], seats: Sequence[tuple[PlayerId, str]]) -> 
     if len(teams) < 2 or places is None:
         return ()
     return tuple(Side(tuple(players), places[team]) for team, players in teams.items())
+
+
+def last(ended: Sequence[Side], side: Side) -> tuple[Side, ...]:
+    """The same match, had this side come last."""
+    worst = max(each.place for each in ended) + 1
+    return tuple(replace(each, place=worst) if each is side else each for each in ended)
+
+
+def names(results: Mapping[str, Any], player: PlayerId) -> bool:
+    """Whether results speak of a player by its own name."""
+    said = [results.get(key) for key in ("ranks", "winners", "scores")]
+    return any(isinstance(one, Mapping | list) and player in one for one in said) or results.get("winner") == player
 
 
 def _places(results: Mapping[str, Any], teams: Mapping[str, Sequence[PlayerId]]) -> dict[str, float] | None:

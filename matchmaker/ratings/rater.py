@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 
 import structlog
 
-from gameserver.sessions.model import Session, SessionId, SessionState
+from gameserver.sessions.model import PlayerId, Session, SessionId, SessionState
 from gameserver.sessions.port import StoreUnavailable
 from matchmaker import metrics
-from matchmaker.model import QueueConfig
+from matchmaker.model import Leavers, QueueConfig
 from matchmaker.ports import Allocator
-from matchmaker.ratings.outcome import sides
-from matchmaker.ratings.skill import Skill
+from matchmaker.ratings.outcome import Side, last, names, sides
+from matchmaker.ratings.skill import Rating, Skill
 from matchmaker.ratings.store import RatingStore
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,7 @@ class Rater:
         self._store = store
         self._allocator = allocator
         self._skill = Skill(queue.ratings)
+        self._leavers = queue.ratings.leavers
 
     async def run(self) -> NoReturn:
         """Rate until cancelled; an outage of the store is waited out."""
@@ -68,7 +69,9 @@ class Rater:
         return len(due) == _AT_ONCE
 
     async def _rate(self, session: Session, results: str) -> None:
-        ended = sides(_object(results), [(seat.player, seat.team) for seat in session.seats])
+        said, leavers = _object(results), session.left
+        teams = {**{seat.player: seat.team for seat in session.seats}, **leavers}
+        ended = sides(said, [*teams.items()])
         if not ended:
             await self._drop(session.id, "no-result")
             return
@@ -76,11 +79,33 @@ class Rater:
         for _ in range(_TRIES):
             known = await self._store.fetch(self._queue.name, players)
             before = {player: known.get(player, self._skill.new) for player in players}
-            after = self._skill.after(ended, before)
+            after = self._after(ended, leavers, said, before)
             if await self._store.apply(self._queue.name, session.id, before, after):
                 metrics.SESSIONS_RATED.labels(self._queue.name, "rated").inc()
                 return
         log.warning("rating_postponed", session=session.id)  # it is due again
+
+    def _after(
+        self,
+        ended: tuple[Side, ...],
+        leavers: Mapping[PlayerId, str],
+        said: Mapping[str, Any],
+        before: Mapping[PlayerId, Rating],
+    ) -> dict[PlayerId, Rating]:
+        """Everybody's rating after a match: as it ended, but for those who left it (`RatingConfig.leavers`)."""
+        after = self._skill.after(ended, before)
+        for side in ended:
+            # Who plays alone and has a result of its own left with it, not from it.
+            gone = [p for p in side.players if p in leavers and not (len(side.players) == 1 and names(said, p))]
+            match self._leavers if gone else Leavers.STAY:
+                case Leavers.LOSE:
+                    lost = self._skill.after(last(ended, side), before)
+                    after |= {player: lost[player] for player in gone}
+                case Leavers.UNRATED:
+                    after = {player: rating for player, rating in after.items() if player not in gone}
+                case Leavers.STAY:
+                    pass
+        return after
 
     async def _drop(self, session: SessionId, why: str) -> None:
         await self._store.apply(self._queue.name, session, {}, {})

@@ -12,7 +12,7 @@ from matchmaking import FLEET, FakeAllocator, until
 from gameserver.sessions.client import StoreClient
 from gameserver.sessions.model import PlayerId, SessionId, SessionState
 from matchmaker.api.auth import ApiKeys
-from matchmaker.model import DifferenceRule, Limit, RatingConfig
+from matchmaker.model import DifferenceRule, Leavers, Limit, RatingConfig
 from matchmaker.ratings.rater import Rater
 from matchmaker.ratings.store import RatingStore
 
@@ -119,6 +119,65 @@ async def test_reported_results_rate_a_session_at_once_and_once(valkey: StoreCli
     ratings = await store.fetch(RANKED.name, [ANN, BOB])
     assert ratings[BOB].mean > 1500
     assert ratings[BOB].matches == 1
+
+
+TEAMS = {PlayerId(name): name[0] for name in ("r1", "r2", "b1", "b2")}
+
+
+async def rated(valkey: StoreClient, allocator: FakeAllocator, *left: str, **config: Any) -> dict[str, float]:
+    """What a match of two against two, which red won, makes of its players' ratings; those who left have no seats any more."""
+    queue = replace(RANKED, ratings=RatingConfig(**config))
+    store, rater = RatingStore(valkey), Rater(queue, RatingStore(valkey), allocator)
+    session = allocator.running(f"m{len(allocator.sessions)}", *(item for item in TEAMS.items() if item[0] not in left))
+    found = allocator.sessions[session]
+    gone = replace(found.session, left={PlayerId(name): name[0] for name in left})
+    allocator.sessions[session] = replace(found, session=gone)
+    end(allocator, session, config.pop("results", {"winners": ["r"]}))
+    await valkey.delete("wf:r:{duel}:players")
+    await store.expect(RANKED.name, session)
+    await due_now(valkey)
+    await rater.look()
+    return {player: rating.mean for player, rating in (await store.fetch(RANKED.name, [*TEAMS])).items()}
+
+
+async def test_who_left_before_the_end_loses_whatever_its_team_did(
+    valkey: StoreClient, allocator: FakeAllocator
+) -> None:
+    """Its team's own rating is as if it had stayed; so is that of the others."""
+    stayed = await rated(valkey, allocator)
+    assert stayed["r1"] == stayed["r2"] > 1500 > stayed["b1"] == stayed["b2"]
+    left = await rated(valkey, allocator, "r2")
+    assert left == {**stayed, "r2": pytest.approx(stayed["b2"])}
+    assert await rated(valkey, allocator, "b2") == stayed
+    nobody_left = await rated(valkey, allocator, "b1", "b2")
+    assert nobody_left == stayed, "who outlasts a whole team has won"
+
+
+async def test_a_studio_may_let_leavers_count_as_staying_or_not_at_all(
+    valkey: StoreClient, allocator: FakeAllocator
+) -> None:
+    stayed = await rated(valkey, allocator)
+    assert await rated(valkey, allocator, "r2", leavers=Leavers.STAY) == stayed
+    unrated = await rated(valkey, allocator, "r2", leavers=Leavers.UNRATED)
+    assert unrated == {player: mean for player, mean in stayed.items() if player != "r2"}
+
+
+@pytest.mark.parametrize(("results", "place"), [({"ranks": {"ann": 1, "bob": 2, "cat": 3}}, 1), ({"winner": "cat"}, 3)])
+async def test_in_a_match_of_each_for_itself_a_result_of_ones_own_stands(
+    valkey: StoreClient, allocator: FakeAllocator, results: Any, place: int
+) -> None:
+    """Who left when its game was over may have won it; who has no result of its own comes last."""
+    store, rater = RatingStore(valkey), Rater(RANKED, RatingStore(valkey), allocator)
+    session = allocator.running("m", ("bob", "all"), ("cat", "all"))
+    found = allocator.sessions[session]
+    allocator.sessions[session] = replace(found, session=replace(found.session, left={ANN: "all"}))
+    end(allocator, session, results)
+    await store.expect(RANKED.name, session)
+    await due_now(valkey)
+    await rater.look()
+    ratings = await store.fetch(RANKED.name, [ANN, BOB, PlayerId("cat")])
+    means = [rating.mean for rating in ratings.values()]
+    assert sorted(means, reverse=True).index(ratings[ANN].mean) == place - 1
 
 
 async def _rating(api: Api, player: str, **values: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from allocator.seats import NoSeats, Seats
 from allocator.shelf import Shelf
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionId, session_id
+from gameserver.sessions.notices import Notices
 from gameserver.sessions.port import SessionGone
 from gameserver.sessions.valkey import ValkeySessions
 
@@ -260,6 +261,44 @@ async def test_a_leaver_frees_its_seat_only_where_others_may_come(valkey: StoreC
     for _ in range(2):  # said again, nobody is there any more
         await sessions.seats(session(1), epoch=1, came=(), left=[PlayerId("first-1-0")])
         assert await seated(1) == (0, 2)
+
+
+async def test_who_left_is_noted_until_it_is_back_and_who_was_excused_is_not(valkey: StoreClient) -> None:
+    """In the record, by team, whether the seat is free for others or not; and once for the queue, in the order in which they left."""
+    shelf, seats, sessions, notices = (
+        await stocked(valkey),
+        Seats(valkey),
+        ValkeySessions(valkey, FLEET),
+        Notices(valkey),
+    )
+    await claim(shelf, 0, seated=3, free=0)
+    await claim(shelf, 1, free=2)
+    await seats.reserve(session(1), [(PlayerId("eve"), "blue")])
+    one, two, three = (PlayerId(f"first-0-{i}") for i in range(3))
+
+    async def left(match: int) -> dict[str, str]:
+        found = await shelf.find(session(match))
+        assert found is not None
+        return dict(found.session.left)
+
+    for _ in range(2):
+        await sessions.seats(session(0), epoch=1, came=(), left=[one, two, PlayerId("nobody")], excused=[two])
+    await sessions.seats(session(1), epoch=1, came=[PlayerId("eve")], left=())
+    await seats.release(session(1), [PlayerId("eve")], epoch=1)
+    assert await left(0) == {one: ""}
+    assert await left(1) == {"eve": "blue"}
+    assert [(leaver.session, leaver.player) for leaver in await notices.leavers(FLEET, "q")] == [
+        (session(0), one),
+        (session(1), "eve"),
+    ]
+    await sessions.seats(session(0), epoch=1, came=[one], left=[three])
+    assert await left(0) == {three: ""}
+    for leaver in await notices.leavers(FLEET, "q"):
+        await notices.forget(FLEET, "q", leaver)
+    assert await notices.leavers(FLEET, "q") == []
+    with pytest.raises(SessionGone):
+        await sessions.seats(session(0), epoch=2, came=(), left=[one])
+    assert await left(0) == {three: ""}
 
 
 async def test_a_clock_that_went_back_keeps_no_seat_for_long(valkey: StoreClient) -> None:

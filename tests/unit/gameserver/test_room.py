@@ -49,6 +49,8 @@ class Counting(Game):
         self._told("input", f"{player.id} {data['slot']}")
         if data["slot"] == 99:
             self.room.kick(player, "cheat")
+        if data["slot"] == 97:
+            self.room.excuse(player)
         if data["slot"] == 98:
             self.room.end(winner=player.id)
 
@@ -131,7 +133,13 @@ class Store:
         self.ended.append(results)
 
     async def seats(
-        self, session: SessionId, *, epoch: int, came: Collection[PlayerId], left: Collection[PlayerId]
+        self,
+        session: SessionId,
+        *,
+        epoch: int,
+        came: Collection[PlayerId],
+        left: Collection[PlayerId],
+        excused: Collection[PlayerId] = (),
     ) -> None:
         raise NotImplementedError
 
@@ -372,6 +380,20 @@ async def test_a_kicked_player_does_not_come_back() -> None:
     assert wire.closed == (m.CloseCode.KICKED, "cheat")
     assert "leave eve" in stage.game.log
     assert stage.room.kicked == {"eve"}
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_a_player_whose_part_is_over_is_excused_when_it_leaves() -> None:
+    stage = Stage()
+    wire, member = stage.join("eve")
+    stage.join("ann")
+    await stage.tick()
+    stage.send(wire, member, 97)
+    await stage.tick(2)
+    stage.room.leave(member)
+    await stage.tick()
+    assert (stage.room.left, stage.room.excused) == ({"eve"}, {"eve"})
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
