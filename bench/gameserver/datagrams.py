@@ -36,9 +36,11 @@ def _crypto_s(size: int) -> tuple[float, float]:
     out, snapshot, inputs = Rows(_COUNT), bytes(size), Rows(_COUNT)
 
     def seal_all() -> None:
-        p.seal_rows([(None, p.PAYLOAD, k, snapshot, cipher) for k in range(_COUNT)], out, associated)
+        p.seal_rows([(None, p.PAYLOAD, k, b"", snapshot, cipher) for k in range(_COUNT)], out, associated)
 
-    sizes = p.seal_rows([(None, p.PAYLOAD, k, bytes(_INPUT_BYTES), cipher) for k in range(_COUNT)], inputs, associated)
+    sizes = p.seal_rows(
+        [(None, p.PAYLOAD, k, b"", bytes(_INPUT_BYTES), cipher) for k in range(_COUNT)], inputs, associated
+    )
 
     def open_all() -> None:
         replay = ReplayProtection()

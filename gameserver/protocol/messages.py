@@ -150,7 +150,7 @@ _PING = struct.Struct("<BI")
 _PONG = struct.Struct("<BII")
 _WELCOME = struct.Struct("<BBHHIII")
 _EVENT = struct.Struct("<BIIH")
-_FRAGMENT = struct.Struct("<BHBB")
+FRAGMENT_HEADER = struct.Struct("<BHBB")
 
 
 def encode(message: ClientMessage | ServerMessage) -> bytes:
@@ -187,7 +187,7 @@ def _encode(message: ClientMessage | ServerMessage) -> bytes:
             data = _json(message.data)
             return struct.pack("<BH", 0x85, len(data)) + data
         case Fragment():
-            return _FRAGMENT.pack(0x87, message.id, message.index, message.count) + message.piece
+            return FRAGMENT_HEADER.pack(0x87, message.id, message.index, message.count) + message.piece
 
 
 def encode_client_bye(code: int, reason: str = "") -> bytes:

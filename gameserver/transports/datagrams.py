@@ -22,7 +22,7 @@ Peer = Any
 
 MOST_READ = 256
 """Datagrams taken at a time: a flood must not starve the tick."""
-MOST_SENT = 1024
+MOST_SENT = 64
 """In one call. Source: UIO_MAXIOV of Linux."""
 _NAME_BYTES = 28
 """sizeof(struct sockaddr_in6)."""

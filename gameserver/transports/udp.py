@@ -276,13 +276,15 @@ class _UdpConnection:
     def send_snapshot(self, head: bytes, body: bytes) -> bool:
         if self._closed:
             return False
-        message, transport = head + body, self._transport
-        if len(message) <= MAX_PLAIN_BYTES:  # as `_send`, without the calls: this runs for each client and tick
-            transport.core.send(self._client, message)
+        transport = self._transport
+        if (
+            len(head) + len(body) <= MAX_PLAIN_BYTES
+        ):  # as `_send`, without the calls: this runs for each client and tick
+            transport.core.send(self._client, head, body)
             if not transport.flushing:
                 transport.flush_soon()
         else:
-            self._send(message)
+            self._send(head + body)
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:

@@ -7,7 +7,7 @@ from its address. Source: STANDARD.md "Server-Side Connection Process", whose or
 
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
 from operator import itemgetter
@@ -82,20 +82,16 @@ class _Pending:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Client:
-    number: int
+class _Client(p.Reader):
     slot: int
     peer: Peer
     client_id: int
     timeout_s: int
     send: Cipher
-    read: Cipher
     sent_at_s: float
-    heard_at_s: float
-    replay: ReplayProtection = field(default_factory=ReplayProtection)
     sequence: int = 0
     confirmed: bool = False
-    """Whether it is known to know its slot."""
+    """Whether it is known to know its slot, since it has said something."""
 
 
 class NetcodeServer:
@@ -176,46 +172,40 @@ class NetcodeServer:
 
     def receive_rows(self, rows: Rows, peers: Sequence[Peer], sizes: Sequence[int], now_s: float) -> None:
         """Take in datagrams, one of each size from each peer; never raises. They may be cut at the end of their rows."""
-        find, unseal, add = self._by_peer.get, p.unseal_row, self._events.append
-        associated, kinds, time_s = self._associated, p.SERVER_READS, self._elapsed.time_s
-        for index, (peer, size) in enumerate(zip(peers, sizes, strict=True)):
-            client = find(peer)
-            if client is None:
-                if not self._stranger(rows.get(index, size), peer, now_s):
-                    self.ignored += 1
-                continue
-            opened = unseal(rows, index, size, client.read, associated, client.replay, kinds)
-            if opened is None:
-                self.ignored += 1
-            elif opened[0] == p.PAYLOAD:
-                client.heard_at_s = time_s
-                client.confirmed = True
-                self.received += 1
-                add((client.number, opened[2]))
-            elif not self._control(client, opened[0]):
-                self.ignored += 1
+        readers, others, time_s = map(self._by_peer.get, peers), 0, self._elapsed.time_s
+        for row, kind, _ in p.unseal_rows(
+            rows, sizes, readers, self._associated, p.SERVER_READS, time_s, self._events.append
+        ):
+            others += 1
+            client, data = self._by_peer.get(peers[row]), rows.get(row, sizes[row])
+            taken = self._stranger(data, peers[row], now_s) if client is None else self._control(client, kind)
+            self.ignored += not taken
+        self.received += len(peers) - others
 
     def next_event(self) -> ServerEvent | None:
         """Hand over the oldest event; None when there is none."""
         return self._events.popleft() if self._events else None
 
-    def send(self, client: int, payload: bytes) -> None:
+    def send(self, client: int, payload: bytes, rest: bytes = b"") -> None:
         """
-        Send a payload of 1 to 1,200 bytes; a client that is gone is passed over.
+        Send a payload of 1 to 1,200 bytes, in one piece or two; a client that is gone is passed over.
 
         Raises: ValueError for a payload of another size.
         """
-        if not 1 <= len(payload) <= p.MAX_PAYLOAD_BYTES:
-            raise ValueError(f"a payload of {len(payload)} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
+        size = len(payload) + len(rest)
+        if not 1 <= size <= p.MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a payload of {size} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
         to = self._clients.get(client)
         if to is not None:
             if not to.confirmed:
-                self._keep_alive(to)
+                to.confirmed = to.replay.newest >= 0
+                if not to.confirmed:
+                    self._keep_alive(to)
             # As `_send`, without the call: this runs for each client and tick.
             sequence = to.sequence
             to.sequence = sequence + 1
             to.sent_at_s = self._elapsed.time_s
-            self._out.append((to.peer, p.PAYLOAD, sequence, payload, to.send))
+            self._out.append((to.peer, p.PAYLOAD, sequence, payload, rest, to.send))
 
     def disconnect(self, client: int) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
@@ -260,13 +250,11 @@ class NetcodeServer:
         if kind == p.DISCONNECT:
             self._forget(client, DisconnectReason.BY_CLIENT)
         elif kind == p.KEEP_ALIVE:
-            client.heard_at_s = self._elapsed.time_s
-            client.confirmed = True
             self.received += 1
-        return kind != p.RESPONSE  # an answer that came again
+        return kind in (p.DISCONNECT, p.KEEP_ALIVE)  # the rest is to be ignored, or an answer that came again
 
     def _send(self, client: _Client, kind: int, body: bytes) -> None:
-        self._out.append((client.peer, kind, client.sequence, body, client.send))
+        self._out.append((client.peer, kind, client.sequence, b"", body, client.send))
         client.sequence += 1
         client.sent_at_s = self._elapsed.time_s
 
@@ -276,10 +264,10 @@ class NetcodeServer:
     def _forget(self, client: _Client, reason: DisconnectReason) -> None:
         heappush(self._free, client.slot)
         self._lost_before += client.replay.lost
-        del self._clients[client.number]
+        del self._clients[client.name]
         del self._by_peer[client.peer]
         self._ids.discard(client.client_id)
-        self._events.append(Disconnected(client.number, reason))
+        self._events.append(Disconnected(client.name, reason))
 
     def _sweep(self, time_s: float) -> None:
         for client in tuple(self._by_peer.values()):
@@ -346,17 +334,17 @@ class NetcodeServer:
         self._used.spend(pending.mac)
         self._number += 1
         client = _Client(
-            number=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
+            name=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
             send=pending.send, read=pending.read, sent_at_s=self._elapsed.time_s, heard_at_s=self._elapsed.time_s,
         )  # fmt: skip
-        self._clients[client.number] = self._by_peer[peer] = client
+        self._clients[client.name] = self._by_peer[peer] = client
         self._ids.add(client.client_id)
-        self._events.append(Connected(client.number, peer, client.client_id, answered[1]))
+        self._events.append(Connected(client.name, peer, client.client_id, answered[1]))
         self._keep_alive(client)
         return True
 
     def _send_global(self, kind: int, body: bytes, peer: Peer, cipher: Cipher) -> None:
-        self._out.append((peer, kind, self._global_sequence, body, cipher))
+        self._out.append((peer, kind, self._global_sequence, b"", body, cipher))
         self._global_sequence += 1
 
 
