@@ -8,6 +8,7 @@
 local WAITER_ALIVE_MS = 2000 -- a waiter that has not asked again for so long is gone
 local SESSION_TTL_S = 86400
 local ENDED_TTL_S = 3600
+local MOST_LOSSES = 5 -- servers that a session may lose in a row without getting any further
 local DEAD_MS = 3600000 -- for how long a server dropped as dead is remembered
 local STIR_MS = 1000 -- a keeper looks by itself so often; within it one wake-up is as good as many
 local JUMP_MS = 10000 -- as in gameserver/sessions/clock.py; a sign of life lasts less
@@ -301,8 +302,15 @@ local function shelf_end(keys, args)
   return 1
 end
 
+-- How often in a row a session has lost its server, this time included, without getting any further in between.
+local function losses_of(record)
+  local held = redis.call('HMGET', record, 'checkpoint_tick', 'lost_tick', 'losses')
+  return held[2] == (held[1] or '0') and held[3] + 1 or 1, held[1] or '0'
+end
+
 -- KEYS[2]: session. ARGV: token, session id, epoch that it has, strategy. Moves a session to another server: epoch + 1, a new room (the one
 -- that is reserved for it, if one is), the old one given back. Returns {'HAVE', record}, {'NONE'} when there is no room, {'GONE'} when it has ended or another has moved it.
+-- A match that loses one server after another and gets no further is what brings them down, with all their other matches: it ends.
 local function shelf_move(keys, args)
   local p, record, id = keys[1], keys[2], args[2]
   if fenced(p, args[1]) then return 'FENCED' end
@@ -313,6 +321,13 @@ local function shelf_move(keys, args)
   end
   -- A session that still has its room leaves that server; a lost one may well land on the same name, which is a new server then.
   local there = redis.call('HGET', p .. 'server:' .. held[3], 'room:' .. held[4]) == id
+  local losses, tick = 0, ''
+  if not there then losses, tick = losses_of(record) end
+  if losses > MOST_LOSSES then
+    finish(p, id, record, '{"error":"its servers fail, one after another"}')
+    stir(p, now_ms())
+    return {'FAILING'}
+  end
   local server, room, host, ports = held[5], held[6], held[7], held[8]
   if server then
     redis.call('HDEL', record, 'next_server', 'next_room', 'next_host', 'next_ports')
@@ -322,6 +337,7 @@ local function shelf_move(keys, args)
   if not server then return {'NONE'} end
   if there then free_at(p, id, held[3], held[4], '1') end
   redis.call('HSET', record, 'epoch', held[1] + 1, 'changed_ms', now_ms(), 'server', server, 'room', room, 'host', host, 'ports', ports)
+  if losses > 0 then redis.call('HSET', record, 'losses', losses, 'lost_tick', tick) end
   redis.call('SREM', p .. 'lost', id)
   redis.call('PUBLISH', p .. 'inbox:' .. server, id) -- so that it is there, restored, when its players come
   stir(p, now_ms())

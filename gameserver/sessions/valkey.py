@@ -13,7 +13,7 @@ Sessions in Valkey, as a game server sees them.
 | `wf:{<fleet>}:inbox:<server>` | channel | move, reserve, hand_over: a beat of that server will bring something new | |
 | `wf:{<fleet>}:server:<server>`, `rooms:<server>` | the allocator's (allocator/shelf.py); a hand-over gives the room that it leaves back | | |
 
-A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms
+A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms losses lost_tick
 changed_ms results left (JSON: of who left before the end, player → team)
 came_from (the server that handed it over), and next_server next_room next_host next_ports while a room is
 reserved for it elsewhere. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.

@@ -24,7 +24,7 @@ from allocator.ports import BackendUnavailable
 from allocator.service import Allocator
 from allocator.shelf import LeaseLost, NoRoom, Shelf
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerName, SessionState, session_id
-from gameserver.sessions.valkey import ValkeySessions
+from gameserver.sessions.valkey import ValkeySessions, session_key
 
 FLEET, OTHER = FleetName("arena"), FleetName("spare")
 POLICY = FleetPolicy(name=FLEET, rooms=2, shelf=2)
@@ -212,6 +212,27 @@ async def test_a_lost_server_has_its_sessions_moved(stage: Stage) -> None:
     with pytest.raises(Exception, match="epoch 1"):
         await stage.sessions.checkpoint(found.session.id, epoch=1, tick=60, state=b"old")
     assert (await stage.sessions.open(found.session.id, server=moved.session.server, epoch=2))[1] == b"saved"
+
+
+async def test_a_match_that_brings_its_servers_down_ends(valkey: redis.asyncio.Redis) -> None:
+    """After the sixth server that it gets no further on, before it takes the other matches of a seventh with it; one that gets on is moved for ever."""
+    stage = Stage(valkey, ready=20)
+    await stage.settle()
+    found = await stage.allocate("m1")
+    for progress, times in ((True, 8), (False, 5)):
+        for _ in range(times):
+            here = await stage.allocator.find(found.session.id)
+            assert here is not None
+            assert here.session.state is not SessionState.ENDED
+            epoch, tick = here.session.epoch, here.session.checkpoint_tick + progress
+            await stage.sessions.open(found.session.id, server=here.session.server, epoch=epoch)
+            await stage.sessions.checkpoint(found.session.id, epoch=epoch, tick=tick, state=b"saved")
+            stage.backend.kill(here.session.server)
+            await stage.settle()
+    ended = await stage.allocator.find(found.session.id)
+    assert ended is not None
+    assert ended.session.state is SessionState.ENDED
+    assert b"one after another" in await valkey.hget(session_key(found.session.id), "results")
 
 
 async def test_a_lost_session_may_land_on_a_server_of_the_same_name(stage: Stage) -> None:
