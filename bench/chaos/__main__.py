@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
@@ -24,12 +25,13 @@ from rich.table import Table
 from bench.chaos import limits, store_faults
 from bench.chaos.checker import Violation, check, read, rollbacks
 from bench.chaos.clocks import Clocks, own_clocks
+from bench.chaos.cluster import NODES, Cluster
 from bench.chaos.faults import PROCESSES, SERVERS, Maker, clocks_of
 from bench.chaos.host import small_disks
 from bench.chaos.injector import Injected, Injector
 from bench.chaos.network import Place, Wire, second_host
-from bench.chaos.store import VALKEYS, Store
-from bench.chaos.system import ROOMS, Players, System, free_port, now_s
+from bench.chaos.store import VALKEYS, Replicated, Store
+from bench.chaos.system import FLEET, QUEUES, ROOMS, Players, System, free_port, now_s, told_secrets
 from bench.report import Report
 
 FAULTS = 500
@@ -43,16 +45,20 @@ def main() -> None:
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(options.keep))
-        disks = stack.enter_context(small_disks(folder / "disks", VALKEYS, skipped))
+        disks = stack.enter_context(small_disks(folder / "disks", NODES if options.cluster else VALKEYS, skipped))
         places, wire = stack.enter_context(second_host(options.seed, skipped))
         clocks = own_clocks(folder / "clocks", skipped)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            injected = runner.run(_run(options, folder, disks, places, wire, clocks))
+            injected, told = runner.run(_run(options, folder, disks, places, wire, clocks))
         events = read(folder / "journal.jsonl")
     violations = check(events, rooms=ROOMS)
     _print(injected, violations, skipped)
-    _report(options, injected, violations, rollbacks(events)).finish(options.json)
-    sys.exit(1 if violations or not all(fault.recovered for fault in injected) else 0)
+    for log in told:
+        print(f"a secret is in {log}")
+    report = _report(options, injected, violations, rollbacks(events))
+    report.add("logs with a secret in them", len(told), "", goal=0)
+    report.finish(options.json)
+    sys.exit(1 if violations or told or not all(fault.recovered for fault in injected) else 0)
 
 
 async def _run(
@@ -62,14 +68,16 @@ async def _run(
     places: list[Place],
     wire: Wire | None,
     clocks: Clocks | None,
-) -> list[Injected]:
-    store = Store(
-        folder / "store",
-        [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)],
-        disks=disks,
-        places=places,
-        clocks=clocks,
-    )
+) -> tuple[list[Injected], list[str]]:
+    """Returns the faults, and the logs that tell a secret."""
+    where: Any = {"disks": disks, "places": places, "clocks": clocks}
+    store: Store
+    if options.cluster:
+        tags = [f"{{{name}}}" for name in (FLEET, *QUEUES)]
+        store = Cluster(folder / "store", [free_port() for _ in range(2 * NODES)], tags=tags, **where)
+    else:
+        ports = [free_port() for _ in range(VALKEYS + 3 if options.sentinel else 1)]
+        store = Replicated(folder / "store", ports, **where)
     async with store, System(folder, store, replicas=2, servers=options.servers, seed=options.seed) as system:
         servers, parts = SERVERS | limits.SERVERS, PROCESSES | limits.PROCESSES
         if clocks is not None:
@@ -82,7 +90,7 @@ async def _run(
             await injector.warm_up(4)
             until_s = now_s() + 60.0 * options.minutes
             await injector.run(lanes, seed=options.seed, until_s=until_s, faults=options.faults)
-        return injector.done
+    return injector.done, told_secrets(folder, system.secrets)
 
 
 def _options() -> argparse.Namespace:
@@ -94,6 +102,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="inject the kinds that have this in their names, as `clock`")
     parser.add_argument("--players", type=int, default=12)
     parser.add_argument("--servers", type=int, default=8)
+    parser.add_argument("--cluster", action="store_true", help="the store is a Cluster of three shards")
     parser.add_argument("--sentinel", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path, help="write the rows as a JSON list")
     parser.add_argument("--keep", type=Path, help="an empty folder for journal, faults and logs")
@@ -146,7 +155,8 @@ def _print(injected: list[Injected], violations: list[Violation], skipped: dict[
 def _report(
     options: argparse.Namespace, injected: list[Injected], violations: list[Violation], lost_ticks: list[int]
 ) -> Report:
-    command = f"python -m bench.chaos --seed {options.seed}{' --quick' if options.quick else f' --minutes {options.minutes:g}'}"
+    how = " --quick" if options.quick else f" --minutes {options.minutes:g}"
+    command = f"python -m bench.chaos --seed {options.seed}{' --cluster' if options.cluster else ''}{how}"
     report = Report(command)
     goal = None if options.quick else FAULTS
     report.add("faults injected", len(injected), "", goal=goal, at_least=True)

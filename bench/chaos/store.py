@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +18,9 @@ from bench.chaos.clocks import Clocks
 from bench.chaos.network import Place
 
 SERVICE = "warmfleet"
-PASSWORD = "chaos"
+PASSWORD = secrets.token_hex(12)
 VALKEYS = 3
-_DATA = ("appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction")
+DATA = ("appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction")
 _REPLICATED = (
     "repl-diskless-sync-delay 0", "repl-timeout 5", "repl-ping-replica-period 1",
     # A primary that others have given up refuses writes after 2 s (docs/decisions/0034): Sentinels tell it only after 10.
@@ -26,7 +28,8 @@ _REPLICATED = (
 )  # fmt: skip
 _SENTINEL = (
     f"sentinel auth-pass {SERVICE} {PASSWORD}",
-    f"sentinel down-after-milliseconds {SERVICE} 1000",
+    # One that is only restarted is back before: a failover costs more than it.
+    f"sentinel down-after-milliseconds {SERVICE} 2000",
     f"sentinel failover-timeout {SERVICE} 6000",
 )
 _START_S = 20.0
@@ -81,7 +84,7 @@ class ValkeyServer:
             )
 
     def kill(self) -> None:
-        """At once, and for good."""
+        """At once, and for good, also one that stands still."""
         self._wanted = False
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
@@ -115,8 +118,68 @@ class ValkeyServer:
             return False
 
 
-class Store:
-    """A primary alone, or with a replica and three Sentinels, while entered."""
+class Store(ABC):
+    """Valkeys that belong together, while entered."""
+
+    replicas = 0
+    """Of each primary: what a claim waits for."""
+
+    def __init__(self, *, disks: Sequence[Path], clocks: Clocks | None) -> None:
+        self.disks, self.clocks = disks, clocks
+        self.valkeys: list[ValkeyServer] = []
+        self.sentinels: list[ValkeyServer] = []
+        self.url = ""
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Start them and wait until they are in step. Raises TimeoutError."""
+
+    @abstractmethod
+    def primary(self) -> ValkeyServer | None:
+        """One that takes writes, by its own word and the others'; None in between."""
+
+    @abstractmethod
+    def in_step(self) -> bool:
+        """Whether there is a primary wherever there should be, and every other follows its own."""
+
+    @abstractmethod
+    def replicas_of(self, primary: ValkeyServer) -> list[ValkeyServer]:
+        """Those that follow it, or should."""
+
+    @abstractmethod
+    def command_failover(self, primary: ValkeyServer, *, gently: bool) -> None:
+        """Let another take over; gently: once it has all, and the old primary knows. Raises redis.RedisError."""
+
+    def restart(self, server: ValkeyServer) -> None:
+        """Start a server again that was killed."""
+        server.start()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.begin()
+        except BaseException:
+            self._end()
+            raise
+        self._looking = asyncio.create_task(self._look(), name="valkeys")
+        return self
+
+    async def _look(self) -> None:
+        while True:
+            for server in (*self.valkeys, *self.sentinels):
+                server.look()
+            await asyncio.sleep(0.3)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._looking.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        for server in (*self.sentinels, *self.valkeys):
+            server.kill()
+
+
+class Replicated(Store):
+    """A primary alone, or with replicas and three Sentinels."""
 
     def __init__(
         self,
@@ -136,19 +199,18 @@ class Store:
             places: where they run, one after another: the first and third of each kind in the first of two.
             clocks: for each a wall clock of its own; None: none jumps.
         """
-        self.disks, self.clocks = disks, clocks
+        super().__init__(disks=disks, clocks=clocks)
+        self.replicas = len(ports[:VALKEYS]) - 1
         env = clocks.env if clocks else {}
 
         def place(number: int) -> Place:
             return places[number % len(places)]
 
         folder.mkdir(parents=True, exist_ok=True)
-        base = [*_DATA, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"]
+        base = [*DATA, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}"]
         if len(ports) > 1:
             base += _REPLICATED
         primary, *others = ports[:VALKEYS]
-        self.sentinels: list[ValkeyServer] = []
-        self.valkeys: list[ValkeyServer] = []
         for number, port in enumerate((primary, *others)):
             lines = [*base, f"replicaof {places[0].address} {primary}"] if number else base
             name = f"valkey-{number}"
@@ -167,31 +229,14 @@ class Store:
             hosts = ",".join(f"{server.place.address}:{server.port}" for server in self.sentinels)
             self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
 
-    async def __aenter__(self) -> Self:
+    async def begin(self) -> None:
+        """Start them and wait until they are in step."""
         for server in (*self.valkeys, *self.sentinels):
             server.start()
             await until(server.answers)
         await until(self.in_step)
         if self.sentinels:
             await until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels))
-
-        self._looking = asyncio.create_task(self._look(), name="valkeys")
-        return self
-
-    async def _look(self) -> None:
-        while True:
-            for server in (*self.valkeys, *self.sentinels):
-                server.look()
-            await asyncio.sleep(0.3)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._looking.cancel()
-        for server in (*self.sentinels, *self.valkeys):
-            try:
-                os.kill(server.pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
-            server.kill()
 
     def restart(self, server: ValkeyServer) -> None:
         """
@@ -219,6 +264,14 @@ class Store:
             return found[0] if found else None
         leader = self._leader()
         return next((server for server in found if (server.place.address, server.port) == leader), None)
+
+    def replicas_of(self, primary: ValkeyServer) -> list[ValkeyServer]:
+        """The others."""
+        return [server for server in self.valkeys if server is not primary]
+
+    def command_failover(self, primary: ValkeyServer, *, gently: bool) -> None:
+        """Asked of a Sentinel; without COORDINATED (since Valkey 9) it tells the old primary only after 10 s."""
+        self.sentinels[0].ask("SENTINEL", "FAILOVER", SERVICE, *(["COORDINATED"] if gently else []))
 
     def in_step(self) -> bool:
         """Whether there is a primary, and every other follows it."""

@@ -10,7 +10,7 @@ import redis
 from bench.chaos.clocks import STORE_MOST_S, Clocks, jump_s
 from bench.chaos.faults import Fault, Maker, freeze, set_clock
 from bench.chaos.network import Wire
-from bench.chaos.store import SERVICE, Store, ValkeyServer
+from bench.chaos.store import Store, ValkeyServer
 from bench.chaos.system import System
 
 FULL_BYTES = 64 * 1024
@@ -24,8 +24,8 @@ def _primary(system: System) -> ValkeyServer | None:
 
 def _replica(system: System, rng: random.Random) -> ValkeyServer | None:
     primary = _primary(system)
-    others = [server for server in system.store.valkeys if server is not primary]
-    return rng.choice(others) if primary is not None and others else None
+    others = system.store.replicas_of(primary) if primary is not None else []
+    return rng.choice(others) if others else None
 
 
 def _fault(name: str, server: ValkeyServer, store: Store, run: Callable[[], Awaitable[None]]) -> Fault:
@@ -96,21 +96,24 @@ def lose_sentinel(system: System, rng: random.Random) -> Fault | None:
     return _fault("sentinel", server, system.store, run)
 
 
-def command_failover(system: System, rng: random.Random) -> Fault | None:
-    """As an operator does before maintenance."""
-    server = _primary(system)
-    if server is None:
-        return None
-    sentinel = rng.choice(system.store.sentinels)
+def _commanded(*, gently: bool) -> Maker:
+    """As an operator does: before maintenance, or since nothing else helps."""
 
-    async def run() -> None:
-        try:
-            await asyncio.to_thread(sentinel.ask, "SENTINEL", "FAILOVER", SERVICE)
-        except redis.RedisError:
-            return  # it is in the middle of one
-        await asyncio.sleep(1.0)
+    def make(system: System, rng: random.Random) -> Fault | None:
+        server = _primary(system)
+        if server is None:
+            return None
 
-    return _fault("primary", server, system.store, run)
+        async def run() -> None:
+            try:
+                await asyncio.to_thread(lambda: system.store.command_failover(server, gently=gently))
+            except redis.RedisError:
+                return  # it is in the middle of one
+            await asyncio.sleep(1.0)
+
+        return _fault("primary", server, system.store, run)
+
+    return make
 
 
 def _configured(setting: str, broken: Callable[[ValkeyServer], str], well: str) -> Maker:
@@ -229,22 +232,24 @@ def kinds(store: Store, wire: Wire | None) -> dict[str, Maker]:
     found: dict[str, Maker] = {
         "kill -9 Valkey, restart": restart_primary,
         "Valkey full (noeviction)": _configured("maxmemory", _half_of_used, "0"),
-        "Valkey refuses writes": _configured("min-replicas-to-write", lambda _: "5", "1" if store.sentinels else "0"),
+        "Valkey refuses writes": _configured("min-replicas-to-write", lambda _: "5", "1" if store.replicas else "0"),
         "Valkey's writes stall": pause_writes,
     }
-    if store.sentinels:
+    if store.replicas:
         found |= {
             "kill -9 Valkey, failover": lose_primary,
             "freeze Valkey": freeze_primary,
             "kill -9 Valkey's replica": lose_replica,
-            "kill -9 Sentinel": lose_sentinel,
-            "commanded failover": command_failover,
+            "commanded failover": _commanded(gently=True),
+            "forced failover": _commanded(gently=False),
         }
+    if store.sentinels:
+        found["kill -9 Sentinel"] = lose_sentinel
     if store.clocks is not None:
         found["clock of Valkey jumps"] = _clock(
             store.clocks, lambda store: [s for s in store.valkeys if s.is_primary()]
         )
-        if store.sentinels:
+        if store.replicas:
             others = _clock(
                 store.clocks, lambda store: [*(s for s in store.valkeys if not s.is_primary()), *store.sentinels]
             )

@@ -2,12 +2,13 @@
 The system under chaos: every part a process of its own, several of each, started again when it ends, as Kubernetes would.
 
 Matchmakers, directors and allocators are `warmfleet serve` with the Kubernetes backend; the cluster is the tests' Agones (`tests/agones_fake`), whose
-pods are real game servers; the store is a Valkey with a replica and Sentinels (`store.py`).
+pods are real game servers; the store is a Valkey with replicas and Sentinels (`store.py`), or a Cluster (`cluster.py`).
 """
 
 import asyncio
 import base64
 import os
+import re
 import secrets
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Self
 
 import httpx
 
-from bench.chaos.store import Store
+from bench.chaos.store import PASSWORD, Store
 from gameserver.seats import SeatIssuer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -135,7 +136,7 @@ class System:
         (folder / "specs" / "specs.yaml").write_text(_specs(), encoding="utf-8")
         common = {
             "WARMFLEET_VALKEY_URL": store.url,
-            "WARMFLEET_VALKEY_REPLICAS": str(len(store.valkeys) - 1),
+            "WARMFLEET_VALKEY_REPLICAS": str(store.replicas),
             **(store.clocks.env if store.clocks else {}),
         }
         env = {
@@ -159,6 +160,7 @@ class System:
             "WARMFLEET_SEAT_KEYS": SeatIssuer(seat_key).public_key,
             "WARMFLEET_NETCODE_KEY": netcode, "WARMFLEET_DRAIN_TIMEOUT_S": "2", "OPENBLAS_NUM_THREADS": "1", **common,
         }  # fmt: skip
+        self.secrets = (PASSWORD, self.player_secret, netcode, env["matchmaker"]["WARMFLEET_SEAT_SIGNING_KEY"])
         self.kubelet = Kubelet(self.agones.cluster, [sys.executable, "-m", "gameserver"], game, folder / "pods")
         self._stack = AsyncExitStack()
 
@@ -242,6 +244,13 @@ class Players:
             log = (self._system.folder / "players.log").read_text(encoding="utf-8")
             code = self._process.returncode
             raise RuntimeError(f"the players' process has ended with exit code {code}: {log[-2000:]}")
+
+
+def told_secrets(folder: Path, secrets_: tuple[str, ...]) -> list[str]:
+    """The logs below a folder in which a secret or a signed token of a player stands."""
+    wanted = re.compile("|".join((*map(re.escape, secrets_), r"eyJ[\w-]{8,}\.[\w-]{8,}\.")))
+    logs = sorted(folder.rglob("*.log"))
+    return [str(log.relative_to(folder)) for log in logs if wanted.search(log.read_text("utf-8", "replace"))]
 
 
 def _specs() -> str:
