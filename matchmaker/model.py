@@ -349,6 +349,8 @@ class QueueConfig:
     """`module:function` that proposes matches instead of the built-in core."""
     match_function_limit_s: float = 2.0
     """Longest that one call of it may take."""
+    match_function_memory_bytes: int = 2 << 30
+    """Most that the process of a match function may have, the pool's tickets and numpy among it."""
     match_function_checked: bool = True
     """Its proposals must obey the rules; otherwise only the teams' sizes."""
     acceptance_s: float = 0.0

@@ -51,6 +51,14 @@ def endless(pool: PoolView, now_s: float) -> Iterator[list[list[int]]]:
         yield [[0], [1]]
 
 
+def eats(pool: PoolView, now_s: float) -> list[list[list[int]]]:
+    """With more than one ticket it takes whatever memory there is."""
+    eaten = []
+    while len(pool) > 1:
+        eaten.append(np.ones(1 << 20))
+    return []
+
+
 def spoils(pool: PoolView, now_s: float) -> list[list[list[int]]]:
     pool.age_s[0] = 1e9
     return []

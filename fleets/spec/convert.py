@@ -25,6 +25,7 @@ from fleets.spec.queue import (
     TeamSize,
     team_names,
 )
+from fleets.spec.types import size_bytes
 from gameserver.sessions.model import FleetName
 from matchmaker.model import (
     BatchDistanceRule,
@@ -127,6 +128,7 @@ def to_queue_config(queue: QueueSpec, fleets: tuple[FleetSpec, ...]) -> QueueCon
         avoid_for_s=spec.avoid_for,
         match_function=spec.match.function if spec.match else "",
         match_function_limit_s=spec.match.timeout if spec.match else 2.0,
+        match_function_memory_bytes=size_bytes(spec.match.memory) if spec.match else 2 << 30,
         match_function_checked=spec.match is None or spec.match.rules == "checked",
         acceptance_s=spec.acceptance.timeout if spec.acceptance else 0.0,
         leave_steps_s=tuple(spec.leaving.steps) if spec.leaving else (),

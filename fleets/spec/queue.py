@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from fleets.spec.fleet import Metadata
-from fleets.spec.types import Model, Name, Seconds, Word
+from fleets.spec.types import Memory, Model, Name, Seconds, Word
 from matchmaker.model import Age, Aggregate, AttributeType, Leavers, Operation, Reference
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -199,6 +199,7 @@ class MatchBody(Model):
 
     function: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)]
     timeout: Seconds = 2.0
+    memory: Annotated[Memory, Field(description="Of its process, the pool's tickets among it.")] = "2Gi"
     rules: Annotated[
         Literal["checked", "unchecked"], Field(description="Whether its proposals must obey the queue's rules.")
     ] = "checked"

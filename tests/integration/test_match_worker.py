@@ -157,6 +157,21 @@ async def test_a_function_that_fails_makes_no_match_and_the_queue_lives_on(
 
 
 @pytest.mark.usefixtures("importable")
+async def test_a_function_that_eats_memory_is_stopped_at_its_share(worker: Callable[..., MatchWorker]) -> None:
+    """It fails as one that raises; its process goes on, without what was eaten, and is the first to be killed where memory runs out."""
+    matching = worker(with_function("eats", match_function_memory_bytes=512 << 20, match_function_limit_s=20.0))
+    assert await matching.cycle([clan("a", "x")], [], NOW_S) == []
+    assert matching._process is not None
+    process = matching._process.pid
+    assert Path(f"/proc/{process}/oom_score_adj").read_text() == "1000\n"
+    for failures in (1, 2):
+        assert await matching.cycle([clan("b", "y")], [], NOW_S) == []
+        assert (matching.failures, matching._process and matching._process.pid) == (failures, process)
+    assert await matching.cycle([], [TicketId("duel.b")], NOW_S) == []
+    assert matching.failures == 0
+
+
+@pytest.mark.usefixtures("importable")
 async def test_no_ticket_is_in_two_matches_whatever_a_function_returns(worker: Callable[..., MatchWorker]) -> None:
     matching = worker(with_function("twice"))
     pool = [
