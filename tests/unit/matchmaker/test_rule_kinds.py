@@ -1,6 +1,5 @@
 """Rules beyond the first five, and what every rule can have: each edge, to the letter of docs/rules.md. Judge and search agree."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -318,7 +317,7 @@ def test_an_overdue_ticket_goes_before_all_others() -> None:
     pool = [one("late", 0.0, age_s=61), replace(one("p", 9.0, age_s=5), priority="premium"), one("only", 9.5, age_s=1)]
     matches = form_matches(config, pool, NOW_S)
     assert len(matches) == 1
-    assert TicketId("late") in {ticket.id for ticket in matches[0].tickets} or config.max_wait_s == math.inf
+    assert TicketId("late") in {ticket.id for ticket in matches[0].tickets}
 
 
 @pytest.mark.parametrize(("age_s", "meets"), [(29.9, False), (30, True)])
