@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gameserver import tracing
+from gameserver.member import Member
 from gameserver.protocol.messages import (
     SPECTATOR_SEAT,
     VERSION,
@@ -23,7 +24,7 @@ from gameserver.protocol.messages import (
     Ping,
     decode_client,
 )
-from gameserver.room import MAX_SPECTATORS, Member, Room
+from gameserver.room import MAX_SPECTATORS, Room
 from gameserver.seats import SeatGrant, SeatRefused, SeatVerifier
 from gameserver.transports.port import Connection
 
@@ -35,6 +36,7 @@ SILENCE_TIMEOUT_S = 15.0
 MESSAGES_PER_S = 120.0
 """Four times what a client at 30 Hz sends."""
 _BURST = 240.0
+"""At once; twice as much from a client that has been quiet since its last refill."""
 
 
 class NoRoom(Exception):
@@ -138,12 +140,12 @@ class _Visitor:
     """One connection on its way through (a transport's `Handler`)."""
 
     __slots__ = (
-        "_credit", "_gate", "_heard_at_s", "_member", "_now", "_room", "_take_input", "admitted", "connection", "gone",
+        "_credit", "_credit_then", "_gate", "_heard_at_s", "_member", "_refilled_at_s", "_room", "_take_input", "admitted",
+        "connection", "gone",
     )  # fmt: skip
 
     def __init__(self, gate: Gate, connection: Connection, now_s: float) -> None:
         self._gate = gate
-        self._now = gate.now
         self.connection = connection
         self.admitted = False
         self.gone = False
@@ -151,19 +153,15 @@ class _Visitor:
         self._take_input: Callable[[Member, bytes], None]
         """The room's, from `take_seat` on."""
         self._member: Member | None = None
-        self._heard_at_s = now_s
-        self._credit = _BURST
+        self._credit = self._credit_then = _BURST
+        """Messages that may come, now and when silence was last looked for."""
+        self._refilled_at_s = self._heard_at_s = now_s
 
     def received(self, message: bytes) -> None:
         """Handle one message, any bytes."""
-        # Written out here: with hundreds of players this runs thousands of times a second.
-        now = self._now()
-        credit = self._credit + (now - self._heard_at_s) * MESSAGES_PER_S
-        self._heard_at_s = now
-        if credit > _BURST:
-            credit = _BURST
-        self._credit = credit - 1.0
-        if credit < 1.0:
+        # With hundreds of players this runs thousands of times a second: neither the clock nor any sum but this one.
+        self._credit -= 1.0
+        if self._credit < 0.0 and not self._refill():
             self.connection.close(CloseCode.FLOOD, f"more than {MESSAGES_PER_S:g} messages a second")
             return
         try:
@@ -174,6 +172,13 @@ class _Visitor:
                 self._handle(message)
         except MalformedMessage as error:
             self.connection.close(CloseCode.MALFORMED, str(error))
+
+    def _refill(self) -> bool:
+        """Give credit for the time since the last one was used up, for this message too; returns whether that is enough."""
+        now_s = self._gate.now()
+        self._credit = min((now_s - self._refilled_at_s) * MESSAGES_PER_S, _BURST) - 1.0
+        self._refilled_at_s = now_s
+        return self._credit >= 0.0
 
     def _handle(self, message: bytes) -> None:
         decoded = decode_client(message)
@@ -209,6 +214,8 @@ class _Visitor:
 
     def check_silence(self, now_s: float) -> None:
         """Close it when it has said nothing for too long."""
+        if self._credit != self._credit_then:
+            self._credit_then, self._heard_at_s = self._credit, now_s
         limit_s = SILENCE_TIMEOUT_S if self.admitted else HELLO_TIMEOUT_S
         if now_s - self._heard_at_s > limit_s:
             self.connection.close(CloseCode.TIMEOUT, f"nothing heard for {limit_s:g} s")

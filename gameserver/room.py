@@ -11,8 +11,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -20,11 +19,10 @@ import structlog
 from gameserver import metrics
 from gameserver.containment import contained
 from gameserver.game import Game, Player
+from gameserver.member import EVENTS_UNACKNOWLEDGED, Member
 from gameserver.protocol.inputs import InputBuffer, TakenInput
-from gameserver.protocol.interest import Area, Areas, Views
 from gameserver.protocol.messages import (
     RESULTS,
-    SNAPSHOT_HEADER,
     SPECTATOR_SEAT,
     CloseCode,
     Event,
@@ -41,6 +39,7 @@ from gameserver.seats import SeatGrant
 from gameserver.sessions.checkpoints import Checkpoints, unpack
 from gameserver.sessions.model import PlayerId, Session
 from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
+from gameserver.showing import Showing
 from gameserver.slow_ticks import SlowTicks
 from gameserver.tick import TickClock
 from gameserver.transports.port import Connection
@@ -51,8 +50,6 @@ RECONNECT_WINDOW_S = 30.0
 """How long a lost player's seat is kept in the game."""
 INPUTS_PER_TICK = 4
 """More wait for the next tick: nobody acts faster by sending faster."""
-EVENTS_UNACKNOWLEDGED = 256
-"""Events kept for repetition over an unreliable connection; the oldest are given up."""
 STALL_S = 1.0
 """A tick so late means that this process stood still: others may have given the match to another server meanwhile."""
 FAREWELL_S = 5.0
@@ -71,33 +68,6 @@ _STORE_RETRY_S = 0.5
 _LAST_WORDS = 10
 """Repetitions of a match's last events over unreliable connections, until they are acknowledged."""
 _LAST_WORDS_INTERVAL_S = 0.05
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One seated player or spectator, across its connections."""
-
-    id: PlayerId
-    player: Player | None
-    """None for a spectator."""
-    connection: Connection | None
-    inputs: InputBuffer
-    ack_tick: int = 0
-    event_seq: int = 0
-    events: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=EVENTS_UNACKNOWLEDGED))
-    lost_at_s: float = 0.0
-    granted_until_s: int = 0
-    """Of its newest token: whoever is given this seat later has a later one."""
-    joined: bool = False
-    view: int = 0
-    """Of the newest applied input: what its player saw when it acted (tick × 256)."""
-    probe_tick: int = 0
-    """The snapshot whose acknowledgement is waited for, to measure the round trip; 0: none."""
-    probe_at_s: float = 0.0
-    rtt_s: float | None = None
-    """The newest measured one."""
-    areas: dict[int, Area | None] = field(default_factory=dict)
-    """In games with an interest: the area that each snapshot showed, by its tick."""
 
 
 class Room:
@@ -141,6 +111,8 @@ class Room:
         self.excused: set[PlayerId] = set()
         """Who may leave, by the game's word."""
         self._spectators: list[Member] = []
+        self._unsettled: dict[PlayerId, Member] = {}
+        """Who has not been let in by the game yet, or has no connection: nobody else has to be looked at each tick."""
         self._tick = session.checkpoint_tick
         self._store = store
         self._now = now
@@ -156,9 +128,9 @@ class Room:
         self._empty_since_s = now()
         self._complain_at_s = self._probed_at_s = float("-inf")
         self._clock = TickClock(tick_rate_hz, now())
-        self._views = Views(Areas(game.schema, game.interest), self.history) if game.interest else None
         with contained():
             self._game = game(self)
+        self._showing = Showing(self._game, self.history)
         self._checkpoints = Checkpoints(
             store,
             session,
@@ -246,12 +218,12 @@ class Room:
             if player is None:
                 self._spectators.append(member)
             else:
-                self.members[player.id] = member
+                self.members[player.id] = self._unsettled[player.id] = member
         else:
             self._drop(member, CloseCode.SUPERSEDED, "connected again")
             member.connection = connection
             member.inputs.reset()
-            member.events.clear()
+            member.events = None
             member.areas.clear()
             member.ack_tick = member.event_seq = member.view = member.probe_tick = 0
             member.rtt_s = None
@@ -267,7 +239,7 @@ class Room:
             try:
                 with contained():
                     self._join(member)
-                    self._send_snapshots((member,))
+                    self._showing.show((member,))
             except Exception:
                 self._fail()
         return member
@@ -298,6 +270,7 @@ class Room:
     def _forget(self, member: Member) -> None:
         """Let the game know that a player is gone for good."""
         del self.members[member.id]
+        self._unsettled.pop(member.id, None)
         self.came.discard(member.id)
         self.left.add(member.id)
         if member.joined and member.player is not None:
@@ -311,9 +284,10 @@ class Room:
 
     def take_input(self, member: Member, message: bytes) -> None:
         """Take the bytes of a client's Input. Raises MalformedMessage."""
-        ack_tick, ack_event, view, first_seq, count = input_head(message)
         if member.player is not None:
-            member.inputs.push(first_seq, count, view, message)
+            ack_tick, ack_event = member.inputs.receive(message)
+        else:
+            ack_tick, ack_event, *_ = input_head(message)
         if ack_tick > member.ack_tick:
             member.ack_tick = min(ack_tick, self.history.tick)
             if member.probe_tick and ack_tick >= member.probe_tick:
@@ -331,17 +305,20 @@ class Room:
     def lose(self, member: Member, connection: Connection) -> None:
         """Note that a connection is gone; a superseded one changes nothing."""
         if member.connection is connection:
-            member.connection = None
             member.lost_at_s = max(member.lost_at_s, self._now())
-            if member.player is None:
-                self._spectators.remove(member)
+            self._part(member)
 
     def leave(self, member: Member) -> None:
         """A player said Bye: it does not come back by itself."""
         member.lost_at_s = float("-inf")
+        self._part(member)
+
+    def _part(self, member: Member) -> None:
         member.connection = None
         if member.player is None:
             self._spectators.remove(member)
+        else:
+            self._unsettled[member.player.id] = member
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """End the room from outside (drain, fence), without results."""
@@ -485,8 +462,9 @@ class Room:
         self._seat_changes(now)
         self._apply_inputs()
         self._game.step(self._clock.interval_s)
-        self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot()))
-        self._send_snapshots(self._audience(None))
+        before = self.history.world(self.history.tick)
+        self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot(), before))
+        self._showing.show(self._audience(None))
         if now - self._probed_at_s >= _PROBE_INTERVAL_S:
             self._probed_at_s = now
             self._probe(now)
@@ -531,63 +509,18 @@ class Room:
             self._game.join(member.player)
 
     def _seat_changes(self, now: float) -> None:
-        for member in tuple(self.members.values()):
+        for member in tuple(self._unsettled.values()):
             assert member.player is not None
             if not member.joined:
                 self._join(member)
-            elif member.connection is None and now - member.lost_at_s > RECONNECT_WINDOW_S:
+            elif member.connection is not None:
+                del self._unsettled[member.player.id]
+            elif now - member.lost_at_s > RECONNECT_WINDOW_S:
                 self._forget(member)
         if any(member.connection is not None for member in self.members.values()):
             self._empty_since_s = now
         elif now - self._empty_since_s > RECONNECT_WINDOW_S:
             self.end(abandoned=True)
-
-    def _send_snapshots(self, members: Iterable[Member]) -> None:
-        """Send the newest world: one body per distinct acknowledgement (and area), one short head per client."""
-        # With hundreds of players most of a tick is spent here: no call that can be spared.
-        bodies: dict[int, tuple[int, bytes]] = {}
-        tick, views, head = self.history.tick, self._views, SNAPSHOT_HEADER.pack
-        skipped = sent = sent_bytes = largest_bytes = 0
-        for member in members:
-            connection = member.connection
-            if connection is None:
-                continue
-            if views is not None:
-                size_bytes = self._send_view(views, member, connection)
-            else:
-                made = bodies.get(member.ack_tick)
-                if made is None:
-                    made = bodies[member.ack_tick] = self.history.body(member.ack_tick)
-                took = connection.send_snapshot(head(0x82, member.inputs.applied, tick, made[0], 0), made[1])
-                size_bytes = SNAPSHOT_HEADER.size + len(made[1]) if took else 0
-            if size_bytes:
-                sent += 1
-                sent_bytes += size_bytes
-                if size_bytes > largest_bytes:
-                    largest_bytes = size_bytes
-            else:
-                skipped += 1
-            if member.events:
-                for _, message in member.events:
-                    connection.send(message)
-        if skipped:
-            metrics.SNAPSHOTS_SKIPPED.inc(skipped)
-        if sent:
-            metrics.SNAPSHOTS_SENT.inc(sent)
-            metrics.SNAPSHOTS_SENT_BYTES.inc(sent_bytes)
-            metrics.SNAPSHOT_LARGEST_BYTES.observe(largest_bytes)
-
-    def _send_view(self, views: Views, member: Member, connection: Connection) -> int:
-        point = self._game.viewpoint(member.player) if member.player is not None else None
-        area = None if point is None else views.areas.at(*point)
-        known, tick = member.ack_tick in member.areas, self.history.tick
-        baseline, body = views.body(member.ack_tick if known else 0, member.areas.get(member.ack_tick), area)
-        sent = connection.send_snapshot(SNAPSHOT_HEADER.pack(0x82, member.inputs.applied, tick, baseline, 0), body)
-        if sent:
-            member.areas[tick] = area
-            if len(member.areas) > 2 * self.history.size:
-                member.areas = {at: shown for at, shown in member.areas.items() if at >= self.history.oldest}
-        return SNAPSHOT_HEADER.size + len(body) if sent else 0
 
     def _send_event(self, member: Member, data: dict[str, Any]) -> None:
         if member.connection is None:
@@ -596,6 +529,8 @@ class Room:
         message = encode(Event(seq=member.event_seq, tick=self._tick, data=data))
         member.connection.send(message)
         if not member.connection.reliable:
+            if member.events is None:
+                member.events = deque(maxlen=EVENTS_UNACKNOWLEDGED)
             member.events.append((member.event_seq, message))
 
     async def _tell_results(self) -> None:
@@ -610,7 +545,7 @@ class Room:
                 return
             await asyncio.sleep(_LAST_WORDS_INTERVAL_S)
             for member in waiting:
-                for _, message in member.events:
+                for _, message in member.events or ():
                     if member.connection is not None:
                         member.connection.send(message)
 
@@ -626,6 +561,8 @@ class Room:
     def _drop(self, member: Member, code: CloseCode, reason: str) -> None:
         connection, member.connection = member.connection, None
         if connection is not None:
+            if member.player is not None:
+                self._unsettled[member.player.id] = member
             member.lost_at_s = max(member.lost_at_s, self._now())
             connection.close(code, reason)
 

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from gameserver.gate import Gate
 from gameserver.process import GameServerProcess
-from gameserver.protocol.messages import SUBPROTOCOL, CloseCode
+from gameserver.protocol.messages import SUBPROTOCOL, CloseCode, SharedSnapshot
 from gameserver.seats import SeatVerifier
 from gameserver.sessions.model import FleetName, ServerName
 from gameserver.settings import Settings
@@ -35,9 +35,9 @@ class Connection:
         """Send one message."""
         broadcast(self._to, message)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+    def send_snapshot(self, snapshot: SharedSnapshot, ack_input: int) -> bool:
         """Send a snapshot."""
-        broadcast(self._to, head + body)
+        broadcast(self._to, snapshot.message(ack_input))
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:

@@ -18,8 +18,9 @@ from bench.gameserver.swarm import Swarm
 from bench.report import Report
 from gameserver import metrics, tracing
 from gameserver.client.session import ClientSession
-from gameserver.protocol.messages import CloseCode
-from gameserver.room import Member, Room
+from gameserver.member import Member
+from gameserver.protocol.messages import CloseCode, SharedSnapshot
+from gameserver.room import Room
 from gameserver.seats import SeatGrant
 from gameserver.sessions.model import PlayerId, ServerName, Session, SessionId, SessionState
 
@@ -40,9 +41,9 @@ class _Wire:
         if self.listens:
             self.client.receive(message, 0.0)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+    def send_snapshot(self, snapshot: SharedSnapshot, ack_input: int) -> bool:
         if self.listens:
-            self.client.receive(head + body, 0.0)
+            self.client.receive(snapshot.message(ack_input), 0.0)
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:
@@ -94,7 +95,7 @@ async def _measure(*, rounds: int, ticks: int) -> tuple[float, float]:
         # Inputs that acknowledge are made outside of what is measured.
         for wire, _ in members:
             wire.listens = True
-        room._send_snapshots(room._audience(None))
+        room._showing.show(room._audience(None))
         inputs = [_inputs(wire, ticks) for wire, _ in members]
         for wire, _ in members:
             wire.listens = False

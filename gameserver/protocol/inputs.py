@@ -8,9 +8,10 @@ applied once, in order; a number below one already taken is late and dropped. Pu
 from collections import deque
 from typing import Any
 
-from gameserver.protocol.messages import INPUT_HEADER, Input, MalformedMessage
+from gameserver.protocol.messages import INPUT_HEADER, Input, MalformedMessage, input_head
 from gameserver.protocol.schema import Fields
 
+_HEAD = INPUT_HEADER.unpack_from
 MAX_WAITING = 32
 """Inputs that may wait; more drop the oldest: the newest say what the player wants now."""
 
@@ -25,10 +26,11 @@ decoded by `Fields.decode_many` together with those of the tick's other players.
 class InputBuffer:
     """One player's inputs between arrival and tick."""
 
-    __slots__ = ("_received", "_size_bytes", "applied", "dropped", "waiting")
+    __slots__ = ("_one_bytes", "_received", "_size_bytes", "applied", "dropped", "waiting")
 
     def __init__(self, fields: Fields) -> None:
         self._size_bytes = fields.size_bytes
+        self._one_bytes = INPUT_HEADER.size + fields.size_bytes
         self.waiting: list[TakenInput] = []
         """Not taken yet, oldest first."""
         self._received = 0
@@ -37,24 +39,35 @@ class InputBuffer:
         self.dropped = 0
         """Duplicates, late ones, and those pushed out by newer ones."""
 
-    def push(self, first_seq: int, count: int, view: int, message: bytes) -> None:
+    def receive(self, message: bytes) -> tuple[int, int]:
         """
-        Take in the records at the end of an Input message.
+        Take in an Input message.
 
-        Raises: MalformedMessage when they are not `count` records of this game.
+        Returns: (ack_tick, ack_event), what else it says. Raises: MalformedMessage when it does not hold `count` records of this game.
         """
+        if len(message) == self._one_bytes:
+            _, ack_tick, ack_event, view, first_seq, count = _HEAD(message)
+            if count == 1 and first_seq == self._received + 1 and len(self.waiting) < MAX_WAITING:
+                # The next one alone: nearly always, over WebSocket.
+                self._received = first_seq
+                self.waiting.append((first_seq, view, message[INPUT_HEADER.size :]))
+                return ack_tick, ack_event
+        ack_tick, ack_event, view, first_seq, count = input_head(message)
+        self._push(first_seq, count, view, message)
+        return ack_tick, ack_event
+
+    def _push(self, first_seq: int, count: int, view: int, message: bytes) -> None:
         size = self._size_bytes
         at = INPUT_HEADER.size
         if len(message) != at + count * size:
             raise MalformedMessage(f"{count} inputs of {size} bytes are wanted, got {len(message) - at} bytes")
-        newest = first_seq + count - 1
-        if newest == self._received + 1 and len(self.waiting) < MAX_WAITING:
-            # The next one and repetitions, as nearly always.
+        waiting, newest = self.waiting, first_seq + count - 1
+        if newest == self._received + 1 and len(waiting) < MAX_WAITING:
+            # The next one and repetitions, as nearly always over UDP.
             self._received = newest
             self.dropped += count - 1
-            self.waiting.append((newest, view, message[-size:] if size else b""))
+            waiting.append((newest, view, message[-size:] if size else b""))
             return
-        end = first_seq + count
         known = self._received + 1 - first_seq
         if known > 0:  # the first ones are repeated, or all of them
             known = min(known, count)
@@ -62,9 +75,8 @@ class InputBuffer:
             first_seq, at = first_seq + known, at + known * size
             if known == count:
                 return
-        waiting = self.waiting
-        self._received = end - 1
-        for seq in range(first_seq, end):
+        self._received = newest
+        for seq in range(first_seq, newest + 1):
             waiting.append((seq, view, message[at : at + size]))
             at += size
         if (late := len(waiting) - MAX_WAITING) > 0:
@@ -74,9 +86,9 @@ class InputBuffer:
     def take(self, most: int) -> list[TakenInput]:
         """Hand over up to `most` inputs, oldest first; the rest wait for the next tick."""
         taken = self.waiting
-        self.waiting = taken[most:]
+        self.waiting = taken[most:] if len(taken) > most else []
         if taken:
-            taken = taken[:most]
+            del taken[most:]
             self.applied = taken[-1][0]
         return taken
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gameserver.protocol.messages import SharedSnapshot
 from gameserver.protocol.schema import Schema, SchemaError
 from gameserver.protocol.snapshot import Rows, SnapshotHistory, World, encode_delta, encode_full
 
@@ -103,31 +104,32 @@ class Views:
         """Of the newest world; made when someone sees less than all of it."""
         self._views: dict[int, dict[Area | None, World]] = {}
         """Views that were sent, by tick: the baselines of later ones."""
-        self._bodies: dict[tuple[int, Area | None, Area | None], bytes] = {}
+        self._shared: dict[tuple[int, Area | None, Area | None], SharedSnapshot] = {}
 
-    def body(self, baseline: int, area_then: Area | None, area: Area | None) -> tuple[int, bytes]:
+    def snapshot(self, baseline: int, area_then: Area | None, area: Area | None) -> SharedSnapshot:
         """
-        The newest world's bytes within `area` (None: all of it), against what a client holds.
+        The newest world within `area` (None: all of it), against what a client holds.
 
         Args:
             baseline: the tick that the client has acknowledged, 0 for none.
             area_then: the area that it was sent then.
-        Returns: (baseline used, body); the baseline is 0 where the wanted one is gone.
+        Returns: all of it, on baseline 0, where the wanted one is gone.
         """
         self._follow()
         then = self._views.get(baseline, {}).get(area_then) if baseline != self._tick else None
         key = baseline if then is not None else 0, area_then if then is not None else None, area
-        body = self._bodies.get(key)
-        if body is None:
+        shared = self._shared.get(key)
+        if shared is None:
             now = self._view(area)
-            body = self._bodies[key] = encode_delta(now, then) if then is not None else encode_full(now)
-        return key[0], body
+            body = encode_delta(now, then) if then is not None else encode_full(now)
+            shared = self._shared[key] = SharedSnapshot(self._tick, key[0], body)
+        return shared
 
     def _follow(self) -> None:
         history = self._history
         if history.tick != self._tick:
             self._tick, self._grid = history.tick, None
-            self._bodies.clear()
+            self._shared.clear()
             for tick in [tick for tick in self._views if tick < history.oldest]:
                 del self._views[tick]
 

@@ -115,6 +115,28 @@ class Snapshot:
     body: bytes
 
 
+class SharedSnapshot:
+    """The newest Snapshot for all clients with one baseline: they differ in `ack_input` alone."""
+
+    __slots__ = ("_tick", "baseline", "body", "frame", "size_bytes")
+
+    def __init__(self, tick: int, baseline: int, body: bytes) -> None:
+        self._tick = tick
+        self.baseline = baseline
+        self.body = body
+        self.size_bytes = SNAPSHOT_HEADER.size + len(body)
+        self.frame: bytearray | None = None
+        """Whatever a transport makes of it once and sends many times."""
+
+    def head(self, ack_input: int) -> bytes:
+        """What comes before `body` for a client whose newest applied input is `ack_input`."""
+        return SNAPSHOT_HEADER.pack(0x82, ack_input, self._tick, self.baseline, 0)
+
+    def message(self, ack_input: int) -> bytes:
+        """Head and body."""
+        return self.head(ack_input) + self.body
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened, told once, in order."""

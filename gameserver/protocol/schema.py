@@ -92,11 +92,11 @@ def Float(min: float, max: float, precision: float) -> FieldType:  # noqa: A002,
 
 
 def quantise(kind: FieldType, values: Any) -> Column:
-    """Turn a column of values into wire values; clamps, and NaN becomes `min` (0 for integers). Raises SchemaError if not numbers."""
+    """Turn a column of values into wire values; clamps, and NaN becomes `min` (0 for integers). Returns a new array. Raises SchemaError if not numbers."""
     dtype = kind.dtype
     array = np.asarray(values)
     if array.dtype == dtype and kind.kind not in ("float", "bool"):
-        return array
+        return array.copy()
     if array.dtype.kind not in "biuf":
         raise SchemaError(f"wanted numbers, got {array.dtype}")
     if kind.kind == "f32":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gameserver.protocol.messages import MalformedMessage
+from gameserver.protocol.messages import MalformedMessage, SharedSnapshot
 from gameserver.protocol.schema import Column, Schema, SchemaError, Table, dequantise, quantise
 
 Ids = NDArray[np.uint16]
@@ -40,15 +40,19 @@ class World:
     tables: tuple[Rows, ...]
 
     @classmethod
-    def of(cls, schema: Schema, state: Mapping[str, Mapping[str, Any]]) -> "World":
+    def of(cls, schema: Schema, state: Mapping[str, Mapping[str, Any]], before: "World | None" = None) -> "World":
         """
         Quantise what `Game.snapshot` returned; copies, so that the game may go on changing its arrays.
 
+        Args:
+            before: the world of an earlier tick, of the same schema: ids that are as they were need no second look.
         Raises: SchemaError naming the table and the column: a missing or unknown one, wrong lengths, a repeated id.
         """
         if unknown := state.keys() - schema.tables.keys():
             raise SchemaError(f"snapshot has a table {min(unknown)!r} that the schema lacks")
-        return cls(schema, tuple(_rows(name, table, state.get(name)) for name, table in schema.tables.items()))
+        known = before.tables if before is not None else (None,) * len(schema.tables)
+        tables = zip(schema.tables.items(), known, strict=True)
+        return cls(schema, tuple(_rows(name, table, state.get(name), then) for (name, table), then in tables))
 
     @classmethod
     def empty(cls, schema: Schema) -> "World":
@@ -87,7 +91,7 @@ def encode_delta(world: World, baseline: World) -> bytes:
     """Encode what differs from `baseline` (of the same schema)."""
     parts: list[bytes] = []
     for now, then in zip(world.tables, baseline.tables, strict=True):
-        if len(now.ids) == len(then.ids) and np.array_equal(now.ids, then.ids):
+        if now.ids is then.ids or np.array_equal(now.ids, then.ids):
             parts.append(b"\0\0\0\0")
             kept = zip(now.columns, then.columns, strict=True)
         else:
@@ -135,7 +139,8 @@ class SnapshotHistory:
         """Keep `size` ticks: clients whose last acknowledgement is older get a full snapshot."""
         self.size = size
         self._worlds: OrderedDict[int, World] = OrderedDict()
-        self._bodies: dict[int, bytes] = {}
+        self._shared: dict[int, SharedSnapshot] = {}
+        """The newest world by baseline."""
         self._values: dict[tuple[int, str], dict[str, Column]] = {}
         """Dequantised tables that were asked for this tick: several players look back at the same moments."""
         self.tick = 0
@@ -143,7 +148,7 @@ class SnapshotHistory:
     def push(self, tick: int, world: World) -> None:
         """Make `world` the newest; ticks grow."""
         self._worlds[tick] = world
-        self._bodies.clear()
+        self._shared.clear()
         self._values.clear()
         self.tick = tick
         if len(self._worlds) > self.size:
@@ -169,32 +174,35 @@ class SnapshotHistory:
         """The fields of a table. Raises KeyError."""
         return self._worlds[self.tick].schema.tables[name]
 
-    def body(self, baseline: int) -> tuple[int, bytes]:
-        """The newest world's bytes against `baseline`: (baseline used, body); the baseline is 0 where the wanted one is gone."""
-        if baseline not in self._worlds or baseline == self.tick:
-            baseline = 0
-        body = self._bodies.get(baseline)
-        if body is None:
+    def snapshot(self, acknowledged: int) -> SharedSnapshot:
+        """The newest world for clients that have acknowledged a tick (0: none); all of it where that tick is not kept any more."""
+        baseline = acknowledged if acknowledged in self._worlds and acknowledged != self.tick else 0
+        shared = self._shared.get(baseline)
+        if shared is None:
             newest = self._worlds[self.tick]
             body = encode_delta(newest, self._worlds[baseline]) if baseline else encode_full(newest)
-            self._bodies[baseline] = body
-        return baseline, body
+            shared = self._shared[baseline] = SharedSnapshot(self.tick, baseline, body)
+        return shared
 
 
 def _empty(table: Table) -> Rows:
     return Rows(np.empty(0, _ID), tuple(np.empty(0, dtype) for dtype in table.dtypes))
 
 
-def _rows(name: str, table: Table, state: Mapping[str, Any] | None) -> Rows:
+def _rows(name: str, table: Table, state: Mapping[str, Any] | None, then: Rows | None) -> Rows:
     if state is None:
         return _empty(table)
     if state.keys() != {"id", *table.types}:
         missing, unknown = {"id", *table.types} - state.keys(), state.keys() - {"id", *table.types}
         raise SchemaError(f"snapshot table {name}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     ids = np.asarray(state["id"])
-    if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > 0xFFFF)):
-        raise SchemaError(f"snapshot table {name}: ids are integers from 0 to 65535")
-    ids = ids.astype(_ID)
+    if then is not None and ids.dtype.kind in "iu" and np.array_equal(ids, then.ids):
+        ids, in_order = then.ids, True
+    else:
+        if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > 0xFFFF)):
+            raise SchemaError(f"snapshot table {name}: ids are integers from 0 to 65535")
+        ids = ids.astype(_ID)
+        in_order = bool(np.all(ids[1:] > ids[:-1]))
     columns = []
     for field, kind in table.types.items():
         try:
@@ -204,8 +212,8 @@ def _rows(name: str, table: Table, state: Mapping[str, Any] | None) -> Rows:
         if column.shape != ids.shape:
             raise SchemaError(f"snapshot table {name}, column {field}: shape {column.shape}, but {len(ids)} ids")
         columns.append(column)
-    if np.all(ids[1:] > ids[:-1]):
-        return Rows(ids, tuple(column.copy() for column in columns))
+    if in_order:
+        return Rows(ids, tuple(columns))
     order = np.argsort(ids)
     ids = ids[order]
     if np.any(ids[1:] == ids[:-1]):
@@ -215,36 +223,26 @@ def _rows(name: str, table: Table, state: Mapping[str, Any] | None) -> Rows:
 
 def _encode_column(parts: list[bytes], now: Column, then: Column) -> None:
     """Append the shortest mode's bytes, the lowest number among equals."""
-    if now.dtype.kind == "f":
-        now, then = now.view("<u4"), then.view("<u4")  # NaN equals itself to the bit
-        small = None
-    else:
-        small = _small_differences(now, then) if now.itemsize > 1 else None
-    changed = now != then
-    count = int(np.count_nonzero(changed))
+    # Few calls: on the columns of a room most of numpy's time is spent in getting there.
+    small = now.dtype.kind != "f" and now.itemsize > 1
+    width = f"<u{now.itemsize}"
+    difference = now.view(width) - then.view(width)  # of the bits: NaN equals itself
+    count = int(np.count_nonzero(difference))
     if not count:
         parts.append(b"\0")
         return
     bitmap_size = (len(now) + 7) // 8
     sizes = {_SOME: bitmap_size + count * now.itemsize, _ALL: now.nbytes}
-    if small is not None:
+    if small and (difference + 128).max() < 256:  # from -128 to 127, modulo the width
         sizes |= {_SOME_BY: bitmap_size + count, _ALL_BY: len(now)}
     mode = min(sizes, key=lambda m: (sizes[m], m))
-    values = now if mode in (_SOME, _ALL) else small
-    assert values is not None
+    values = now if mode in (_SOME, _ALL) else difference.astype("<i1")
     parts.append(bytes((mode,)))
     if mode in (_SOME, _SOME_BY):
+        changed = difference != 0
         parts += [np.packbits(changed, bitorder="little").tobytes(), values[changed].tobytes()]
     else:
         parts.append(values.tobytes())
-
-
-def _small_differences(now: Column, then: Column) -> Column | None:
-    """Differences modulo the width as i8, or None where one does not fit."""
-    difference = (now - then).view(f"<i{now.itemsize}")
-    if difference.size and (difference.max() > 127 or difference.min() < -128):
-        return None
-    return difference.astype("<i1")
 
 
 def _read_column(reader: "_Body", then: Column, kind: str) -> Column:

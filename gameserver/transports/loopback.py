@@ -147,8 +147,8 @@ class _ServerEnd:
             for _ in range(repeats):
                 self._travel(self._back, lambda: self._client.received(message))
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
-        self.send(head + body)
+    def send_snapshot(self, snapshot: m.SharedSnapshot, ack_input: int) -> bool:
+        self.send(snapshot.message(ack_input))
         return not self._closed
 
     def close(self, code: m.CloseCode, reason: str = "") -> None:

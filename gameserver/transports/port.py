@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from gameserver.protocol.messages import CloseCode
+from gameserver.protocol.messages import CloseCode, SharedSnapshot
 
 
 class Connection(Protocol):
@@ -17,8 +17,8 @@ class Connection(Protocol):
     def send(self, message: bytes) -> None:
         """Send one message."""
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
-        """Send `head + body`, unless the client is behind with reading; returns whether it was sent."""
+    def send_snapshot(self, snapshot: SharedSnapshot, ack_input: int) -> bool:
+        """Send `snapshot.message(ack_input)`, unless the client is behind with reading; returns whether it was sent."""
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Say Bye and close; later calls of any method do nothing."""

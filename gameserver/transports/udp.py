@@ -18,12 +18,12 @@ from typing import Self
 import structlog
 
 from gameserver import metrics
-from gameserver.protocol.messages import Bye, CloseCode, encode
+from gameserver.protocol.messages import Bye, CloseCode, SharedSnapshot, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
 from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer
-from gameserver.transports.datagrams import open_datagrams
+from gameserver.transports.datagrams import MOST_READ, open_datagrams
 from gameserver.transports.port import Accept, Handler
 from gameserver.transports.pump import Pump
 
@@ -184,7 +184,7 @@ class UdpTransport:
 
     # What the loop calls.
 
-    def readable(self) -> int:
+    def readable(self, events: int) -> int:
         """Read what has come (called by the pump)."""
         now_s = time.monotonic()
         if now_s >= self._clock_due_s:
@@ -194,6 +194,8 @@ class UdpTransport:
         peers, sizes = self._datagrams.receive()
         self.core.receive_rows(self._datagrams.inbox, peers, sizes, now_s)
         self._flush(now_s)
+        if len(peers) == MOST_READ:
+            self._pump.again(self._socket.fileno())
         return len(peers)
 
     def _flush(self, now_s: float) -> None:
@@ -273,18 +275,16 @@ class _UdpConnection:
         for _ in range(_REPEATS if kind == _MIGRATE else 1):
             self._send(message)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+    def send_snapshot(self, snapshot: SharedSnapshot, ack_input: int) -> bool:
         if self._closed:
             return False
         transport = self._transport
-        if (
-            len(head) + len(body) <= MAX_PLAIN_BYTES
-        ):  # as `_send`, without the calls: this runs for each client and tick
-            transport.core.send(self._client, head, body)
+        if snapshot.size_bytes <= MAX_PLAIN_BYTES:  # as `_send`, without the calls: this runs for each client and tick
+            transport.core.send(self._client, snapshot.head(ack_input), snapshot.body)
             if not transport.flushing:
                 transport.flush_soon()
         else:
-            self._send(head + body)
+            self._send(snapshot.message(ack_input))
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Hashable
 from functools import lru_cache
 from os import read, write
+from select import EPOLLIN
 
 import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
-from gameserver.protocol.messages import Bye, CloseCode, encode
+from gameserver.protocol.messages import Bye, CloseCode, SharedSnapshot, encode
 from gameserver.protocol.netcode.addresses import network_of
 from gameserver.transports.port import Handler
 from gameserver.transports.pump import Pump
@@ -41,6 +42,9 @@ _CLOSE_AFTER_SKIPS = 90
 _BINARY, _CLOSE, _PING, _PONG = 0x82, 0x88, 0x89, 0x8A
 """First bytes of whole frames. Source: RFC 6455, section 5.2."""
 _ASK = bytes((_PING, 0))
+_ACK_INPUT_AT = 1
+"""In a Snapshot; docs/protocol.md."""
+put_number = struct.Struct("<I").pack_into
 
 
 @lru_cache(1024)
@@ -183,19 +187,19 @@ class WebSocketConnection:
 
     # In.
 
-    def readable(self) -> int:
+    def readable(self, events: int) -> int:
         """Read what has come (called by the pump)."""
         if self.direct is None:
             return 0
         try:
             data = read(self._fd, _SHORT_BYTES)
+            if len(data) == _SHORT_BYTES:
+                data += self._read_more()
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
             self._abort()
             return 0
-        if len(data) == _SHORT_BYTES:
-            data += self._read_more()
         self.heard = True
         if not data:
             # The library is told, as by its transport; that closes itself.
@@ -203,7 +207,10 @@ class WebSocketConnection:
             self._live = False
             self._socket.eof_received()
             self._transport.close()
-        elif not self._rest and len(data) > 6 and len(data) + 0x7A == data[1] < 0xFE and data[0] == _BINARY:
+            return 1
+        if events != EPOLLIN and self._pump is not None:
+            self._pump.again(self._fd)  # the end may come after this, and is not told of twice
+        if not self._rest and len(data) > 6 and len(data) + 0x7A == data[1] < 0xFE and data[0] == _BINARY:
             # One short message, as nearly always.
             self.received(apply_mask(data[6:], data[2:6]))
         else:
@@ -212,9 +219,12 @@ class WebSocketConnection:
 
     def _read_more(self) -> bytes:
         try:
-            return read(self._fd, _READ_BYTES - _SHORT_BYTES)
+            more = read(self._fd, _READ_BYTES - _SHORT_BYTES)
         except OSError:
-            return b""  # nothing more, or an error that the next look meets
+            more = b""  # nothing more, or an error that the next look meets
+        if self._pump is not None:
+            self._pump.again(self._fd)
+        return more
 
     def take(self, data: bytes) -> None:
         """Split frames: whole binary messages are the handler's, the rest is the library's."""
@@ -274,11 +284,15 @@ class WebSocketConnection:
         if self._open():
             self.write(frame_header(len(message)) + message)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+    def send_snapshot(self, snapshot: SharedSnapshot, ack_input: int) -> bool:
         """Send one, unless the client is behind."""
         if self.direct is None or self._delayed or not self._live:
-            return self._send_late(head, body)
-        frame = frame_header(len(head) + len(body)) + head + body
+            return self._send_late(snapshot.message(ack_input))
+        frame = snapshot.frame
+        if frame is None:
+            frame = snapshot.frame = bytearray(frame_header(snapshot.size_bytes) + snapshot.message(ack_input))
+        # Every client's frame is this one, but for four bytes.
+        put_number(frame, len(frame) - snapshot.size_bytes + _ACK_INPUT_AT, ack_input)
         try:
             sent = write(self._fd, frame)
         except (BlockingIOError, InterruptedError):
@@ -309,7 +323,7 @@ class WebSocketConnection:
         self._delayed = True
         self._transport.write(frame)
 
-    def _send_late(self, head: bytes, body: bytes) -> bool:
+    def _send_late(self, message: bytes) -> bool:
         """Send a snapshot where more than a write is to be thought of."""
         if not self._open():
             return False
@@ -319,7 +333,7 @@ class WebSocketConnection:
                 self.close(CloseCode.TOO_SLOW, "snapshots were not read in time")
             return False
         self._skipped = 0
-        self.write(frame_header(len(head) + len(body)) + head + body)
+        self.write(frame_header(len(message)) + message)
         return True
 
     def close(self, code: CloseCode, reason: str = "") -> None:

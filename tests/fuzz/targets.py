@@ -131,8 +131,8 @@ class _Wire:
     def send(self, message: bytes) -> None:
         assert len(message) > 0
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
-        assert len(head) > 0
+    def send_snapshot(self, snapshot: m.SharedSnapshot, ack_input: int) -> bool:
+        assert len(snapshot.message(ack_input)) == snapshot.size_bytes
         return True
 
     def close(self, code: m.CloseCode, reason: str = "") -> None:

@@ -84,9 +84,7 @@ def test_each_input_is_applied_once_in_order(arrivals: list[list[int]], cap: int
 
 
 def push(buffer: InputBuffer, message: m.Input) -> None:
-    raw = m.encode(message)
-    _, _, view, first_seq, count = m.input_head(raw)
-    buffer.push(first_seq, count, view, raw)
+    assert buffer.receive(m.encode(message)) == (message.ack_tick, message.ack_event)
 
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.integers(1, 60), st.integers(1, 32)), max_size=8), st.integers(1, 40))

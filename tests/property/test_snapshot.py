@@ -59,9 +59,11 @@ def test_any_loss_and_reordering(ticks: list[Any], data: st.DataObject) -> None:
     acknowledged = 0
     in_flight: list[tuple[int, int, bytes]] = []
     for tick, state in enumerate(ticks, 1):
-        truth[tick] = World.of(SCHEMA, state)
+        truth[tick] = World.of(SCHEMA, state, truth.get(tick - 1))
+        assert truth[tick].same(World.of(SCHEMA, state))
         history.push(tick, truth[tick])
-        baseline, body = history.body(acknowledged)
+        shared = history.snapshot(acknowledged)
+        baseline, body = shared.baseline, shared.body
         in_flight.append((tick, baseline, body))
         for packet in data.draw(st.permutations(in_flight)):
             if data.draw(st.booleans()):

@@ -231,7 +231,7 @@ async def test_a_long_welcome_and_a_goodbye(host: str) -> None:
             connection.close(m.CloseCode.KICKED, "rude " * 500)
             connection.close(m.CloseCode.NORMAL)
             connection.send(WELCOME)
-            assert not connection.send_snapshot(b"a", b"b")
+            assert not connection.send_snapshot(m.SharedSnapshot(1, 0, b"b"), 0)
             events = [event async for event in client.events()]
             assert [type(event) for event in events] == [Moving, Ended]
             assert events[-1].code == m.CloseCode.KICKED

@@ -62,7 +62,8 @@ def test_any_loss_and_reordering(ticks: list[Any], data: st.DataObject) -> None:
         truth[tick] = world, point
         history.push(tick, world)
         area = None if point is None else AREAS.at(*point)
-        baseline, body = views.body(acknowledged if acknowledged in sent else 0, sent.get(acknowledged), area)
+        shared = views.snapshot(acknowledged if acknowledged in sent else 0, sent.get(acknowledged), area)
+        baseline, body = shared.baseline, shared.body
         sent[tick] = area
         in_flight.append((tick, baseline, body))
         for packet in data.draw(st.permutations(in_flight)):
@@ -106,8 +107,9 @@ def test_neighbours_share_bytes() -> None:
         history.push(tick, world)
         area = areas.at(500, 500)
         assert area == areas.at(490, 510)
-        _, body = views.body(tick - 1, area, area)
-        assert views.body(tick - 1, area, areas.at(490, 510))[1] is body
+        shared = views.snapshot(tick - 1, area, area)
+        body = shared.body
+        assert views.snapshot(tick - 1, area, areas.at(490, 510)) is shared
         at += 0.5
     assert len(body) <= 0.1 * len(encode_full(world))
 

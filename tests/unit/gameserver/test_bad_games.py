@@ -87,8 +87,8 @@ class Wire:
     def send(self, message: bytes) -> None:
         self.client.receive(message, 0.0)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
-        self.send(head + body)
+    def send_snapshot(self, snapshot: m.SharedSnapshot, ack_input: int) -> bool:
+        self.send(snapshot.message(ack_input))
         return True
 
     def close(self, code: m.CloseCode, reason: str = "") -> None:

@@ -25,7 +25,7 @@ class Connection:
     def send(self, message: bytes) -> None:
         pass
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
+    def send_snapshot(self, snapshot: m.SharedSnapshot, ack_input: int) -> bool:
         return True
 
     def close(self, code: m.CloseCode, reason: str = "") -> None:
@@ -64,6 +64,7 @@ async def test_whoever_says_nothing_is_closed() -> None:
 
     stage = Stage()
     stage.visitor.received(stage.hello())
+    stage.visitor.check_silence(stage.now_s)
     stage.visitor.check_silence(stage.now_s + HELLO_TIMEOUT_S + 0.1)
     assert not stage.connection.closed
     stage.visitor.check_silence(stage.now_s + SILENCE_TIMEOUT_S + 0.1)

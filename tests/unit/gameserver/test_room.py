@@ -12,9 +12,10 @@ from prometheus_client import Histogram
 from gameserver import metrics
 from gameserver.client.session import ClientSession, Ended, Happened, Moving, Seated, WorldSeen
 from gameserver.game import Columns, Game, Player
+from gameserver.member import Member
 from gameserver.protocol import messages as m
 from gameserver.protocol.schema import Fields, Schema, Table, UInt
-from gameserver.room import FAREWELL_S, INPUTS_PER_TICK, RECONNECT_WINDOW_S, STALL_S, Member, Room
+from gameserver.room import FAREWELL_S, INPUTS_PER_TICK, RECONNECT_WINDOW_S, STALL_S, Room
 from gameserver.seats import SeatGrant
 from gameserver.sessions.checkpoints import Checkpoint, pack
 from gameserver.sessions.model import Orders, PlayerId, ServerMode, ServerName, Session, SessionId, SessionState
@@ -87,9 +88,9 @@ class Wire:
         if self.closed is None and not self.lose:
             self.client.receive(message, 0.0)
 
-    def send_snapshot(self, head: bytes, body: bytes) -> bool:
-        self.baselines.append(m.SNAPSHOT_HEADER.unpack(head)[3])
-        self.send(head + body)
+    def send_snapshot(self, snapshot: m.SharedSnapshot, ack_input: int) -> bool:
+        self.baselines.append(snapshot.baseline)
+        self.send(snapshot.message(ack_input))
         return not self.lose
 
     def close(self, code: m.CloseCode, reason: str = "") -> None:

@@ -186,7 +186,7 @@ async def test_a_connection_that_breaks_off(hall: tuple[Hall, int]) -> None:
     await stage.until("hall.lost == 3")
     for connection in stage.connections:
         connection.send(b"nobody hears it")
-        assert not connection.send_snapshot(b"head", b"body")
+        assert not connection.send_snapshot(m.SharedSnapshot(1, 0, b"body"), 0)
 
 
 async def test_the_servers_close(hall: tuple[Hall, int]) -> None:
@@ -227,19 +227,20 @@ async def test_a_client_that_never_reads(hall: tuple[Hall, int]) -> None:
     await stage.until("len(hall.connections) == 2")
     slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
     sent = skipped = 0
+    large, small = m.SharedSnapshot(1, 0, bytes(60_000)), m.SharedSnapshot(1, 0, b"b")
     async with asyncio.timeout(60):
         while isinstance(stage.connections[0], WebSocketConnection) and stage.connections[0]._closing is None:
-            if stage.connections[0].send_snapshot(b"head", bytes(60_000)):
+            if stage.connections[0].send_snapshot(large, sent):
                 sent += 1
             else:
                 skipped += 1
-            assert stage.connections[1].send_snapshot(b"h", b"b")
-            assert await quick.frame() == (0x82, b"hb")
+            assert stage.connections[1].send_snapshot(small, 7)
+            assert await quick.frame() == (0x82, small.message(7))
     assert sent
     assert skipped == 91
     slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
-    for _ in range(sent):
-        assert await slow.frame() == (0x82, b"head" + bytes(60_000))
+    for number in range(sent):
+        assert await slow.frame() == (0x82, large.message(number))
     await stage.until("hall.lost == 1")
 
 
