@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -15,6 +15,8 @@ from fleets.cli.wanted import (
     Folder,
     JsonOutput,
     PlatformFile,
+    Wanted,
+    by_cluster,
     connect,
     finding_rows,
     progress,
@@ -61,43 +63,62 @@ def apply_command(
     show_findings(what.findings)
     if what.broken:
         raise typer.Exit(FAILED)
-    if create_namespace:
-        space = manifest("v1", "Namespace", what.namespace)
-        what = type(what)(
-            owner=what.owner, namespace=what.namespace, items=(space, *what.items), findings=what.findings
-        )
-    cluster = connect(kubeconfig, context)
-    steps = make_plan(cluster, what, prune=prune, force=force)
-    if not all_at_once:
-        canaries = (
-            {f.metadata.name for f in what.specs.fleets if f.spec.rollout.strategy == "canary"} if what.specs else set()
-        )
-        steps = tuple(_left_to_rollout(step, canaries) for step in steps)
-    if not json_output:
-        show_steps(steps, fields=False)
-    if dry_run == "none":
-        deadline_s = time.monotonic() + timeout
-        try:
-            steps = _apply(cluster, steps, what.items, force=force, wait=wait, deadline_s=deadline_s)
-            waiting = _wait(cluster, steps, what.items, deadline_s) if wait else ()
-        except ClusterError as error:
-            fail(f"{error}\nwarmfleet: not everything was applied; the same command does what is left")
-    else:
-        waiting = ()
+    deadline_s = time.monotonic() + timeout
+    done: list[tuple[Wanted, tuple[Step, ...], tuple[Waiting, ...]]] = []
+    parts = by_cluster(what, context)
+    for part in parts:
+        if len(parts) > 1:
+            progress(f"in {part.context or 'the current context'}:")
+        if create_namespace:
+            space = manifest("v1", "Namespace", part.namespace)
+            part = replace(part, items=(space, *part.items))
+        cluster = connect(kubeconfig, part.context)
+        steps = make_plan(cluster, part, prune=prune, force=force)
+        if not all_at_once:
+            steps = tuple(_left_to_rollout(step, _canaries(part)) for step in steps)
+        if not json_output:
+            show_steps(steps, fields=False)
+        waiting: tuple[Waiting, ...] = ()
+        if dry_run == "none":
+            try:
+                steps = _apply(cluster, steps, part.items, force=force, wait=wait, deadline_s=deadline_s)
+                waiting = _wait(cluster, steps, part.items, deadline_s) if wait else ()
+            except ClusterError as error:
+                fail(f"{error}\nwarmfleet: not everything was applied; the same command does what is left")
+        done.append((part, steps, waiting))
+    _report(done, finding_rows(what.findings), tried=dry_run != "none", json_output=json_output)
+
+
+def _report(
+    done: Sequence[tuple[Wanted, Sequence[Step], Sequence[Waiting]]],
+    findings: Sequence[Mapping[str, str]],
+    *,
+    tried: bool,
+    json_output: bool,
+) -> None:
+    """What was done in each cluster (only tried); ends the command where it is not everything."""
     if json_output:
-        left = [{"object": str(row.ref), "said": row.said, "why": list(row.why)} for row in waiting]
-        print(
-            json.dumps(
-                {"steps": [step_row(s) for s in steps], "waiting": left, "findings": finding_rows(what.findings)}
-            )
-        )
-    for row in waiting:
+        left = [
+            {"context": part.context, "object": str(row.ref), "said": row.said, "why": list(row.why)}
+            for part, _, waiting in done
+            for row in waiting
+        ]
+        rows = [step_row(step, part.context) for part, steps, _ in done for step in steps]
+        print(json.dumps({"steps": rows, "waiting": left, "findings": findings}))
+    late = [row for _, _, waiting in done for row in waiting]
+    for row in late:
         progress(f"{row.ref}: {row.said}" + "".join(f"\n    {reason}" for reason in row.why))
-    stuck = [step for step in steps if step.stuck]
-    if stuck or waiting:
-        fail(f"{len(stuck)} objects not applied, {len(waiting)} not ready; the same command does what is left")
+    stuck = [step for _, steps, _ in done for step in steps if step.stuck]
+    if stuck or late:
+        fail(f"{len(stuck)} objects not applied, {len(late)} not ready; the same command does what is left")
     if not json_output:
-        print("applied" if dry_run == "none" else "would be applied")
+        print("would be applied" if tried else "applied")
+
+
+def _canaries(what: Wanted) -> set[str]:
+    """Fleets whose new versions come in by steps."""
+    fleets = what.specs.fleets if what.specs is not None else ()
+    return {fleet.metadata.name for fleet in fleets if fleet.spec.rollout.strategy == "canary"}
 
 
 def _left_to_rollout(step: Step, canaries: set[str]) -> Step:

@@ -13,6 +13,7 @@ from fleets.cli.wanted import (
     JsonOutput,
     PlatformFile,
     Wanted,
+    by_cluster,
     connect,
     finding_rows,
     show_findings,
@@ -54,13 +55,17 @@ def _command(told: str, *, fields: bool) -> Callable[..., None]:
         show_findings(what.findings)
         if what.broken:
             raise typer.Exit(FAILED)
-        steps = make_plan(connect(kubeconfig, context), what, prune=prune, force=force)
+        parts = by_cluster(what, context)
+        plans = [(part, make_plan(connect(kubeconfig, part.context), part, prune=prune, force=force)) for part in parts]
         if json_output:
-            print(json.dumps({"steps": [step_row(step) for step in steps], "findings": finding_rows(what.findings)}))
-        else:
+            rows = [step_row(step, part.context) for part, steps in plans for step in steps]
+            print(json.dumps({"steps": rows, "findings": finding_rows(what.findings)}))
+        for part, steps in () if json_output else plans:
+            if len(plans) > 1:
+                print(f"in {part.context or 'the current context'}:")
             show_steps(steps, fields=fields)
-        changed = any(step.deed is not Deed.KEEP for step in steps)
-        if any(step.stuck for step in steps) or (check and changed):
+        every = [step for _, steps in plans for step in steps]
+        if any(step.stuck for step in every) or (check and any(step.deed is not Deed.KEEP for step in every)):
             raise typer.Exit(FAILED)
 
     command.__doc__ = told
@@ -108,9 +113,10 @@ def show_steps(steps: Sequence[Step], *, fields: bool) -> None:
     )
 
 
-def step_row(step: Step) -> dict[str, Any]:
-    """For `--json`."""
+def step_row(step: Step, context: str | None = None) -> dict[str, Any]:
+    """For `--json`; `context`: of the cluster, where it was said."""
     return {
+        "context": context,
         "deed": step.deed,
         "kind": step.ref.kind,
         "name": step.ref.name,

@@ -22,7 +22,11 @@ def profile(
     rate: Annotated[int, typer.Option(min=1, max=1000, help="Samples a second.")] = 200,
     out: Annotated[Path | None, typer.Option(help="The SVG file; by default SERVER.svg.")] = None,
     native: Annotated[
-        bool, typer.Option("--native", help="Frames of C extensions, too; the server is stopped for each sample.")
+        bool,
+        typer.Option(
+            "--native",
+            help="Frames of C and C++ among Python's; the server is stopped for each sample. Before Python 3.12, which writes maps for perf, the one way to see both.",
+        ),
     ] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Count the time in which it waits, too.")] = False,
     data_dir: DataDir = Path(".warmfleet"),
@@ -48,6 +52,12 @@ def profile(
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         fail(f"py-spy: {said[-1] if said else 'no word'}{_mend(done.stderr)}")
     print(f"{target}: {seconds} s of {server} (process {pid}), {rate} samples a second")
+    if native and not hasattr(sys, "activate_stack_trampoline"):
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        print(
+            f"perf cannot name Python {version}'s functions, only 3.12's and newer ones': docs/tuning.md",
+            file=sys.stderr,
+        )
 
 
 def py_spy() -> str | None:

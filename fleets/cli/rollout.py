@@ -18,6 +18,7 @@ from fleets.rollout.ports import StateChanged
 from fleets.rollout.prometheus import PrometheusHealth
 from fleets.rollout.tracks import ClusterTracks
 from fleets.spec.fleet import FleetSpec
+from fleets.spec.platform import PlatformSpec
 
 _AWAY_S = 300.0
 """How long an API server may be away before the command gives up; the rollout stays where it is, and `continue` goes on."""
@@ -55,8 +56,9 @@ def start(
         known = ", ".join(found.metadata.name for found in what.specs.fleets)
         fail(f"--fleet {fleet}: is not in these files; there are: {known or 'none'}", MISUSED)
     new = next(i for i in marked(what.items, what.owner) if i["kind"] == "Fleet" and i["metadata"]["name"] == fleet)
-    url = prometheus or (what.specs.platform.spec.prometheus or "" if what.specs.platform is not None else "")
-    limits = _limits(spec, url)
+    body = (what.specs.platform or PlatformSpec()).spec
+    limits = _limits(spec, prometheus or body.prometheus or "")
+    context = context or body.clusters.get(spec.metadata.labels.get("region", ""))
     tracks = ClusterTracks(connect(kubeconfig, context), what.namespace, fleet, PrometheusHealth)
     try:
         state = tracks.begin(new, limits, time.time())

@@ -1,5 +1,6 @@
 """What a command is to bring into a cluster: YAML read, checked and rendered, or a rendered folder read back; and how findings are shown."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fleets.render.manifest import Manifest
 from fleets.render.policies import policies
 from fleets.render.rendering import render
 from fleets.render.schemas import CrdsUnreadable, Schemas, SchemasMissing, read_crds
+from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import SpecError, Specs, load
 from fleets.spec.platform import PlatformSpec
 
@@ -53,6 +55,8 @@ class Wanted:
     items: tuple[Manifest, ...]
     findings: tuple[Finding, ...]
     specs: Specs | None = None
+    context: str | None = None
+    """Of the kubeconfig: the cluster that they belong in; None: the current one."""
 
     @property
     def broken(self) -> bool:
@@ -75,6 +79,43 @@ def wanted(files: Sequence[Path] | None, platform: Path | None, manifests: Path 
     broken = any(finding.severity is Severity.ERROR for finding in found)
     items = () if broken else render(specs.fleets, spec.spec, specs.documents)
     return Wanted(owner=spec.metadata.name, namespace=spec.spec.namespace, items=items, findings=found, specs=specs)
+
+
+def by_cluster(what: Wanted, context: str | None) -> tuple[Wanted, ...]:
+    """
+    What each cluster is to have: with `clusters` in the Platform each of its regions' fleets in the context of its name, all else in `context`.
+
+    Ends the command when `context` is given for what belongs in several.
+    """
+    body = (
+        what.specs.platform.spec if what.specs is not None and what.specs.platform is not None else PlatformSpec().spec
+    )
+    if what.specs is None or what.broken or not body.clusters:
+        return (dataclasses.replace(what, context=context),)
+    fleets: dict[str | None, list[FleetSpec]] = {} if body.services is None else {None: []}
+    for fleet in what.specs.fleets:
+        fleets.setdefault(body.clusters.get(fleet.metadata.labels.get("region", "")), []).append(fleet)
+    if context is not None and len(fleets) > 1:
+        places = "; ".join(
+            f"{place or 'the current context'}: {', '.join(fleet.metadata.name for fleet in of) or 'our services'}"
+            for place, of in fleets.items()
+        )
+        fail(
+            f"--context {context}: these files belong in several clusters (spec.clusters of the Platform), {places}; "
+            "leave it out, and each gets its own, or give the files of one",
+            MISUSED,
+        )
+    # Our services, and how players reach them, are in one cluster; its store is known to the others by its URL alone.
+    store = body.valkey.model_copy(update={"in_cluster": None})
+    away = body.model_copy(update={"services": None, "entry": None, "dashboards": False, "valkey": store})
+    return tuple(
+        dataclasses.replace(
+            what,
+            items=render(of, body if place is None else away, what.specs.documents),
+            context=context or place,
+        )
+        for place, of in sorted(fleets.items(), key=lambda item: item[0] or "")
+    )
 
 
 def _of_objects(items: tuple[Manifest, ...], platform: Path | None) -> Wanted:

@@ -305,3 +305,56 @@ def test_a_rendered_folder_is_applied_as_reviewed(fake: KubeFake, studio: Studio
     assert studio.run("plan", files=False).exit_code == 2
     (out / "bad.yaml").write_text("- 1\n")
     assert "holds no Kubernetes object" in studio.run("plan", "--manifests", str(out), files=False).stderr
+
+
+_SEVERAL = """
+apiVersion: warmfleet.dev/v1
+kind: Platform
+metadata: {name: eu}
+spec:
+  namespace: games
+  prePull: false
+  kubeconfig: {secret: s, key: k}
+  clusters: {us-east: far}
+  images: {repository: r, tag: "1"}
+  services: {allocator: {}}
+"""
+
+
+def test_each_fleet_is_brought_into_its_own_cluster(fake: KubeFake, studio: Studio, tmp_path: Path) -> None:
+    """By the contexts that the Platform names: our services and what is near here, the far region's fleet there alone; a context for all is refused."""
+    far = KubeFake().start()
+    try:
+        servers(fake, readyReplicas=2)
+        servers(far, readyReplicas=2)
+        near, other = json.loads(fake.kubeconfig()), json.loads(far.kubeconfig())
+        for kind in ("contexts", "clusters"):
+            near[kind].append({**other[kind][0], "name": "far"})
+        near["contexts"][1]["context"] = {"cluster": "far", "user": "fake"}
+        (tmp_path / "kubeconfig").write_text(json.dumps(near))
+        regions = [("arena", "eu-west"), ("range", "us-east")]
+        fleets = [
+            _FLEET.format(name=name, tag="1").replace(f"name: {name}", f"name: {name}, labels: {{region: {region}}}")
+            for name, region in regions
+        ]
+        (tmp_path / "studio.yaml").write_text("".join(fleets) + _SEVERAL)
+        planned = json.loads(studio.run("plan", "--json").stdout)["steps"]
+        assert {(step["context"], step["name"]) for step in planned if step["kind"] == "Fleet"} == {
+            (None, "arena"),
+            ("far", "range"),
+        }
+        assert {step["context"] for step in planned if step["kind"] == "Deployment"} == {None}
+        refused = studio.run("apply", "--context", "fake")
+        assert refused.exit_code == 2
+        assert "far: range" in refused.stderr
+        assert fake.writes == far.writes == []
+        assert studio.run("apply", "--no-wait").exit_code == 0
+        assert (fake.names("fleets"), far.names("fleets")) == (["arena"], ["range"])
+        assert far.names("deployments") == []
+        assert {step["deed"] for step in json.loads(studio.run("plan", "--json", "--prune").stdout)["steps"]} == {
+            "keep"
+        }
+        (tmp_path / "studio.yaml").write_text(fleets[1] + _SEVERAL.replace("  services: {allocator: {}}\n", ""))
+        assert studio.run("apply", "--context", "far", "--no-wait").exit_code == 0
+    finally:
+        far.stop()
