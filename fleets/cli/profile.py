@@ -25,7 +25,7 @@ def profile(
         bool,
         typer.Option(
             "--native",
-            help="Frames of C and C++ among Python's; the server is stopped for each sample. Before Python 3.12, which writes maps for perf, the one way to see both.",
+            help="Frames of C and C++ among Python's; the server is stopped for each sample. Before Python 3.12, whose functions perf names, the only way.",
         ),
     ] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Count the time in which it waits, too.")] = False,
