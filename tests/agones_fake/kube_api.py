@@ -41,6 +41,8 @@ class KubeApi:
         self._runner: web.AppRunner | None = None
         self.token = token
         """Wanted as a bearer token, if set."""
+        self.rules: list[Object] | None = None
+        """Of the Role that the caller has; None: everything is allowed."""
         self.port = 0
         self.watching = 0
         """Watches open now."""
@@ -124,6 +126,8 @@ class KubeApi:
             return web.Response(text="ok")
         if request.path == "/version":
             return web.json_response({"major": "1", "minor": "36", "gitVersion": "v1.36.2-fake"})
+        if self.rules is not None and not _granted(self.rules, request):
+            raise Refused(403, f"forbidden: the Role grants no {_operation(request)} of {request.path}")
         if found := _ALLOCATIONS.match(request.path):
             return await self._allocate(request, found["namespace"])
         path = _PATHS.match(request.path)
@@ -307,6 +311,18 @@ def _operation(request: web.Request) -> str:
     return {"GET": "get", "POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(
         request.method, "other"
     )
+
+
+def _granted(rules: list[Object], request: web.Request) -> bool:
+    verb, path = _operation(request), _PATHS.match(request.path)
+    if verb == "allocate":
+        verb, group, resource = "create", "allocation.agones.dev", "gameserverallocations"
+    elif path is not None:
+        resource = path["resource"] + (f"/{path['sub']}" if path["sub"] else "")
+        group = "" if request.path.startswith("/api/") else request.path.split("/")[2]
+    else:
+        return False
+    return any(verb in r["verbs"] and resource in r["resources"] and group in r["apiGroups"] for r in rules)
 
 
 def _seen(change: Change, chosen: Any) -> Object | None:

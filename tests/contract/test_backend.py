@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agones_fake import FakeAgones
@@ -28,6 +29,8 @@ from allocator.model import GameServer, ServerState
 from allocator.ports import Backend
 from fleets.local.agones import LocalAgones
 from fleets.local.planner import LocalFleet
+from fleets.render.rendering import render
+from fleets.spec.platform import PlatformBody
 from gameserver.certificates import CertificateFiles
 from gameserver.sessions.model import FleetName, ServerName
 
@@ -96,9 +99,21 @@ async def local(logs: Path) -> AsyncIterator[Stage]:
         yield Stage(agones, kill)
 
 
+def role_of_the_allocator() -> list[dict[str, Any]]:
+    """As it is rendered: the contract must be kept with it."""
+    images = {"repository": "registry.example/warmfleet", "tag": "1"}
+    server = {"game": "g:G", "image": "i", "transports": ["websocket"]}
+    fleet = {"apiVersion": "warmfleet.dev/v1", "kind": "Fleet", "metadata": {"name": "f"}, "spec": {"server": server}}
+    items = render([], PlatformBody.model_validate({"images": images, "services": {}}), [fleet])
+    (role,) = [i for i in items if (i["kind"], i["metadata"]["name"]) == ("Role", "warmfleet-allocator")]
+    rules: list[dict[str, Any]] = role["rules"]
+    return rules
+
+
 @asynccontextmanager
 async def kubernetes(folder: Path) -> AsyncIterator[Stage]:
     async with FakeAgones(folder) as fake:
+        fake.kube.rules = role_of_the_allocator()
         await fake.add_fleet(FLEET, ready=3)
         fake.cluster.frozen = True  # nothing replaces a deleted one
         backend = KubernetesBackend(ClusterSettings(kubeconfig=fake.kubeconfig))
@@ -109,6 +124,7 @@ async def kubernetes(folder: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def agones(folder: Path) -> AsyncIterator[Stage]:
     async with FakeAgones(folder) as fake:
+        fake.kube.rules = role_of_the_allocator()
         await fake.add_fleet(FLEET, ready=3)
         fake.cluster.frozen = True  # nothing replaces a deleted one
         files = fake.certificates
