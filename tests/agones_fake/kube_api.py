@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -240,7 +241,8 @@ class KubeApi:
                     await asyncio.sleep(0.01)
                 await response.write(json.dumps(event).encode() + b"\n")
         except StopAsyncIteration:
-            await response.write_eof()
+            with suppress(ConnectionError):  # the client has gone meanwhile
+                await response.write_eof()
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
