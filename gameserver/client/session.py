@@ -72,7 +72,6 @@ class ClientSession:
         """`repeat`: how many of the newest inputs a message carries; more than 1 over a transport that loses messages."""
         self._hello = m.encode(m.Hello(token=token, spectator=spectator))
         self._repeat = repeat
-        self._spectator = spectator
         self._events: deque[ClientEvent] = deque()
         self._schema: Schema | None = None
         self._worlds: OrderedDict[int, World] = OrderedDict()
@@ -174,13 +173,10 @@ class ClientSession:
         return None if self.welcome is None else min(self._ping_due_s, self._acknowledge_due_s)
 
     def _acknowledge(self) -> list[bytes]:
-        """Acknowledge without an input: the newest one again. A spectator, who has none, sends zeros, which nobody looks at."""
+        """Acknowledge without an input: the newest one again, or one that is none."""
         assert self._inputs is not None
-        if self._spectator:
-            return [self.send_input({})]
         self._acknowledged_tick = self.tick
-        again = self._inputs.again(ack_tick=self.tick, ack_event=self._event_seq, view=self._view())
-        return [] if again is None else [m.encode(again)]
+        return [m.encode(self._inputs.again(ack_tick=self.tick, ack_event=self._event_seq, view=self._view()))]
 
     def _view(self) -> int:
         return round(256 * max(0.0, self.tick if self.shown_tick is None else self.shown_tick)) & 0xFFFFFFFF
@@ -196,7 +192,6 @@ class ClientSession:
         except SchemaError as error:
             raise m.MalformedMessage(str(error)) from error
         self.welcome = welcome
-        self._spectator = welcome.seat == m.SPECTATOR_SEAT  # a token may say so where Hello does not
         self.clock = ServerClock(welcome.tick_rate_hz)
         self._events.append(Seated(welcome=welcome))
 

@@ -106,7 +106,7 @@ class InputSender:
         self.fields = fields
         self._repeat = repeat
         self._unacknowledged: deque[tuple[int, bytes]] = deque(maxlen=MAX_WAITING)
-        self._newest = b""
+        self._newest = fields.encode({})
         self.seq = 0
 
     def add(self, values: dict[str, Any], *, ack_tick: int, ack_event: int, view: int) -> Input:
@@ -116,10 +116,8 @@ class InputSender:
         self._unacknowledged.append((self.seq, self._newest))
         return self._message(list(self._unacknowledged)[-self._repeat :], ack_tick, ack_event, view)
 
-    def again(self, *, ack_tick: int, ack_event: int, view: int) -> Input | None:
-        """Say the newest ones once more, for what the message acknowledges; None when there was none yet. A server drops what it knows."""
-        if not self.seq:
-            return None
+    def again(self, *, ack_tick: int, ack_event: int, view: int) -> Input:
+        """Say the newest ones once more, for what the message acknowledges; zeros with number 0 before the first. A server drops what it knows."""
         sent = list(self._unacknowledged)[-self._repeat :] or [(self.seq, self._newest)]
         return self._message(sent, ack_tick, ack_event, view)
 

@@ -64,6 +64,7 @@ class Input:
     view: int
     """Tick × 256 that the player saw; 0 for none."""
     first_seq: int
+    """From 1; 0 for a record that is never applied, of a client that has made no input yet."""
     count: int
     records: bytes
     """count × the game's input record."""
@@ -227,8 +228,8 @@ def input_head(data: bytes) -> tuple[int, int, int, int, int]:
     if len(data) < INPUT_HEADER.size:
         raise MalformedMessage(f"type 0x02: {len(data)} bytes are too few")
     _, ack_tick, ack_event, view, first_seq, count = INPUT_HEADER.unpack_from(data)
-    if not 1 <= count <= MAX_INPUTS or first_seq < 1:
-        raise MalformedMessage(f"type 0x02: {count} inputs from {first_seq}")
+    if not 1 <= count <= MAX_INPUTS:
+        raise MalformedMessage(f"type 0x02: {count} inputs")
     return ack_tick, ack_event, view, first_seq, count
 
 
@@ -265,8 +266,8 @@ class _Reader:
                 message = Hello(version=version, spectator=bool(flags & 1), token=self._text("<H"))
             case 0x02:
                 ack_tick, ack_event, view, first_seq, count = self._unpack("<IIIIB")
-                if not 1 <= count <= MAX_INPUTS or first_seq < 1:
-                    self._fail(f"{count} inputs from {first_seq}")
+                if not 1 <= count <= MAX_INPUTS:
+                    self._fail(f"{count} inputs")
                 message = Input(
                     ack_tick=ack_tick, ack_event=ack_event, view=view, first_seq=first_seq, count=count,
                     records=self._rest(),

@@ -299,12 +299,13 @@ test("a page that sends no inputs still acknowledges what it is shown", async ()
   assert.equal(inputs().at(-1).slice(26), inputs()[0].slice(26), "the same number and record: the server drops it");
   assert.ok(parseInt(inputs().at(-1).slice(2, 4), 16) >= 17);
 
-  for (const spectator of [true, false]) { // its token may say so where it does not
-    const watching = connect({ spectator });
+  for (const seat of [65535, 1]) { // whoever only watches, or has not done anything yet
+    const watching = connect();
     watching.socket.open();
-    watching.socket.say(server.welcome({ seat: 65535 }));
+    watching.socket.say(server.welcome({ seat }));
     watching.socket.say(server.full(10, 5));
     assert.equal(watching.socket.sent.at(-1).slice(0, 10), "020a000000");
+    assert.equal(watching.socket.sent.at(-1).slice(26, 36), "0000000001", "number 0: never applied");
   }
 });
 

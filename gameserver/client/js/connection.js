@@ -52,7 +52,6 @@ export class Connection {
   constructor({ url, token, handler, spectator = false, clock = browserClock(), network = null, WebSocket = globalThis.WebSocket }) {
     this.url = url;
     this._handler = handler;
-    this._spectator = spectator;
     this._clock = clock;
     /** @type {import("./index.js").Welcome | null} */
     this.welcome = null;
@@ -77,6 +76,7 @@ export class Connection {
     this.results = null;
     /** @type {Uint8Array | null} the newest input's record */
     this._newest = null;
+    this._view = 0;
     this._acknowledgedAtMs = -Infinity;
     this._pingedAtMs = -Infinity;
     this._timer = clock.setTimeout(() => this._end(wire.CloseCode.TIMEOUT, "the server does not answer"), WELCOME_TIMEOUT_MS);
@@ -123,11 +123,10 @@ export class Connection {
     this._send(wire.encodeInput({ ackTick: this.tick, ackEvent: this._eventSeq, view, firstSeq: this._seq, records: [this._newest] }));
   }
 
-  /** Acknowledge without a new input: the newest one again, which the server drops; a spectator's zeros, which nobody looks at. */
+  /** Acknowledge without a new input: the newest one again, which the server drops, or one that is none. */
   _acknowledge() {
     if (this._clock.now() - this._acknowledgedAtMs < ACKNOWLEDGE_INTERVAL_MS) return;
-    if (this._spectator) this.sendInput({});
-    else if (this._newest !== null) this._sendNewest(this._view);
+    this._sendNewest(this._view);
   }
 
   /** Give the seat up: the server need not wait for this player. */
@@ -196,7 +195,7 @@ export class Connection {
     this._schema = new wire.Schema(welcome.room.schema);
     this._inputs = new wire.Fields(welcome.room.inputs);
     this.welcome = welcome;
-    this._spectator = welcome.seat === wire.SPECTATOR_SEAT; // a token may say so where Hello does not
+    this._newest = this._inputs.encode({}); // numbered 0: never applied
     this._clock.clearTimeout(this._timer);
     this._keepAlive();
     this._handler.welcome?.(welcome, this);

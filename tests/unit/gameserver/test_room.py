@@ -283,6 +283,26 @@ async def test_deltas_follow_what_a_client_acknowledged() -> None:
     await stage.over()
 
 
+async def test_a_player_who_does_nothing_acknowledges_too() -> None:
+    """It is sent deltas, and each event once; its game is told of no input, and its first one counts."""
+    stage = Stage()
+    wire, member = stage.join("ann", reliable=False)
+    await stage.tick(2)
+    acknowledged = wire.client.tick
+    for message in wire.client.data_to_send(0.0):
+        if message[:1] == b"\x02":
+            stage.room.take_input(member, message)
+    await stage.tick(2)
+    assert wire.baselines[-1] == acknowledged
+    assert not member.events
+    assert not [line for line in stage.game.log if line.startswith("input")]
+    stage.send(wire, member, 7)
+    await stage.tick()
+    assert [line for line in stage.game.log if line.startswith("input")] == ["input ann 7"]
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
 async def test_events_are_repeated_until_acknowledged() -> None:
     """Over an unreliable connection a lost event comes again, once; after the acknowledgement no more."""
     stage = Stage()
