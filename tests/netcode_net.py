@@ -89,6 +89,11 @@ class Net:
             self.step()
         return self
 
+    def seated(self, number: int, address: Address = HERE) -> s.Client:
+        """The client that a server has counted so."""
+        connected = (event.client for event in self.happened[address] if isinstance(event, s.Connected))
+        return next(client for client in connected if client.number == number)
+
     def states(self, client: NetcodeClient) -> list[int]:
         happened = self.happened[self.address(client)]
         return [event.state for event in happened if isinstance(event, c.StateChanged)]

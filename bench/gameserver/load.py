@@ -26,7 +26,6 @@ from gameserver.protocol import messages as m
 from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode.client import ClientState, NetcodeClient
 from gameserver.protocol.netcode.crypto import make_cipher
-from gameserver.protocol.netcode.replay import ReplayProtection
 from gameserver.protocol.netcode.tokens import protocol_id_of, read_connect_token
 
 INPUTS_PER_S = 20
@@ -222,7 +221,7 @@ class Udp:
         raw = bytes.fromhex(connect)
         known = read_connect_token(raw)
         self._send_cipher = make_cipher(known.client_to_server_key)
-        self._read_cipher = make_cipher(known.server_to_client_key)
+        self._reader = p.Reader(make_cipher(known.server_to_client_key))
         self._associated = p.associated_data(protocol_id_of("bench"))
         self._core = NetcodeClient(raw, time.monotonic())
         self._peer = self._core.servers[0]
@@ -232,7 +231,6 @@ class Udp:
         self.socket.setblocking(False)
         self._seen = seen
         self._unread: list[bytes] = []
-        self._replay = ReplayProtection()
         self._sequence = 0
         self._tick = self._seq = 0
         self._hello_at_s = 0.0
@@ -280,7 +278,7 @@ class Udp:
         """Find the newest tick; what came before it stays encrypted."""
         unread, self._unread = self._unread, []
         for data in reversed(unread):
-            opened = p.unseal(data, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
+            opened = p.unseal(data, self._reader, self._associated, p.CLIENT_READS)
             body = b"" if opened is None else opened.body
             if body[:1] == b"\x87" and body[3] == 0:
                 body = body[5:]  # the first piece of several holds the snapshot's head

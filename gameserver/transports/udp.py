@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +22,7 @@ from gameserver.protocol.messages import Bye, CloseCode, SharedSnapshot, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
-from gameserver.protocol.netcode.server import Connected, Disconnected, NetcodeServer
+from gameserver.protocol.netcode.server import Client, Connected, Disconnected, NetcodeServer
 from gameserver.transports.datagrams import MOST_READ, open_datagrams
 from gameserver.transports.port import Accept, Handler
 from gameserver.transports.pump import Pump
@@ -88,9 +88,7 @@ class UdpTransport:
         self._max_connections = max_connections
         self._dscp = dscp
         self._limits = limits
-        self._connections: dict[int, _UdpConnection] = {}
-        self._receivers: dict[int, Callable[[bytes], None]] = {}
-        """Where the messages of each client go that has not been let go."""
+        self._connections: dict[Client, _UdpConnection] = {}
         self.flushing = False
         self._unsent = 0
         self._counted = (0, 0, 0, 0)
@@ -157,15 +155,15 @@ class UdpTransport:
 
     # What connections ask.
 
-    def send(self, client: int, message: bytes) -> None:
+    def send(self, client: Client, message: bytes) -> None:
         """Send a message of at most 1,200 bytes with the next flush."""
         self.core.send(client, message)
         if not self.flushing:
             self.flush_soon()
 
-    def disconnect(self, client: int) -> None:
+    def disconnect(self, client: Client) -> None:
         """Let a client go."""
-        self._receivers.pop(client, None)
+        client.receiver = None
         self.core.disconnect(client)
         self.flush_soon()
 
@@ -201,21 +199,21 @@ class UdpTransport:
     def _flush(self, now_s: float) -> None:
         """Handle events, send what waits, and come back in time for the next keep-alive."""
         self.flushing = True  # what handlers send goes out below
-        next_event, receivers = self.core.next_event, self._receivers
+        next_event = self.core.next_event
         while (event := next_event()) is not None:
             try:
                 if isinstance(event, tuple):
                     client, message = event
                     if message[0] == _HELLO:
                         self._connections[client].welcome_again(now_s)
-                    if (receive := receivers.get(client)) is not None:
-                        receive(message)
+                    if client.receiver is not None:
+                        client.receiver(message)
                 else:
                     self._handle(event)
             except Exception:
                 # A fault in handling one client costs that client alone.
                 client = event[0] if isinstance(event, tuple) else event.client
-                log.exception("handler_failed", client=client)
+                log.exception("handler_failed", client=client.number)
                 if (faulty := self._connections.get(client)) is not None:
                     faulty.close(CloseCode.GAME_ERROR, "the server failed")
         self.flushing = False
@@ -230,9 +228,10 @@ class UdpTransport:
             case Connected(client, peer):
                 connection = self._connections[client] = _UdpConnection(self, client, self._datagrams.host(peer))
                 connection.handler = self._accept(connection)
-                self._receivers[client] = connection.handler.received
+                if not client.gone:
+                    client.receiver = connection.handler.received
             case Disconnected(client):
-                self._receivers.pop(client, None)
+                client.receiver = None
                 self._connections.pop(client).lost()
 
     def _on_timer(self) -> None:
@@ -256,7 +255,7 @@ class _UdpConnection:
     __slots__ = ("_client", "_closed", "_fragmented", "_transport", "_welcome", "_welcome_at_s", "handler", "peer")
     reliable = False
 
-    def __init__(self, transport: UdpTransport, client: int, peer: str) -> None:
+    def __init__(self, transport: UdpTransport, client: Client, peer: str) -> None:
         self.handler: Handler | None = None
         self._transport = transport
         self._client = client

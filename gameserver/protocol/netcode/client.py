@@ -13,7 +13,6 @@ from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode.addresses import Address
 from gameserver.protocol.netcode.crypto import make_cipher
 from gameserver.protocol.netcode.elapsed import Elapsed
-from gameserver.protocol.netcode.replay import ReplayProtection
 from gameserver.protocol.netcode.tokens import BadConnectToken, ConnectToken, read_connect_token
 
 MAX_RECEIVED = 4096
@@ -102,7 +101,7 @@ class NetcodeClient:
         time_s = self._elapsed.advance(now_s)
         if self.state <= ClientState.DISCONNECTED or address != self.server:
             return
-        opened = p.unseal(data, self._read_cipher, self._associated, self._replay, p.CLIENT_READS)
+        opened = p.unseal(data, self._reader, self._associated, p.CLIENT_READS)
         if opened is None:
             return
         connected = self.state is ClientState.CONNECTED
@@ -197,7 +196,7 @@ class NetcodeClient:
     def _try_next(self) -> None:
         self._attempt += 1
         self.server = self._token.servers[self._attempt]
-        self._replay = ReplayProtection()
+        self._reader = p.Reader(self._read_cipher)
         self._heard_at_s = self._due_at_s = self._elapsed.time_s
         self._become(ClientState.SENDING_CONNECTION_REQUEST)
 

@@ -6,7 +6,7 @@ Readers return None for whatever is to be ignored, in the order of checks that t
 
 import struct
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
@@ -104,16 +104,16 @@ class Request:
     """The encrypted private part of the connect token."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Reader:
-    """What the packets of one sender are read with."""
+class Reader(ReplayProtection):
+    """What the packets of one sender are read with: a key, and which ones were taken."""
 
-    name: int
-    """Whose payloads they are."""
-    read: Cipher
-    replay: ReplayProtection = field(default_factory=ReplayProtection)
-    heard_at_s: float = 0.0
-    """When a packet was taken last; responses aside, which may be replayed."""
+    __slots__ = ("heard_at_s", "key")
+
+    def __init__(self, key: Cipher) -> None:
+        super().__init__()
+        self.key = key
+        self.heard_at_s = 0.0
+        """When a packet was taken last; responses aside, which may be replayed."""
 
 
 R = TypeVar("R", bound=Reader)
@@ -176,26 +176,23 @@ def seal_rows(packets: Iterable[Packet], rows: Rows, associated: AssociatedData)
     return sizes
 
 
-def unseal(
-    data: bytes, cipher: Cipher, associated: AssociatedData, replay: ReplayProtection, kinds: frozenset[int]
-) -> Opened | None:
+def unseal(data: bytes, reader: Reader, associated: AssociatedData, kinds: frozenset[int]) -> Opened | None:
     """Check and decrypt a packet of one of `kinds`, and note it as taken; None for one to ignore."""
     associated.row.put(data)
-    payloads: list[tuple[int, bytes]] = []
-    readers = (Reader(name=0, read=cipher, replay=replay),)
-    for _, kind, body in unseal_rows(associated.row, (len(data),), readers, associated, kinds, 0.0, payloads.append):
+    payloads: list[tuple[Reader, bytes]] = []
+    for _, kind, body in unseal_rows(associated.row, (len(data),), (reader,), associated, kinds, 0.0, payloads.append):
         return Opened(kind, body) if kind else None
     return Opened(PAYLOAD, payloads[0][1])
 
 
 def unseal_rows(
     rows: Rows, sizes: Iterable[int], readers: Iterable[R | None], associated: AssociatedData, kinds: frozenset[int],
-    time_s: float, take: Callable[[tuple[int, bytes]], None],
+    time_s: float, take: Callable[[tuple[R, bytes]], None],
 ) -> Iterator[tuple[int, int, bytes]]:  # fmt: skip
     """
     Do the same with packets in rows, each with its own reader, which is asked for once the packet before is dealt with.
 
-    Payloads are handed to `take`, as (name of the reader, payload).
+    Payloads are handed to `take`, as (reader, payload).
     Yields: the others, as (row, kind, body); the kind is 0 for a packet to ignore, or without a reader.
     """
     # This runs for each input of each player: nothing is called that can be spared.
@@ -209,17 +206,17 @@ def unseal_rows(
             sealed_size = size - head_size
             if kind in kinds and 2 <= head_size <= 9 and sealed_size >= MAC_BYTES:
                 sequence &= numbers[head_size]
-                replay, once = reader.replay, kind >= KEEP_ALIVE
-                if not (once and sequence <= replay.newest and replay.seen(sequence)) and not decrypt(
+                once = kind >= KEEP_ALIVE
+                if not (once and sequence <= reader.newest and reader.seen(sequence)) and not decrypt(
                     plain, null, null, row + head_size, sealed_size, by_prefix[prefix], bound_size,
-                    make_nonce(0, sequence), reader.read,
+                    make_nonce(0, sequence), reader.key,
                 ):  # fmt: skip
                     if once:
-                        replay.advance(sequence)
+                        reader.advance(sequence)
                         reader.heard_at_s = time_s
                     length = sealed_size - MAC_BYTES
                     if kind == PAYLOAD and 0 < length <= MAX_PAYLOAD_BYTES:
-                        take((reader.name, text[:length]))
+                        take((reader, text[:length]))
                         continue
                     if length in _SIZES[kind]:
                         yield start // ROW_BYTES, kind, text[:length]

@@ -18,7 +18,6 @@ from gameserver.protocol.netcode.addresses import Address
 from gameserver.protocol.netcode.crypto import MAC_BYTES, Cipher, make_cipher
 from gameserver.protocol.netcode.elapsed import Elapsed
 from gameserver.protocol.netcode.limits import HandshakeLimits, UsedTokens
-from gameserver.protocol.netcode.replay import ReplayProtection
 from gameserver.protocol.netcode.rows import Rows
 from gameserver.protocol.netcode.tokens import PrivateToken, decrypt_challenge, encrypt_challenge, open_private_token
 
@@ -44,25 +43,50 @@ class DisconnectReason(Enum):
     BY_SERVER = "by the server"
 
 
+class Client(p.Reader):
+    """A client that has a slot, or had one."""
+
+    __slots__ = (
+        "client_id", "confirmed", "gone", "number", "peer", "receiver", "send_key", "sent_at_s", "sequence", "slot", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, pending: "_Pending", *, number: int, slot: int, peer: Peer, time_s: float) -> None:
+        super().__init__(pending.read.key)
+        self.number = number
+        """Which no other client of this server ever has, unlike the slot."""
+        self.gone = False
+        self.receiver: Callable[[bytes], None] | None = None
+        """Where payloads go: for whoever handles the events to set and to call."""
+        self.peer = peer
+        self.client_id = pending.client_id
+        self.send_key = pending.send
+        self.sequence = 0
+        self.slot = slot
+        self.timeout_s = pending.timeout_s
+        self.sent_at_s = self.heard_at_s = time_s
+        self.confirmed = False
+        """Whether it is known to know its slot, since it has said something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A client has a slot. `client` is its number from now on, which no other ever has, unlike the slot."""
+    """A client has a slot."""
 
-    client: int
+    client: Client
     peer: Peer
     client_id: int
     user_data: bytes
 
 
-Received = tuple[int, bytes]
-"""(client, payload): each payload at most once, in any order. A plain tuple: one is made for every input of every player."""
+Received = tuple[Client, bytes]
+"""A payload, each at most once, in any order. A plain tuple: one is made for every input of every player."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
     """A client is gone."""
 
-    client: int
+    client: Client
     reason: DisconnectReason
 
 
@@ -78,20 +102,7 @@ class _Pending:
     timeout_s: int
     expires_at_s: float
     send: Cipher
-    read: Cipher
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Client(p.Reader):
-    slot: int
-    peer: Peer
-    client_id: int
-    timeout_s: int
-    send: Cipher
-    sent_at_s: float
-    sequence: int = 0
-    confirmed: bool = False
-    """Whether it is known to know its slot, since it has said something."""
+    read: p.Reader
 
 
 class NetcodeServer:
@@ -141,9 +152,8 @@ class NetcodeServer:
         self._pending: dict[Peer, _Pending] = {}
         self._free = list(range(max_clients))
         """Slots, a heap: the lowest is taken first, as in the reference."""
-        self._clients: dict[int, _Client] = {}
         self._number = 0
-        self._by_peer: dict[Peer, _Client] = {}
+        self._by_peer: dict[Peer, Client] = {}
         self._ids: set[int] = set()
         self._host_of = host_of
         self._events: deque[ServerEvent] = deque()
@@ -158,7 +168,7 @@ class NetcodeServer:
     @property
     def lost(self) -> int:
         """Packets of clients that never came, as far as that is certain by now."""
-        return self._lost_before + sum(client.replay.lost for client in self._clients.values())
+        return self._lost_before + sum(client.lost for client in self._by_peer.values())
 
     @property
     def clients(self) -> int:
@@ -186,7 +196,7 @@ class NetcodeServer:
         """Hand over the oldest event; None when there is none."""
         return self._events.popleft() if self._events else None
 
-    def send(self, client: int, payload: bytes, rest: bytes = b"") -> None:
+    def send(self, client: Client, payload: bytes, rest: bytes = b"") -> None:
         """
         Send a payload of 1 to 1,200 bytes, in one piece or two; a client that is gone is passed over.
 
@@ -195,25 +205,24 @@ class NetcodeServer:
         size = len(payload) + len(rest)
         if not 1 <= size <= p.MAX_PAYLOAD_BYTES:
             raise ValueError(f"a payload of {size} bytes: 1 to {p.MAX_PAYLOAD_BYTES} are wanted")
-        to = self._clients.get(client)
-        if to is not None:
-            if not to.confirmed:
-                to.confirmed = to.replay.newest >= 0
-                if not to.confirmed:
-                    self._keep_alive(to)
-            # As `_send`, without the call: this runs for each client and tick.
-            sequence = to.sequence
-            to.sequence = sequence + 1
-            to.sent_at_s = self._elapsed.time_s
-            self._out.append((to.peer, p.PAYLOAD, sequence, payload, rest, to.send))
+        if client.gone:
+            return
+        if not client.confirmed:
+            client.confirmed = client.newest >= 0
+            if not client.confirmed:
+                self._keep_alive(client)
+        # As `_send`, without the call: this runs for each client and tick.
+        sequence = client.sequence
+        client.sequence = sequence + 1
+        client.sent_at_s = self._elapsed.time_s
+        self._out.append((client.peer, p.PAYLOAD, sequence, payload, rest, client.send_key))
 
-    def disconnect(self, client: int) -> None:
+    def disconnect(self, client: Client) -> None:
         """Let a client go; Disconnected follows as an event. One that is gone is passed over."""
-        to = self._clients.get(client)
-        if to is not None:
+        if not client.gone:
             for _ in range(p.DISCONNECT_PACKETS):
-                self._send(to, p.DISCONNECT, b"")
-            self._forget(to, DisconnectReason.BY_SERVER)
+                self._send(client, p.DISCONNECT, b"")
+            self._forget(client, DisconnectReason.BY_SERVER)
 
     def data_to_send(self, now_s: float) -> list[tuple[Peer, bytes]]:
         """All that waits to be sent, as (peer, datagram); see `rows_to_send`."""
@@ -245,7 +254,7 @@ class NetcodeServer:
 
     # Clients.
 
-    def _control(self, client: _Client, kind: int) -> bool:
+    def _control(self, client: Client, kind: int) -> bool:
         """What a client sends beside payloads; returns whether it led to anything."""
         if kind == p.DISCONNECT:
             self._forget(client, DisconnectReason.BY_CLIENT)
@@ -253,21 +262,21 @@ class NetcodeServer:
             self.received += 1
         return kind in (p.DISCONNECT, p.KEEP_ALIVE)  # the rest is to be ignored, or an answer that came again
 
-    def _send(self, client: _Client, kind: int, body: bytes) -> None:
-        self._out.append((client.peer, kind, client.sequence, b"", body, client.send))
+    def _send(self, client: Client, kind: int, body: bytes) -> None:
+        self._out.append((client.peer, kind, client.sequence, b"", body, client.send_key))
         client.sequence += 1
         client.sent_at_s = self._elapsed.time_s
 
-    def _keep_alive(self, client: _Client) -> None:
+    def _keep_alive(self, client: Client) -> None:
         self._send(client, p.KEEP_ALIVE, p.encode_keep_alive(client.slot, self._max_clients))
 
-    def _forget(self, client: _Client, reason: DisconnectReason) -> None:
+    def _forget(self, client: Client, reason: DisconnectReason) -> None:
         heappush(self._free, client.slot)
-        self._lost_before += client.replay.lost
-        del self._clients[client.name]
+        self._lost_before += client.lost
+        client.gone = True
         del self._by_peer[client.peer]
         self._ids.discard(client.client_id)
-        self._events.append(Disconnected(client.name, reason))
+        self._events.append(Disconnected(client, reason))
 
     def _sweep(self, time_s: float) -> None:
         for client in tuple(self._by_peer.values()):
@@ -319,7 +328,7 @@ class NetcodeServer:
         pending = self._pending.get(peer)
         if pending is None or self._elapsed.time_s >= pending.expires_at_s:
             return False
-        opened = p.unseal(data, pending.read, self._associated, _NO_REPLAY, _RESPONSES)
+        opened = p.unseal(data, pending.read, self._associated, _RESPONSES)
         if opened is None:
             return False
         sequence, token = p.decode_challenge(opened.body)
@@ -333,13 +342,10 @@ class NetcodeServer:
         del self._pending[peer]
         self._used.spend(pending.mac)
         self._number += 1
-        client = _Client(
-            name=self._number, slot=heappop(self._free), peer=peer, client_id=pending.client_id, timeout_s=pending.timeout_s,
-            send=pending.send, read=pending.read, sent_at_s=self._elapsed.time_s, heard_at_s=self._elapsed.time_s,
-        )  # fmt: skip
-        self._clients[client.name] = self._by_peer[peer] = client
+        client = Client(pending, number=self._number, slot=heappop(self._free), peer=peer, time_s=self._elapsed.time_s)
+        self._by_peer[peer] = client
         self._ids.add(client.client_id)
-        self._events.append(Connected(client.name, peer, client.client_id, answered[1]))
+        self._events.append(Connected(client, peer, client.client_id, answered[1]))
         self._keep_alive(client)
         return True
 
@@ -349,8 +355,6 @@ class NetcodeServer:
 
 
 _RESPONSES = frozenset({p.RESPONSE})
-_NO_REPLAY = ReplayProtection()
-"""Never consulted: a response is not under replay protection."""
 
 
 def _pending(token: PrivateToken, mac: bytes, send: Cipher, time_s: float) -> _Pending:
@@ -361,5 +365,5 @@ def _pending(token: PrivateToken, mac: bytes, send: Cipher, time_s: float) -> _P
         timeout_s=token.timeout_s,
         expires_at_s=time_s + patience_s,
         send=send,
-        read=make_cipher(token.client_to_server_key),
+        read=p.Reader(make_cipher(token.client_to_server_key)),
     )

@@ -21,7 +21,7 @@ def test_a_client_connects_and_talks() -> None:
     net.run(0.2)
     assert net.states(client) == [1, 2, 3]
     assert (client.index, client.max_clients) == (0, 4)
-    assert net.happened[HERE][:1] == [s.Connected(1, net.address(client), 5, b"ann".ljust(256, b"\0"))]
+    assert net.happened[HERE][:1] == [s.Connected(net.seated(1), net.address(client), 5, b"ann".ljust(256, b"\0"))]
     for size in (1, 2, 1100, 1200):
         client.send(bytes(size))
     net.run(0.2)
@@ -39,7 +39,7 @@ def test_payloads_out_of_size_are_our_own_fault(size: int) -> None:
     net = Net()
     server, client = net.server(), net.client()
     net.run(0.2)
-    for send in (lambda: server.send(1, bytes(size)), lambda: client.send(bytes(size))):
+    for send in (lambda: server.send(net.seated(1), bytes(size)), lambda: client.send(bytes(size))):
         with pytest.raises(ValueError, match=f"{size} bytes"):
             send()
 
@@ -65,12 +65,12 @@ def test_the_server_lets_a_client_go() -> None:
     net = Net()
     server, client = net.server(), net.client()
     net.run(0.2)
-    server.disconnect(1)
+    server.disconnect(net.seated(1))
     net.run(0.1)
     assert net.states(client) == [1, 2, 3, 0]
     assert disconnects(net) == [DisconnectReason.BY_SERVER]
-    server.disconnect(1)
-    server.send(1, b"late")
+    server.disconnect(net.seated(1))
+    server.send(net.seated(1), b"late")
     assert server.data_to_send(net.now_s) == []
     assert server.next_timer_s() is None
 
@@ -86,7 +86,7 @@ def test_a_slot_taken_again_is_another_client() -> None:
     second = net.client()
     net.run(0.2)
     assert (first.index, second.index) == (0, 0)
-    server.send(1, b"for the first")
+    server.send(net.seated(1), b"for the first")
     net.run(0.1)
     assert payloads(net, net.address(second)) == []
 
@@ -285,7 +285,7 @@ def test_a_payload_never_comes_before_its_slot_is_known() -> None:
     assert kinds[1:6] == [p.KEEP_ALIVE, p.KEEP_ALIVE, p.PAYLOAD, p.KEEP_ALIVE, p.PAYLOAD]
     assert payloads(net, net.address(client)) == [b"hello", b"hello"]
     net.sent.clear()
-    server.send(1, b"more")
+    server.send(net.seated(1), b"more")
     net.step()
     assert [data[0] & 15 for source, _, data in net.sent if source == HERE][:1] == [p.PAYLOAD]
 

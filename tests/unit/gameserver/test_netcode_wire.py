@@ -73,14 +73,14 @@ def test_the_decoder_reads_the_frozen_packets(name: str, kind: int, sequence: in
     from_server = name in ("challenge", "denied", "keep_alive")
     keys = [make_cipher(bytes.fromhex(INPUTS[key])) for key in ("server_to_client_key", "client_to_server_key")]
     right, wrong = keys if from_server else reversed(keys)
-    kinds, associated, replay = frozenset(range(1, 7)), p.associated_data(PROTOCOL), ReplayProtection()
-    assert p.unseal(ARTIFACTS[name], wrong, associated, replay, kinds) is None
-    assert p.unseal(ARTIFACTS[name], right, p.associated_data(PROTOCOL + 1), replay, kinds) is None
-    opened = p.unseal(ARTIFACTS[name], right, associated, replay, kinds)
+    kinds, associated, reader = frozenset(range(1, 7)), p.associated_data(PROTOCOL), p.Reader(right)
+    assert p.unseal(ARTIFACTS[name], p.Reader(wrong), associated, kinds) is None
+    assert p.unseal(ARTIFACTS[name], reader, p.associated_data(PROTOCOL + 1), kinds) is None
+    opened = p.unseal(ARTIFACTS[name], reader, associated, kinds)
     assert opened is not None
     assert opened.kind == kind
-    assert replay.newest == (sequence if kind >= p.KEEP_ALIVE else -1)
-    again = p.unseal(ARTIFACTS[name], right, associated, replay, kinds)
+    assert reader.newest == (sequence if kind >= p.KEEP_ALIVE else -1)
+    again = p.unseal(ARTIFACTS[name], reader, associated, kinds)
     assert (again is None) == (kind >= p.KEEP_ALIVE)
     if kind in (p.CHALLENGE, p.RESPONSE):
         number, token = p.decode_challenge(opened.body)
