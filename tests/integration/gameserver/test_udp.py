@@ -363,6 +363,28 @@ async def test_a_client_that_vanishes_times_out() -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_a_client_that_does_not_read_is_not_waited_for() -> None:
+    """It keeps its seat while it sends, the others notice nothing, and what it reads later is the newest world."""
+    async with asyncio.timeout(20), staged() as stage, stage.client("ann") as ann, stage.client("bob", 1) as bob:
+        await first(bob, WorldSeen)
+        transport, loop = bob._sockets[False], asyncio.get_running_loop()
+        descriptor = transport.get_extra_info("socket").fileno()
+        loop._remove_reader(descriptor)  # type: ignore[attr-defined]
+        stopped = bob.session.tick
+        async for _ in ann.events():
+            if bob.session.welcome is not None:
+                await bob.send_input(aim=1.0)
+            if ann.session.tick > stopped + 20:
+                break
+        assert stage.room.connected == 2
+        assert bob.session.tick == stopped
+        reached = ann.session.tick
+        loop._add_reader(descriptor, transport._read_ready)  # type: ignore[attr-defined]
+        async for _ in bob.events():
+            if bob.session.tick > reached and bob.session.ack_input > 0:
+                break
+
+
 async def test_junk_from_the_network() -> None:
     """Datagrams of any size and content, empty ones too, disturb nobody."""
     rng = random.Random(3)

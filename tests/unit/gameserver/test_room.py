@@ -283,6 +283,31 @@ async def test_deltas_follow_what_a_client_acknowledged() -> None:
     await stage.over()
 
 
+async def test_acknowledgements_that_cannot_be() -> None:
+    """One of a tick to come counts as the newest, one of a tick long gone gets a full snapshot; neither hurts."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    await stage.tick(3)
+
+    def acknowledge(tick: int) -> None:
+        zeros = m.Input(ack_tick=tick, ack_event=2**32 - 1, view=2**32 - 1, first_seq=0, count=1, records=b"\0")
+        stage.room.take_input(member, m.encode(zeros))
+
+    newest = stage.room.history.tick
+    acknowledge(2**32 - 1)
+    await stage.tick()
+    assert wire.baselines[-1] == newest
+    wire.lose = True
+    await stage.tick(stage.room.history.size + 2)
+    wire.lose = False
+    acknowledge(1)  # older than what it has acknowledged: nothing new
+    await stage.tick()
+    assert wire.baselines[-1] == 0
+    assert wire.closed is None
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
 async def test_a_player_who_does_nothing_acknowledges_too() -> None:
     """It is sent deltas, and each event once; its game is told of no input, and its first one counts."""
     stage = Stage()
