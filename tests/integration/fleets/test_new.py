@@ -38,8 +38,8 @@ async def main():
             if isinstance(decoded, Hello):
                 grant = SeatGrant(player="ann", seat=0, team="", session=session.id, server=session.server, epoch=1)
                 self.member = room.seat(grant, self.connection)
-            elif self.member is not None:
-                room.handle(self.member, decoded)
+            elif self.member is not None and message[:1] == b"\x02":
+                room.take_input(self.member, message)
 
         def lost(self):
             pass
@@ -52,7 +52,7 @@ async def main():
                 worlds += 1
                 await ann.send_input(move_x=1, sprint=True)
             elif isinstance(event, Ended):
-                print(int(event.code), ann.session.results, worlds > 10)
+                print(int(event.code), ann.session.results, worlds > 10 and ann.session.ack_input > 5)
     await running
 
 asyncio.run(main())
