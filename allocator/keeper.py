@@ -192,6 +192,7 @@ class ShelfKeeper:
                 moved = await self._shelf.move(session, epoch=epoch, strategy=self.policy.strategy)
                 if isinstance(moved, Allocation):
                     self._moved += 1
+                    metrics.SESSIONS_MOVED.labels("lost").inc()
                     log.info("session_moved", session=session, epoch=moved.session.epoch, server=moved.session.server)
                 return isinstance(moved, Allocation)
             case Drop(server=server, dead=dead):

@@ -12,6 +12,7 @@ events are trimmed.
 import argparse
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -30,8 +31,8 @@ class Health:
         state = state or {}
         self.cursors: dict[str, str] = state.get("cursors", {})
         """Stream to the last entry that is counted."""
-        self.days: dict[str, list[str]] = state.get("days", {})
-        """Day to the players who queued on it."""
+        self.days: dict[str, dict[str, int]] = state.get("days", {})
+        """Day to the players who queued on it, each with how often."""
         self.waiting: dict[str, float] = state.get("waiting", {})
         """Ticket to its creation."""
         self.ended: dict[str, int] = state.get("ended", {})
@@ -42,8 +43,9 @@ class Health:
         """Count one event, and that it is counted."""
         kind, data, at_s = event["type"], event["data"], _unix(event["time"])
         if kind == _CREATED:
-            day = self.days.setdefault(event["time"][:10], [])
-            day += [player for player in data["players"] if player not in day]
+            day = self.days.setdefault(event["time"][:10], {})
+            for player in data["players"]:
+                day[player] = day.get(player, 0) + 1
             self.waiting |= dict.fromkeys(data["tickets"], at_s)
         elif kind.startswith(_STATE) and data["state"] in ("assigned", "cancelled", "timed_out", "failed"):
             for ticket in data["tickets"]:
@@ -57,7 +59,7 @@ class Health:
         """Health now, and for each day how many of its players came back on the next one with any."""
         days = sorted(self.days)
         back = {
-            day: round(len(set(self.days[day]) & set(self.days[later])) / len(self.days[day]), 4)
+            day: round(len(self.days[day].keys() & self.days[later].keys()) / len(self.days[day]), 4)
             for day, later in itertools.pairwise(days)
         }
         assigned = self.ended.get("assigned", 0)
@@ -72,7 +74,10 @@ class Health:
     def save(self, path: Path) -> None:
         """State and places in one file, whole or not at all."""
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(vars(self), file)
+            file.flush()
+            os.fsync(file.fileno())  # before it takes the other's place: a machine may stop, too
         partial.replace(path)
 
 

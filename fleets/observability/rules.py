@@ -360,6 +360,14 @@ PLATFORM = Group(
             action="`maxmemory-policy noeviction`, at once; then more memory.",
         ),
         Alert(
+            name="WarmfleetEventsAreDead",
+            query='sum by (sink) (increase(warmfleet_events_relayed_total{outcome=~"dead|expired"}[10m])) > 0',
+            lasting="0m",
+            severity="ticket",
+            summary="{{ $value | humanize }} events did not get to {{ $labels.sink }} in ten minutes: refused, not taken in twelve tries, or trimmed before.",
+            action="`sink_waits` and `events_dead` in the logs of `events` have the reason; it is in the streams `… events:dead:SINK` for 30 days.",
+        ),
+        Alert(
             name="WarmfleetProcessIsAway",
             query=f"up{_OURS} == 0",
             lasting="2m",

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -312,6 +314,47 @@ async def test_the_example_counts_once_whatever_happens(valkey: StoreClient, val
     report = json.loads(out.splitlines()[-1])
     assert report == whole.report()
     assert report["ended"] == {"assigned": 2, "cancelled": 1}
+
+
+async def test_the_example_is_killed_again_and_again(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:
+    """By SIGKILL while tickets come and go: in the end it has counted each of them once."""
+    await Relay(valkey, P, None).hold()
+    store, state, rng = TicketStore(valkey), tmp_path / "state.json", random.Random(7)
+    command = (sys.executable, "-m", "fleets.examples.live_health", "--valkey-url", valkey_url, "--queue", "duel")
+    made = 0
+
+    async def load() -> None:
+        nonlocal made
+        while True:
+            ticket = await queue(store, f"player-{made % 40}")
+            made += 1
+            await store.cancel(ticket)  # type: ignore[arg-type]
+
+    async def follow(*more: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command, "--state", str(state), *more, stdout=asyncio.subprocess.PIPE
+        )
+
+    loading = asyncio.create_task(load())
+    for _ in range(6):
+        follower = await follow()
+        assert follower.stdout is not None
+        for _ in range(rng.randrange(1, 4)):  # it counts something, and goes on
+            assert await follower.stdout.readline()
+        await asyncio.sleep(rng.random() / 50)
+        follower.kill()
+        await follower.wait()
+    loading.cancel()
+    await asyncio.wait([loading])
+    out, _ = await (await follow("--once")).communicate()
+    report = json.loads(out.splitlines()[-1])
+    rows = await told(valkey)
+    kinds = Counter(row["type"].split(".")[3] for row in rows)
+    assert kinds["cancelled"] > 100
+    assert report["ended"] == {"cancelled": kinds["cancelled"]}
+    assert report["waiting"] == kinds["created"] - kinds["cancelled"]
+    (seen,) = json.loads(state.read_text())["days"].values()
+    assert sum(seen.values()) == kinds["created"]
 
 
 async def test_events_are_served_alone(valkey: StoreClient, valkey_url: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import redis.asyncio
 from fakes import FakeBackend
 
+from allocator import metrics
 from allocator.keeper import ShelfKeeper
 from allocator.model import (
     Allocation,
@@ -203,10 +204,12 @@ async def test_a_lost_server_has_its_sessions_moved(stage: Stage) -> None:
     found = await stage.allocate("m1")
     await stage.sessions.open(found.session.id, server=found.session.server, epoch=1)
     await stage.sessions.checkpoint(found.session.id, epoch=1, tick=30, state=b"saved")
+    counted = metrics.SESSIONS_MOVED.labels("lost")._value.get()
     stage.backend.kill(found.session.server)
     await stage.settle()
     moved = await stage.allocator.find(found.session.id)
     assert moved is not None
+    assert metrics.SESSIONS_MOVED.labels("lost")._value.get() == counted + 1
     assert moved.session.server != found.session.server
     assert (moved.session.epoch, moved.session.state, moved.session.checkpoint_tick) == (2, SessionState.LIVE, 30)
     with pytest.raises(Exception, match="epoch 1"):

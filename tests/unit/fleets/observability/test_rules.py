@@ -93,6 +93,7 @@ FIRING: dict[str, list[tuple[str, str]]] = {
         steady("warmfleet_store_memory_max_bytes", 1e9),
     ],
     "WarmfleetStoreEvicts": [rising("warmfleet_store_evicted_keys", 5)],
+    "WarmfleetEventsAreDead": [rising('warmfleet_events_relayed_total{sink="kafka",outcome="dead"}', 2)],
     "WarmfleetProcessIsAway": [steady(f"up{{{W}}}", 0)],
     "WarmfleetDescriptorsRunOut": [
         steady(f"process_open_fds{{{W}}}", 900),
@@ -145,6 +146,8 @@ HEALTHY: list[tuple[str, str]] = [
     # Without a limit nothing fills up.
     steady("warmfleet_store_memory_max_bytes", 0),
     steady("warmfleet_store_evicted_keys", 5),
+    rising('warmfleet_events_relayed_total{sink="kafka",outcome="sent"}', 500),
+    rising('warmfleet_events_relayed_total{sink="kafka",outcome="retried"}', 5),
     steady(f"up{{{W}}}", 1),
     steady('up{job="somebody-elses"}', 0),
     steady(f"process_open_fds{{{W}}}", 100),
