@@ -105,9 +105,9 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
-                words, example = _PARAMETERS[parameter["name"]]
-                parameter.setdefault("description", words)
-                parameter["example"] = example
+                if known := _PARAMETERS.get(parameter["name"]):  # others are of an application around the API
+                    parameter.setdefault("description", known[0])
+                    parameter["example"] = known[1]
             for body in (operation.get("requestBody", {}), *operation["responses"].values()):
                 for kind, media in body.get("content", {}).items():
                     _show(operation["operationId"], kind, media, schemas)
@@ -126,7 +126,9 @@ def _show(operation: str, kind: str, media: dict[str, Any], schemas: dict[str, A
         media["example"] = _TEXTS.get(operation, "ok\n")
     else:
         schema = media["schema"]
-        named = (schema.get("items") or schema)["$ref"].rpartition("/")[2]
+        named = (schema.get("items") or schema).get("$ref", "").rpartition("/")[2]
+        if not named:
+            return  # an application that serves the API among others describes those itself
         shown = schemas[named]["examples"]
         if "items" in schema:
             media["example"] = shown

@@ -79,7 +79,7 @@ async def test_parts_serve_nothing_else(valkey: StoreClient, valkey_url: str, tm
             "beacon_udp": "127.0.0.1:0",
         }
     )
-    own = {PartName.MATCHMAKER, PartName.AUTOSCALER, PartName.ALLOCATOR}  # walked above
+    own = {PartName.MATCHMAKER, PartName.AUTOSCALER, PartName.ALLOCATOR, PartName.CONSOLE}  # walked above
     async with AsyncExitStack() as stack:
         for name in set(PartName) - own:
             part = await make(name, served, specs, valkey, stack)
