@@ -29,13 +29,18 @@ async def _main(settings: Settings) -> None:
     await serve(settings, stop, hurry)
 
 
-def main() -> int:
-    """Run a game server until it has drained."""
+def new_runner() -> asyncio.Runner:
+    """What a game server runs in."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def main(made: asyncio.Runner | None = None) -> int:
+    """Run a game server until it has drained; in a runner that was `made` ahead, if there is one."""
     configure_logging(json=not sys.stderr.isatty())
     try:
         settings = Settings.from_environment(os.environ)
         tracing.configure("warmfleet-gameserver", os.environ)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with made or new_runner() as runner:
             runner.run(_main(settings))
     except (SettingsError, tracing.TracingError) as error:
         print(f"gameserver: {error}", file=sys.stderr)

@@ -377,18 +377,9 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
         raise SettingsError(f"WARMFLEET_SEAT_KEYS: {error}") from None
     async with AsyncExitStack() as stack:
         sdk = await stack.enter_async_context(AgonesSDK(settings.agones_grpc_port))
+        store, prepared = _store(settings, stack)
         me = await sdk.get_game_server()
         _check_identity(settings, me)
-        store: SessionStore | None = None
-        if settings.valkey_url:
-            try:
-                client = connect(settings.valkey_url)
-            except ValueError as error:
-                raise SettingsError(f"WARMFLEET_VALKEY_URL: {error}") from None
-            stack.push_async_callback(client.aclose)
-            sessions = ValkeySessions(client, settings.fleet, replicas=settings.valkey_replicas)
-            await sessions.prepare()
-            store = sessions
         metronome = Metronome()
         looks: list[Callable[[], None]] = []
 
@@ -414,6 +405,8 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
             looks.append((await stack.enter_async_context(_udp(settings, me, gate, addresses))).look)
         if settings.metrics_port:
             await stack.enter_async_context(MetricsServer(host=settings.metrics_host, port=settings.metrics_port))
+        if prepared is not None:
+            await prepared
         stack.enter_context(metronome)  # last: what was imported and made so far is never looked through again
         await sdk.ready()
         log.info("ready", server=settings.server, game=settings.game, ports=dict(me.ports))
@@ -435,6 +428,21 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
                 service.cancel()
         await process.say_goodbye()
         await _say_shutdown(sdk)
+
+
+def _store(settings: Settings, stack: AsyncExitStack) -> tuple[SessionStore | None, asyncio.Task[None] | None]:
+    """The session store, and what to wait for before Ready: its functions are loaded while the sidecar is asked and sockets are opened."""
+    if not settings.valkey_url:
+        return None, None
+    try:
+        client = connect(settings.valkey_url)
+    except ValueError as error:
+        raise SettingsError(f"WARMFLEET_VALKEY_URL: {error}") from None
+    stack.push_async_callback(client.aclose)
+    sessions = ValkeySessions(client, settings.fleet, replicas=settings.valkey_replicas)
+    prepared = asyncio.create_task(sessions.prepare(), name="prepare-store")
+    stack.callback(prepared.cancel)
+    return sessions, prepared
 
 
 async def _service(run: Callable[[], Awaitable[None]]) -> None:

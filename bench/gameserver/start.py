@@ -3,10 +3,11 @@ How fast a game server is Ready, cold and forked from a warm zygote, and what a 
 
 Both fleets run the arena under one local Agones on a real Valkey, and grow by one server in turn. Timed from the request for the process
 to Ready: settings, sidecar, store and listeners are in it both times. Memory is the growth of the whole fleet's PSS by one server
-(/proc/PID/smaps_rollup), zygote included.
+(/proc/PID/smaps_rollup), zygote and spare included.
 """
 
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from gameserver.seats import SeatIssuer
 from gameserver.sessions.model import FleetName
 
 ARENA = "gameserver.games.arena:Arena"
+_SETTLE_S = 1.0
+"""Until a zygote has forked its next server ahead."""
 COLD, FORKED = FleetName("cold"), FleetName("forked")
 
 
@@ -54,10 +57,12 @@ async def _measure(report: Report, rounds: int) -> None:
             async with _Timed(fleets, logs=folder / "logs") as agones:
                 times: dict[FleetName, list[float]] = {COLD: [], FORKED: []}
                 await _grow(agones, FORKED, 1)  # starts the zygote
+                await asyncio.sleep(_SETTLE_S)
                 first_kb = _pss_kb(agones)
                 for count in range(1, rounds + 1):
                     times[COLD].append(await _grow(agones, COLD, count))
                     times[FORKED].append(await _grow(agones, FORKED, count + 1))
+                await asyncio.sleep(_SETTLE_S)
                 added_kb = (_pss_kb(agones) - first_kb) / rounds
                 cold_kb = _pss_kb(agones, COLD) / rounds
     ratios = [cold / forked for cold, forked in zip(times[COLD], times[FORKED], strict=True)]
@@ -96,8 +101,14 @@ def _pss_kb(agones: LocalAgones, only: FleetName = FORKED) -> int:
     """Proportional memory of a fleet's processes, in kB; its zygote with it."""
     pids = [s.pid for status in agones.status() if status.fleet.name == only for s in status.servers]
     if only == FORKED:
-        pids += agones.zygotes()
+        pids += [pid for zygote in agones.zygotes() for pid in _group(zygote)]
     return sum(_pss_of(pid) for pid in pids)
+
+
+def _group(leader: int) -> list[int]:
+    """A zygote, and the server that it has forked ahead."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [pid for pid in pids if os.getpgid(pid) == leader]
 
 
 def _pss_of(pid: int) -> int:

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _IMPORT_TIMEOUT_S = 60.0
 _FORK_TIMEOUT_S = 10.0
+_SPARE_ENDS_S = 2.0
+_LOOK_AGAIN_S = 0.002
 
 
 class NoZygote(Exception):
@@ -77,6 +79,19 @@ class _Zygote:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+        await self._reap_spare()
+
+    async def _reap_spare(self) -> None:
+        """The server that it had forked ahead ends with it, and is a child of this process: the only one in its process group by now."""
+        try:
+            async with asyncio.timeout(_SPARE_ENDS_S):
+                while True:
+                    if not _reap_one(self.process.pid):
+                        await asyncio.sleep(_LOOK_AGAIN_S)
+        except ChildProcessError:
+            pass  # there is none, or no more
+        except TimeoutError:
+            log.warning("spare_stays", group=self.process.pid)
 
 
 class Zygotes:
@@ -167,6 +182,11 @@ class Zygotes:
             await zygote.end()
             raise NoZygote(f"the zygote of {kind.game} does not start: see {self._log}")
         return zygote
+
+
+def _reap_one(group: int) -> bool:
+    """Take note of one child's end; whether there was one. Raises ChildProcessError where there are no children in the group."""
+    return os.waitpid(-group, os.WNOHANG)[0] != 0
 
 
 def _become_subreaper() -> None:

@@ -83,6 +83,54 @@ async def test_a_forked_server_is_a_process_of_its_own(tmp_path: Path) -> None:
     assert [pid for pid in (zygote, one.pid, two.pid) if Path(f"/proc/{pid}").exists()] == []
 
 
+def spares(zygote: int) -> list[int]:
+    """Servers that it has forked ahead: children of this process, in the zygote's group until they are told who they are."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [pid for pid in pids if pid != zygote and is_spare(pid, zygote)]
+
+
+def is_spare(pid: int, group: int) -> bool:
+    try:
+        state, parent, its_group = stat(pid)[:3]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z" and int(parent) == os.getpid() and int(its_group) == group
+
+
+async def test_a_server_is_forked_ahead(tmp_path: Path) -> None:
+    """The next server is there before it is asked for, another one follows it, and the last one ends with the fleet."""
+    async with agones(tmp_path, buffer=1) as running:
+        await until(lambda: len(ready(running)) == 1)
+        (zygote,) = running.zygotes()
+        await until(lambda: len(spares(zygote)) == 1)
+        (ahead,) = spares(zygote)
+        running.set_buffer(FLEET, 2)
+        await until(lambda: len(ready(running)) == 2)
+        (told,) = [server for server in ready(running) if server.pid == ahead]
+        assert stat(ahead)[1:4] == [str(os.getpid()), str(ahead), str(ahead)]
+        await until(lambda: f'"server": "{told.server.name}"' in told.log.read_text())
+        await until(lambda: len(spares(zygote)) == 1)
+        (last,) = spares(zygote)
+        assert last != ahead
+    assert not Path(f"/proc/{last}").exists()
+
+
+async def test_the_death_of_a_server_forked_ahead(tmp_path: Path) -> None:
+    """Killed before anybody asked for it, it is missed by nobody; one whose zygote is killed ends too."""
+    async with agones(tmp_path, buffer=1) as running:
+        await until(lambda: len(ready(running)) == 1)
+        (zygote,) = running.zygotes()
+        await until(lambda: spares(zygote))
+        os.kill(spares(zygote)[0], signal.SIGKILL)
+        await until(lambda: not spares(zygote))
+        running.set_buffer(FLEET, 2)
+        await until(lambda: len(ready(running)) == 2)
+        assert all("gameserver.zygote" in Path(f"/proc/{s.pid}/cmdline").read_text() for s in ready(running))
+        await until(lambda: spares(zygote))
+        os.kill(zygote, signal.SIGKILL)
+        await until(lambda: not spares(zygote))
+
+
 async def test_the_death_of_a_server_and_of_the_zygote(tmp_path: Path) -> None:
     """A killed server's signal is known and it is replaced; a killed zygote takes no server with it, and is replaced too."""
     async with agones(tmp_path) as running:
