@@ -24,9 +24,9 @@ class Expression:
     """The teams do not matter: their players are one list."""
 
 
-def parse(expression: str, team_names: frozenset[str], path: str) -> Expression:
+def parse(expression: str, team_names: frozenset[str], path: str, several: frozenset[str] = frozenset()) -> Expression:
     """
-    Read an expression; `team_names` are those of the rule set, which `*` stands for.
+    Read an expression; `team_names` are those of the rule set, which `*` stands for, `several` those of teams alike.
 
     Raises: ImportFailed for a team that is none; NoEqual for what is not understood.
     """
@@ -49,6 +49,6 @@ def parse(expression: str, team_names: frozenset[str], path: str) -> Expression:
     if flat:
         return Expression(teams=teams, attribute=named[2], over=made[0] if made else "", flat=True)
     each, over = (made[-1] if made else ""), (made[0] if len(made) == 2 else "")
-    if len(teams) == 1 and each and not over:
+    if len(teams) == 1 and not teams & several and each and not over:
         each, over = "", each
     return Expression(teams=teams, attribute=named[2], each=each, over=over)

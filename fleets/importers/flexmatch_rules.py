@@ -56,8 +56,11 @@ class Context:
 
     def expression(self, rule: dict[str, Any], value: Any) -> Expression:
         """One property expression of a rule."""
-        names = frozenset(team["name"] for team in self.draft.spec["teams"])
-        return parse(text(value, f"rules[{rule['name']}].measurements"), names, f"rules[{rule['name']}]")
+        teams = self.draft.spec["teams"]
+        names = frozenset(team["name"] for team in teams)
+        several = frozenset(team["name"] for team in teams if team.get("count", 1) > 1)
+        path = f"rules[{rule['name']}]"
+        return parse(text(value, f"{path}.measurements"), names, path, several)
 
     def everybody(self, expression: Expression) -> bool:
         """Whether it is about all teams."""
@@ -97,6 +100,9 @@ def _comparison(rules: Context, rule: dict[str, Any]) -> None:
     if operation not in ("<", "<=", "=", "!=", ">", ">="):
         raise ImportFailed(f"rules[{rule['name']}].operation: {operation!r} is no comparison")
     for measured in rules.measured(rule):
+        if _same_size(rules, rule, measured):
+            rules.draft.rule("teamSize", max=0)
+            continue
         if measured.attribute is None or not rules.everybody(measured):
             raise NoEqual("a comparison is about an attribute of every player")
         if "referenceValue" not in rule:
@@ -106,6 +112,17 @@ def _comparison(rules: Context, rule: dict[str, Any]) -> None:
             rules.draft.rule(kind, attribute=measured.attribute, **({} if operation == "=" else {"is": operation}))
             continue
         _constant(rules, rule, measured, operation, rule["referenceValue"])
+
+
+def _same_size(rules: Context, rule: dict[str, Any], measured: Expression) -> bool:
+    """Whether the two teams are to have equally many players."""
+    reference = rule.get("referenceValue")
+    if rule.get("operation") != "=" or not isinstance(reference, str) or "[" not in reference:
+        return False
+    other = rules.expression(rule, reference)
+    two = {name for side in (measured, other) for name in side.teams}
+    counts = all(side.attribute is None and side.over == "count" and not side.each for side in (measured, other))
+    return counts and len(measured.teams) == len(other.teams) == 1 and len(two) == len(rules.draft.spec["teams"]) == 2
 
 
 def _constant(rules: Context, rule: dict[str, Any], measured: Expression, operation: str, value: Any) -> None:
@@ -206,6 +223,8 @@ def _collection(rules: Context, rule: dict[str, Any]) -> None:
             f"{path}.operation: {operation!r} is none of intersection, contains, reference_intersection_count"
         )
     if "maxCount" in rule:
+        if "players[playerId]" in str(rule.get("referenceValue", "")):
+            raise NoEqual("whom a player does not want to meet stands in its ticket, as `blocked`, in every queue")
         raise NoEqual("a greatest count is not asked for")
     minimum, steps = rules.limits({"minCount": 1, **rule}, "minCount", least=0, most=64)
     for measured in rules.measured(rule):

@@ -137,8 +137,10 @@ def _common(draft: Draft, rule: dict[str, Any], path: str) -> dict[str, Any]:
 def _expansion(rule: dict[str, Any], path: str) -> tuple[dict[str, Any], dict[str, Any], float]:
     """(linear, custom, seconds between two expansions); one of the two is empty."""
     given = mapping(rule.get("Expansion"), f"{path}.Expansion")
-    linear = given if given.get("Type") == "Linear" else mapping(rule.get("LinearExpansion"), f"{path}.LinearExpansion")
-    custom = given if given.get("Type") == "Custom" else mapping(rule.get("CustomExpansion"), f"{path}.CustomExpansion")
+    # In the API's own form only its keys say which it is.
+    kind = given.get("Type", "Custom" if any(key.endswith("Overrides") for key in given) else "Linear")
+    linear = given if kind == "Linear" else mapping(rule.get("LinearExpansion"), f"{path}.LinearExpansion")
+    custom = given if kind == "Custom" else mapping(rule.get("CustomExpansion"), f"{path}.CustomExpansion")
     if given and not linear and not custom:
         raise ImportFailed(f"{path}.Expansion.Type: {given.get('Type')!r} is none of Linear, Custom")
     if not linear and not custom:
@@ -155,14 +157,21 @@ def _overrides(custom: dict[str, Any], path: str, key: str) -> list[Any]:
     return [value.get("Value") if isinstance(value, dict) else value for value in given or []]
 
 
-def _steps(rule: dict[str, Any], path: str, key: str, overrides: str) -> tuple[float, list[Step]]:
+def _steps(draft: Draft, rule: dict[str, Any], path: str, key: str, overrides: str) -> tuple[float, list[Step]]:
     """A rule's limit and its expansions. A custom one's first value holds from the start, each further one an interval longer."""
     first = number(rule.get(key), f"{path}.{key}", least=0)
     linear, custom, every_s = _expansion(rule, path)
     if custom:
         given = _overrides(custom, path, overrides)
-        values = [number(value, f"{path}.{overrides}[{index}]", least=0) for index, value in enumerate(given)]
-        return (values or [first])[0], [(every_s * index, value) for index, value in enumerate(values) if index]
+        if None in given:
+            draft.approximated(f"{path}.{overrides}", "where a value is missing the one before stays")
+        values = [
+            (index, number(value, f"{path}.{overrides}[{index}]", least=0))
+            for index, value in enumerate(given)
+            if value is not None
+        ]
+        start = values.pop(0)[1] if values and values[0][0] == 0 else first
+        return start, [(every_s * index, value) for index, value in values]
     if not linear:
         return first, []
     delta = number(linear.get("Delta"), f"{path}.Delta", least=0)
@@ -189,7 +198,7 @@ def _string_equality(draft: Draft, rule: dict[str, Any], path: str) -> None:
 
 
 def _difference(draft: Draft, rule: dict[str, Any], path: str) -> None:
-    limit, steps = _steps(rule, path, "Difference", "DifferenceOverrides")
+    limit, steps = _steps(draft, rule, path, "Difference", "DifferenceOverrides")
     merge = str(rule.get("MergeFunction", "Average"))
     if merge not in _AGGREGATES:
         raise ImportFailed(f"{path}.MergeFunction: {merge!r} is none of {', '.join(_AGGREGATES)}")
@@ -220,7 +229,7 @@ def _set_intersection(draft: Draft, rule: dict[str, Any], path: str) -> None:
 
 
 def _region(draft: Draft, rule: dict[str, Any], path: str) -> None:
-    limit, steps = _steps(rule, path, "MaxLatency", "MaxLatencyOverrides")
+    limit, steps = _steps(draft, rule, path, "MaxLatency", "MaxLatencyOverrides")
     draft.dropped(
         f"{path}.Path",
         f"round trips stand in a player's latencies, by region, not in {rule.get('Path', 'an attribute')!r}",
@@ -231,12 +240,12 @@ def _region(draft: Draft, rule: dict[str, Any], path: str) -> None:
 
 
 def _team_size(draft: Draft, rule: dict[str, Any], path: str) -> None:
-    limit, steps = _steps(rule, path, "Difference", "DifferenceOverrides")
+    limit, steps = _steps(draft, rule, path, "Difference", "DifferenceOverrides")
     draft.rule("teamSize", max=limit, expand=expand(steps), **_common(draft, rule, path))
 
 
 def _team_difference(draft: Draft, rule: dict[str, Any], path: str) -> None:
-    limit, steps = _steps(rule, path, "Difference", "DifferenceOverrides")
+    limit, steps = _steps(draft, rule, path, "Difference", "DifferenceOverrides")
     name = _attribute(draft, rule, path)
     draft.rule("teamBalance", attribute=name, max=limit, expand=expand(steps), **_common(draft, rule, path))
 

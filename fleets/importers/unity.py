@@ -75,8 +75,8 @@ def _pool(queue: dict[str, Any], name: str, pool: dict[str, Any], path: str, *, 
     where = f"{path}.matchDefinition"
     _teams(draft, definition, where)
     draft.parties(whole(queue.get("maxplayersperticket", 1), "maxPlayersPerTicket", least=1))
-    for rule_path, rule in _rules(definition, where):
-        _rule(draft, rule, rule_path)
+    for rule_path, rule, team in _rules(definition, where):
+        _rule(draft, rule, rule_path, team)
     for index, row in enumerate(rows(pool.get("filters"), f"{path}.filters")):
         _filter(draft, row, f"{path}.filters[{index}]")
     if pool.get("timeoutseconds") is not None:
@@ -138,15 +138,17 @@ def _range(value: Any, path: str) -> tuple[int, int, list[Step]]:
     return low, high, sorted(steps)
 
 
-def _rules(definition: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rules(definition: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+    """The path of each rule, the rule, and the team that it is about."""
     for index, rule in enumerate(rows(definition.get("matchrules"), f"{path}.matchRules")):
-        yield f"matchRules[{rule.get('name') or index}]", rule
+        yield f"matchRules[{rule.get('name') or index}]", rule, None
     for team in rows(definition.get("teams"), f"{path}.teams"):
         for index, rule in enumerate(rows(team.get("teamrules"), f"{path}.teams.teamRules")):
-            yield f"teams[{team.get('name')}].teamRules[{rule.get('name') or index}]", rule
+            yield f"teams[{team.get('name')}].teamRules[{rule.get('name') or index}]", rule, str(team.get("name"))
 
 
-def _rule(draft: Draft, rule: dict[str, Any], path: str) -> None:
+def _rule(draft: Draft, rule: dict[str, Any], path: str, team: str | None) -> None:
+    """One rule; `team`: that it is about, None for a rule of the match."""
     kind = str(rule.get("type", "")).lower()
     convert = _RULES.get(kind)
     if convert is None and kind != "doubledifference":
@@ -158,7 +160,10 @@ def _rule(draft: Draft, rule: dict[str, Any], path: str) -> None:
         if relaxed.off:
             draft.dropped(path, "the rule is never on")
             return
-        if "teamRules" in path:
+        if team is not None and kind == "equality" and rule.get("reference") is not None:
+            _team_of(draft, rule, path, relaxed, team)
+            return
+        if team is not None:
             draft.approximated(path, "it holds for the whole match, not in each team alone")
         convert(draft, rule, path, relaxed)
     except NoEqual as why:
@@ -247,6 +252,21 @@ def _equality(draft: Draft, rule: dict[str, Any], path: str, relaxed: _Relaxed) 
         **{"is": "!=" if rule.get("not") else "=", "value": reference},
         **relaxed.stays(draft, path),
     )
+
+
+def _team_of(draft: Draft, rule: dict[str, Any], path: str, relaxed: "_Relaxed", name: str) -> None:
+    """Everybody in a team has the same constant: a role of which it has as many places as players."""
+    _no_not(rule)
+    attribute, value = _attribute(draft, rule, path), rule["reference"]
+    team = next(team for team in draft.spec["teams"] if team["name"] == name)
+    if not isinstance(value, str) or "[" in attribute:
+        raise NoEqual("a team's own value is a word")
+    if "min" in team or team.get("roles") or draft.spec.get("roleAttribute", attribute) != attribute:
+        raise NoEqual("a team's own value is a role, of one attribute in all teams, and as many as it has players")
+    if relaxed.steps or relaxed.common:
+        draft.approximated(f"{path}.relaxations", "a team's roles stay what they are")
+    team["roles"] = [{"name": value, "players": team["players"]}]
+    draft.spec["roleAttribute"] = attribute
 
 
 def _compare(draft: Draft, rule: dict[str, Any], path: str, relaxed: _Relaxed) -> None:

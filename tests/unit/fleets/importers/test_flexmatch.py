@@ -297,3 +297,36 @@ def test_what_no_match_can_obey_fails(tmp_path: Path) -> None:
     }
     with pytest.raises(ImportFailed, match="cannot be a valid queue"):
         imported(tmp_path, document)
+
+
+def test_two_teams_of_equal_size(tmp_path: Path) -> None:
+    """The comparison of two teams' counts for equality; of other teams, and for anything else, it has no equal."""
+    teams = [{"name": name, "minPlayers": 2, "maxPlayers": 4} for name in ("red", "blue")]
+    counts = {"measurements": ["count(teams[red].players)"], "referenceValue": "count(teams[blue].players)"}
+    rules, result = rules_of(tmp_path, {"type": "comparison", "operation": "=", **counts}, teams=teams)
+    assert rules == [{"type": "teamSize", "max": 0.0}]
+    assert {note.path for note in result.notes} == {"name"}
+    rules, _ = rules_of(tmp_path, {"type": "comparison", "operation": "<=", **counts}, teams=teams)
+    assert rules == []
+
+
+def test_teams_alike_are_measured_one_by_one(tmp_path: Path) -> None:
+    """An average over `teams[*]` is each team's, also where one entry stands for several teams."""
+    fair = {"type": "distance", "measurements": [f"avg({ALL})"], "referenceValue": f"avg(flatten({ALL}))"}
+    teams = [{"name": "trio", "minPlayers": 3, "maxPlayers": 3, "quantity": 3}]
+    rules, result = rules_of(tmp_path, {**fair, "maxDistance": 10}, teams=teams)
+    assert rules == [{"type": "teamBalance", "attribute": "skill", "max": 10.0}]
+    assert {note.kind for note in result.notes} == {Kind.APPROXIMATED}
+
+
+def test_a_list_of_blocked_players_is_in_the_ticket(tmp_path: Path) -> None:
+    rule = {
+        "type": "collection",
+        "operation": "reference_intersection_count",
+        "measurements": "flatten(teams[*].players.attributes[maps])",
+        "referenceValue": "flatten(teams[*].players[playerId])",
+        "maxCount": 0,
+    }
+    rules, result = rules_of(tmp_path, rule)
+    assert rules == []
+    assert [note.message for note in result.notes if "`blocked`" in note.message]

@@ -169,3 +169,34 @@ def test_bad_input_is_named(tmp_path: Path, document: dict[str, Any], said: str)
     with pytest.raises(ImportFailed) as failed:
         imported(tmp_path, document)
     assert said in str(failed.value)
+
+
+def test_an_expansion_says_by_its_keys_what_it_is_and_keeps_what_it_leaves_out(tmp_path: Path) -> None:
+    """The API's lists have no Type in them; a value that is missing changes nothing, which is noted."""
+    spec, result = imported(
+        tmp_path,
+        queue(
+            StringEqualityRules=[
+                {
+                    "Name": "S",
+                    "Attribute": {"Path": "Mode", "Source": "User"},
+                    "Expansion": {"EnabledOverrides": [True, False], "SecondsBetweenExpansions": 10},
+                }
+            ],
+            DifferenceRules=[
+                {
+                    "Name": "D",
+                    "Attribute": LEVEL,
+                    "Difference": 1,
+                    "Expansion": {"DifferenceOverrides": [None, 2, None, {"Value": 4}], "SecondsBetweenExpansions": 5},
+                }
+            ],
+        ),
+    )
+    by_type = {rule["type"]: rule for rule in spec["rules"]}
+    assert by_type["equal"]["optionalAfter"] == 10.0
+    assert (by_type["difference"]["max"], by_type["difference"]["expand"]) == (
+        1,
+        [{"after": 5.0, "max": 2}, {"after": 15.0, "max": 4}],
+    )
+    assert "DifferenceRules[D].DifferenceOverrides" in {note.path for note in result.notes}

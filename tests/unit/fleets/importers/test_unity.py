@@ -145,3 +145,21 @@ def test_bad_input_is_named(tmp_path: Path, document: dict[str, Any], said: str)
     with pytest.raises(ImportFailed) as failed:
         imported(tmp_path, document)
     assert said in str(failed.value)
+
+
+def chosen(name: str, players: dict[str, int]) -> dict[str, Any]:
+    rule = {"name": "own", "type": "Equality", "source": "Players.CustomData.side", "reference": name.lower()}
+    return {"name": name, "playerCount": players, "teamRules": [rule]}
+
+
+def test_a_team_that_its_players_chose_has_places_for_them_alone(tmp_path: Path) -> None:
+    """The value that a team's rule wants is a role of all of its places; a team of no fixed size has no equal."""
+    five = {"min": 5, "max": 5}
+    specs, result = imported(tmp_path, queue(pool(teams=[chosen("Red", five), chosen("Blue", five)])))
+    assert [team["roles"] for team in specs[0]["teams"]] == [
+        [{"name": "red", "players": 5}],
+        [{"name": "blue", "players": 5}],
+    ]
+    assert (specs[0]["roleAttribute"], specs[0].get("rules", []), result.notes) == ("side", [], ())
+    _, result = imported(tmp_path, queue(pool(teams=[chosen("Red", {"min": 3, "max": 5}), chosen("Blue", five)])))
+    assert [note.path for note in result.notes if note.kind is Kind.DROPPED] == ["teams[Red].teamRules[own]"]
