@@ -457,11 +457,13 @@ def _local_fleet(fleet: FleetSpec, valkey_url: str, seat_key: str, netcode_key: 
     else:
         assert server.command is not None
         command, ports = tuple(server.command), tuple(server.ports or ("default",))
+    mirrored = {"rooms": server.rooms, "players": server.rooms * server.seats} if server.game is not None else {}
     return LocalFleet(
         name=FleetName(fleet.metadata.name),
         command=command,
         game=(server.game or "") if server.fork else "",
-        counters={"rooms": server.rooms, "players": server.rooms * server.seats} if server.game is not None else {},
+        counters=mirrored if server.mirror == "counters" else {},
+        lists={name: min(most, 1000) for name, most in mirrored.items()} if server.mirror == "lists" else {},
         env=env,
         ports=ports,
         metrics=server.game is not None,

@@ -17,6 +17,8 @@ _UPGRADE_WAITS_S = 3600
 """What managed clusters wait for one pod when they upgrade a node."""
 
 
+_LIST_CAPACITY = 1000
+"""Agones' own limit; more are not listed."""
 VERSION_LABEL = "warmfleet.dev/version"
 """On every server: changes when anything of its template does."""
 
@@ -42,6 +44,7 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
         "ports": _ports(fleet),
         "health": _health(fleet),
         "eviction": {"safe": eviction(fleet)},
+        **_mirrors(fleet),
         "template": pod_template(fleet, platform),
     }
     version = hashlib.sha256(json.dumps(game_server, sort_keys=True).encode()).hexdigest()[:10]
@@ -57,6 +60,26 @@ def agones_fleet(fleet: FleetSpec, platform: PlatformBody) -> Manifest:
             "template": {"metadata": {"labels": {**labels, VERSION_LABEL: version}}, "spec": game_server},
         },
     )
+
+
+def _mirrors(fleet: FleetSpec) -> dict[str, Any]:
+    """The Counters or Lists that its game server keeps (gameserver/agones/mirror.py): it fills those that are declared."""
+    server = fleet.spec.server
+    if server.game is None or server.mirror == "none":
+        return {}
+    rooms, players = server.rooms, server.rooms * server.seats
+    if server.mirror == "counters":
+        return {
+            "counters": {
+                name: {"count": 0, "capacity": most} for name, most in (("rooms", rooms), ("players", players))
+            }
+        }
+    return {
+        "lists": {
+            name: {"capacity": min(most, _LIST_CAPACITY), "values": []}
+            for name, most in (("rooms", rooms), ("players", players))
+        }
+    }
 
 
 def fleet_autoscaler(fleet: FleetSpec, platform: PlatformBody) -> Manifest:

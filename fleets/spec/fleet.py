@@ -86,6 +86,11 @@ class Server(Model):
     secret_env: dict[Word, SecretKey] = Field(
         default={}, description="Variables whose values come from Secrets of the namespace."
     )
+    mirror: Literal["none", "counters", "lists"] = Field(
+        default="counters",
+        description="What Agones is shown of a `game`'s matches: Counters `rooms` and `players` on each GameServer, Lists of the same "
+        "names with the ids of sessions and players, or nothing. About two writes at the API server for each match.",
+    )
     tls: Tls | None = Field(
         default=None, description="The websocket transport speaks TLS alone, and clients are told so."
     )

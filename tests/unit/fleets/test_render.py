@@ -142,6 +142,7 @@ def fleets_of_any_kind(draw: st.DrawFn) -> FleetSpec:
             "game": "g:G",
             "rooms": draw(st.integers(1, 9)),
             "transports": draw(st.sampled_from([["udp"], ["websocket", "udp"]])),
+            "mirror": draw(st.sampled_from(["none", "counters", "lists"])),
         }
         if game
         else {
@@ -326,6 +327,21 @@ def test_the_games_settings_are_those_that_the_server_reads() -> None:
     assert read.server == "from-POD_NAME"
     secret = next(e for e in entries if e["name"] == "WARMFLEET_VALKEY_URL")["valueFrom"]["secretKeyRef"]
     assert secret == {"name": "warmfleet-valkey", "key": "url"}
+
+
+def test_agones_is_shown_a_games_matches() -> None:
+    """By Counters that are declared for as many as there may be, or Lists within Agones' limit; a foreign program's are its own affair."""
+
+    def declared(**server: Any) -> tuple[Any, Any]:
+        spec = rendered(fleet(server=server))["Fleet", "arena"]["spec"]["template"]["spec"]
+        return spec.get("counters"), spec.get("lists")
+
+    counts = {"rooms": {"count": 0, "capacity": 300}, "players": {"count": 0, "capacity": 1200}}
+    assert declared(rooms=300, seats=4) == (counts, None)
+    ids = {"rooms": {"capacity": 300, "values": []}, "players": {"capacity": 1000, "values": []}}
+    assert declared(rooms=300, seats=4, mirror="lists") == (None, ids)
+    assert declared(rooms=300, seats=4, mirror="none") == (None, None)
+    assert declared(command=["./run"]) == (None, None)
 
 
 def test_a_command_keeps_its_own_program_and_learns_its_port() -> None:
