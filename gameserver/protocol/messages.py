@@ -119,23 +119,19 @@ class Snapshot:
 class SharedSnapshot:
     """The newest Snapshot for all clients with one baseline: they differ in `ack_input` alone."""
 
-    __slots__ = ("_tick", "baseline", "body", "frame", "size_bytes")
+    __slots__ = ("baseline", "frame", "rest", "size_bytes")
 
     def __init__(self, tick: int, baseline: int, body: bytes) -> None:
-        self._tick = tick
         self.baseline = baseline
-        self.body = body
-        self.size_bytes = SNAPSHOT_HEADER.size + len(body)
+        self.rest = SNAPSHOT_HEADER.pack(0x82, 0, tick, baseline, 0)[SNAPSHOT_BEGIN.size :] + body
+        """What comes behind `SNAPSHOT_BEGIN`."""
+        self.size_bytes = SNAPSHOT_BEGIN.size + len(self.rest)
         self.frame: bytearray | None = None
         """Whatever a transport makes of it once and sends many times."""
 
-    def head(self, ack_input: int) -> bytes:
-        """What comes before `body` for a client whose newest applied input is `ack_input`."""
-        return SNAPSHOT_HEADER.pack(0x82, ack_input, self._tick, self.baseline, 0)
-
     def message(self, ack_input: int) -> bytes:
-        """Head and body."""
-        return self.head(ack_input) + self.body
+        """The bytes for a client whose newest applied input is `ack_input`."""
+        return SNAPSHOT_BEGIN.pack(0x82, ack_input) + self.rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +165,8 @@ ServerMessage = Welcome | Snapshot | Event | Pong | Migrate | Bye | Fragment
 
 INPUT_HEADER = struct.Struct("<BIIIIB")
 SNAPSHOT_HEADER = struct.Struct("<BIIIB")
+SNAPSHOT_BEGIN = struct.Struct("<BI")
+"""Of a Snapshot: its type and `ack_input`, the only field that clients with one baseline do not share."""
 _PING = struct.Struct("<BI")
 _PONG = struct.Struct("<BII")
 _WELCOME = struct.Struct("<BBHHIII")

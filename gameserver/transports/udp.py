@@ -18,7 +18,7 @@ from typing import Self
 import structlog
 
 from gameserver import metrics
-from gameserver.protocol.messages import Bye, CloseCode, SharedSnapshot, encode
+from gameserver.protocol.messages import SNAPSHOT_BEGIN, Bye, CloseCode, SharedSnapshot, encode
 from gameserver.protocol.netcode.addresses import Address, make_address
 from gameserver.protocol.netcode.fragments import MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, split
 from gameserver.protocol.netcode.limits import HandshakeLimits
@@ -35,6 +35,7 @@ _REPEATS = 3
 """Copies of Bye and Migrate, which nobody asks for again."""
 _WELCOME_INTERVAL_S = 0.05
 """Between Welcomes to one client: it repeats Hello every 0.1 s."""
+_make_begin = SNAPSHOT_BEGIN.pack
 _HELLO, _WELCOME, _MIGRATE = 0x01, 0x81, 0x85
 _CLASSES = {"EF": 46, "VA": 44, "LE": 1, "DF": 0}
 
@@ -279,7 +280,7 @@ class _UdpConnection:
             return False
         transport = self._transport
         if snapshot.size_bytes <= MAX_PLAIN_BYTES:  # as `_send`, without the calls: this runs for each client and tick
-            transport.core.send(self._client, snapshot.head(ack_input), snapshot.body)
+            transport.core.send(self._client, _make_begin(0x82, ack_input), snapshot.rest)
             if not transport.flushing:
                 transport.flush_soon()
         else:

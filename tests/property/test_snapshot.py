@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gameserver.protocol.messages import MalformedMessage
+from gameserver.protocol.messages import MalformedMessage, Snapshot, decode_server
 from gameserver.protocol.schema import F32, Bool, Float, Int, Schema, SchemaError, Table, UInt, parse_schema
 from gameserver.protocol.snapshot import SnapshotHistory, World, apply_delta, decode_full, encode_delta, encode_full
 
@@ -63,7 +63,9 @@ def test_any_loss_and_reordering(ticks: list[Any], data: st.DataObject) -> None:
         assert truth[tick].same(World.of(SCHEMA, state))
         history.push(tick, truth[tick])
         shared = history.snapshot(acknowledged)
-        baseline, body = shared.baseline, shared.body
+        snapshot = decode_server(shared.message(7))
+        assert isinstance(snapshot, Snapshot)
+        baseline, body = snapshot.baseline, snapshot.body
         in_flight.append((tick, baseline, body))
         for packet in data.draw(st.permutations(in_flight)):
             if data.draw(st.booleans()):
