@@ -82,7 +82,7 @@ class Director:
 
         `supply`: matches go where something is warm; without it the allocator finds out.
         `seats`: for queues with backfill.
-        `replicas`: the other directors' processes; without them this one leads whenever the lease is free.
+        `replicas`: the other directors' processes, which `run` beside; without them this one leads whenever the lease is free.
         """
         self.queue = queue
         self.leading = False
@@ -99,7 +99,9 @@ class Director:
         self._ratings = RatingStore(store.client) if queue.ratings else None
         self._rater = Rater(queue, self._ratings, allocator) if self._ratings else None
         self._new_match = new_match or (lambda: MatchId(secrets.token_hex(10)))
-        self._token = secrets.token_hex(8)
+        self._token = f"{replicas.name}.{secrets.token_hex(8)}" if replicas else secrets.token_hex(8)
+        """Begins with the replica's name, for which another may keep the lease."""
+        self._led_since_s = 0.0
         self._placing = Placing(queue, store, allocator, token=self._token, seats=seats, ratings=self._ratings)
         # Looking a metric's child up by its labels costs more than observing.
         self._wait_from = functools.cache(lambda region: metrics.TICKET_WAIT.labels(queue.name, region))
@@ -139,6 +141,10 @@ class Director:
 
     async def _direct(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._replicas:
+            await self._replicas.known()
+            if not self._replicas.preferred(self.queue.name):
+                await asyncio.sleep(2 * _TICK_S)  # who should lead begins, where both start at once
         while True:
             pause_s = _TICK_S * random.uniform(0.9, 1.1)  # noqa: S311 (so that replicas do not march in step)
             try:
@@ -331,15 +337,16 @@ class Director:
             self._placing.start(match, retried=True)
 
     async def _yield(self) -> None:
-        """Let a replica lead that should; the sagas begun here go on to their end."""
-        if self._replicas and not self._replicas.preferred(self.queue.name):
-            log.info("lease_yielded", queue=self.queue.name)
+        """Hand the queue to the replica that should lead it; the sagas begun here go on to their end."""
+        if self._replicas and self.leading and (heir := self._replicas.heir(self.queue.name, self._led_since_s)):
+            log.info("lease_yielded", queue=self.queue.name, to=heir)
             self._led(False)
-            await self._store.release_lease(self.queue.name, self._token)
+            await self._store.release_lease(self.queue.name, self._token, heir=heir)
 
     def _led(self, leading: bool) -> None:
         if leading and not self.leading:
             metrics.TAKEOVERS.labels(self.queue.name).inc()
+            self._led_since_s = asyncio.get_running_loop().time()
         if not leading:
             self._cursor = ""
             if self.leading:  # another tells them from now on

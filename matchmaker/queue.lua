@@ -274,10 +274,11 @@ local function expire(p, now, age_ms)
   return gone
 end
 
+-- The lease may be kept for a replica's director, whose token begins with the replica's name and a dot.
 local function hold(p, token, ms)
   local key = p .. 'lease'
   local holder = redis.call('GET', key)
-  if holder and holder ~= token then
+  if holder and holder ~= token and holder ~= 'for ' .. (string.match(token, '^(.*)%.') or '') then
     -- Longer than a lease lasts: the store's clock was set back, and the holder may be gone.
     if redis.call('PTTL', key) > 2 * tonumber(ms) then redis.call('PEXPIRE', key, ms) end
     return false
@@ -511,12 +512,13 @@ end
 -- ARGV: token, time to live in ms. Take or renew the director's lease. Returns 1 when it is held.
 local function lease_hold(keys, args) return hold(keys[1], args[1], args[2]) and 1 or 0 end
 
--- ARGV: token. Give the lease up, if it is held.
+-- ARGV: token, replica for whose director it is kept ('': for nobody), for how long in ms. Give the lease up, if it is held.
 local function lease_release(keys, args)
   local key = keys[1] .. 'lease'
   if redis.call('GET', key) ~= args[1] then return 0 end
+  if args[2] == '' then redis.call('DEL', key) else redis.call('SET', key, 'for ' .. args[2], 'PX', args[3]) end
   redis.call('PUBLISH', keys[1] .. 'wake', '')
-  return redis.call('DEL', key)
+  return 1
 end
 
 -- KEYS[1]: the set of directors (of all queues). ARGV: replica, for how long it counts as alive in ms (0: it goes). Returns those that are.

@@ -21,7 +21,7 @@ Each deciding method is one Valkey function (`queue.lua`). All keys of a queue s
 | `p backfills` | hash: session → what it wants, as JSON | put; drop, commit |
 | `p closed` | string: `paused` or `draining` | close |
 | `p jumped` | string: by how many ms the store's clock has jumped while tickets waited | cycle; cycle, once nothing waits |
-| `p lease` | string: the director's token | cycle; expires with the lease |
+| `p lease` | string: the director's token, or `for <replica>`, whose director alone may take it | cycle; release; expires with the lease |
 | `wf:directors` | sorted set: directors' processes, until when each counts as alive | beat |
 | `p wake`, `p changed` | channels: something for the director to do; which tickets changed, and how | |
 """
@@ -69,6 +69,8 @@ _PIPELINE = 1000
 """Tickets fetched in one round trip."""
 _MOST_CHANGES = 20_000
 """Of the log, read in one cycle."""
+_KEPT_FOR_HEIR_S = 0.5
+"""A lease that is handed over and not taken is anybody's after so long."""
 _NEVER = "0-0"
 """Before the first entry of any log."""
 
@@ -416,9 +418,9 @@ class TicketStore:
         """Take or renew the director's lease of a queue; False while another holds it."""
         return bool(await self._call("lease_hold", queue, token, round(lease_s * 1000)))
 
-    async def release_lease(self, queue: QueueName, token: str) -> None:
-        """Give the lease up."""
-        await self._call("lease_release", queue, token)
+    async def release_lease(self, queue: QueueName, token: str, *, heir: str = "") -> None:
+        """Give the lease up; for a moment only the `heir`, a replica whose directors' tokens begin with its name and a dot, may take it."""
+        await self._call("lease_release", queue, token, heir, round(_KEPT_FOR_HEIR_S * 1000))
 
     async def beat(self, replica: str, *, alive_s: float) -> tuple[str, ...]:
         """Say that a director's process lives for so long (0: that it goes); returns all that live, in order of their names."""
