@@ -48,9 +48,12 @@ LEASE_S = 1.25
 _TICK_S = 0.25
 """Rules relax with age: the pool is looked at so often even when nothing happens."""
 _RETRY_S = 0.2
-_PAUSE_S = 0.01
-"""Between two looks at a busy queue: what arrives meanwhile is taken in together. A quiet queue's players wait for nothing."""
-_BUSY_FROM = 8
+_PAUSE_S = (0.004, 0.01)
+"""
+Between two looks at a busy queue, at least and at most: what arrives meanwhile is taken in together. In between it is as long as the look took, so that
+looking takes half of a core. A quiet queue's players wait for nothing.
+"""
+_BUSY_FROM = 4
 """Changes that one look brings on a busy queue."""
 _ADOPT_S = 0.5
 _ORPHAN_AFTER_S = 1.0
@@ -104,6 +107,7 @@ class Director:
         self._led_since_s = 0.0
         self._placing = Placing(queue, store, allocator, token=self._token, seats=seats, ratings=self._ratings)
         # Looking a metric's child up by its labels costs more than observing.
+        self._cycle_s = metrics.CYCLE.labels(queue.name)
         self._wait_from = functools.cache(lambda region: metrics.TICKET_WAIT.labels(queue.name, region))
         self._wake = asyncio.Event()
         self._clock = StoreClock()
@@ -115,7 +119,8 @@ class Director:
         """What the matcher has not been told yet; it takes out before it takes in."""
         self._orphans: dict[MatchId, float] = {}
         self._adopt_at_s = 0.0
-        self._busy = False
+        self._rest_s = 0.0
+        """Until the next look, while the queue is busy."""
 
     async def run(self) -> None:
         """Direct the queue until cancelled; sagas under way are cut short, and repeated by whoever directs next."""
@@ -164,8 +169,8 @@ class Director:
                 log.warning("director_waits", queue=self.queue.name, error=str(error))
                 self._cursor = ""  # a commit may have taken effect unseen
                 pause_s = _RETRY_S
-            if self._busy:
-                await asyncio.sleep(min(_PAUSE_S, pause_s))
+            if self._rest_s:
+                await asyncio.sleep(min(self._rest_s, pause_s))
             try:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
@@ -179,7 +184,7 @@ class Director:
 
         Raises: StoreUnavailable.
         """
-        queue, begun_s = self.queue, time.monotonic()
+        queue, begun_s, self._rest_s = self.queue, time.monotonic(), 0.0
         if self._connections != (connections := self._store.connections):
             self._connections = connections
             self._cursor = ""  # a store that has taken over may not have our last commits
@@ -210,9 +215,11 @@ class Director:
         if look.accepted:
             for match in await self._store.adopt(queue.name, self._token, look.accepted):
                 self._placing.start(match, retried=False)
-        self._busy = len(look.added) + len(look.removed) >= _BUSY_FROM
         await self._match_up(look)
-        metrics.CYCLE.labels(queue.name).observe(time.monotonic() - begun_s)
+        took_s = time.monotonic() - begun_s
+        busy = len(look.added) + len(look.removed) >= _BUSY_FROM
+        self._rest_s = min(max(_PAUSE_S[0], took_s), _PAUSE_S[1]) if busy else 0.0
+        self._cycle_s.observe(took_s)
         return look.full
 
     def _cost(self, offence: Offence) -> float:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 import orjson
 
 from bench.matchmaker.system import SECRET
+from fleets.garbage import settle
 from gameserver.sessions.model import PlayerId
 from matchmaker.api.auth import PlayerTokens
 
@@ -102,6 +103,7 @@ async def play(
         # Names of this process: a ticket that the last load left behind is nobody's here.
         player = Player(f"{queue}-{os.getpid()}-{number}", queue, done, failed, every_s, every_s * number / players)
         await loop.create_connection(lambda player=player: player, "127.0.0.1", port)  # type: ignore[misc]
+    settle()
     await asyncio.sleep(warm_s)
     begin_s, before = time.perf_counter(), len(done)
     report.send("begin")

@@ -83,6 +83,7 @@ async def _serve_api(url: str, ready: Connection) -> None:
         tasks.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 (uvicorn tells it no other way)
             await asyncio.sleep(0.01)
+        settle()
         ready.send(server.servers[0].sockets[0].getsockname()[1])
 
 
@@ -96,6 +97,7 @@ async def serve_director(url: str, ready: Connection) -> None:
         tasks.create_task(replicas.run())
         for director in directors:
             tasks.create_task(director.run())
+        settle()
         leads = False
         while True:
             if directors[0].leading != leads:
@@ -105,7 +107,7 @@ async def serve_director(url: str, ready: Connection) -> None:
 
 
 def _run(serve: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    settle()  # as the served parts do
+    """Each calls `settle` once it is wired, as the served parts do."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(*args))
 

@@ -24,6 +24,7 @@ import uvloop
 
 from bench.matchmaker.system import SECRET, cpu_s, heard, process
 from bench.report import Report
+from fleets.garbage import settle
 from fleets.local.valkey import EmbeddedValkey
 from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import connect
@@ -56,6 +57,7 @@ async def _serve(url: str, ready: Connection) -> None:
         tasks.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 (uvicorn tells it no other way)
             await asyncio.sleep(0.01)
+        settle()
         ready.send(server.servers[0].sockets[0].getsockname()[1])
 
 

@@ -73,30 +73,40 @@ def packs(sizes: tuple[int, ...], rooms: tuple[int, ...]) -> bool:
 
 def deals(sizes: Sequence[int], rooms: Sequence[int], fewest: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """The ways to deal parties of these sizes into teams, as the team of each, as far as `_STEPS` reach; of several empty teams alike one is tried."""
-    dealt = [0] * len(sizes)
-    steps = 0
-    left = list(rooms)
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    return _Dealer(sizes, rooms, fewest).deal(0)
 
-    def deal(at: int) -> Iterator[tuple[int, ...]]:
-        nonlocal steps
-        steps += 1
-        if steps > _STEPS:
+
+class _Dealer:
+    """`deals` under way. No closure that calls itself: that would be garbage for the collector, thousands of times a second."""
+
+    def __init__(self, sizes: Sequence[int], rooms: Sequence[int], fewest: Sequence[int]) -> None:
+        self._sizes = sizes
+        self._rooms = rooms
+        self._fewest = fewest
+        self._left = list(rooms)
+        self._dealt = [0] * len(sizes)
+        self._order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        self._steps = 0
+
+    def deal(self, at: int) -> Iterator[tuple[int, ...]]:
+        """Deal the parties from this place in the order on."""
+        self._steps += 1
+        if self._steps > _STEPS:
             return
-        if at == len(order):
-            if all(room - rest >= least for room, rest, least in zip(rooms, left, fewest, strict=True)):
-                yield tuple(dealt)
+        rooms, left = self._rooms, self._left
+        if at == len(self._order):
+            if all(room - rest >= least for room, rest, least in zip(rooms, left, self._fewest, strict=True)):
+                yield tuple(self._dealt)
             return
         seen = set()
-        party = order[at]
+        party = self._order[at]
+        size = self._sizes[party]
         for team in sorted(range(len(left)), key=lambda t: (-left[t], t)):
-            alike = (rooms[team], fewest[team]) if left[team] == rooms[team] else team
-            if left[team] < sizes[party] or alike in seen:
+            alike = (rooms[team], self._fewest[team]) if left[team] == rooms[team] else team
+            if left[team] < size or alike in seen:
                 continue
             seen.add(alike)
-            left[team] -= sizes[party]
-            dealt[party] = team
-            yield from deal(at + 1)
-            left[team] += sizes[party]
-
-    yield from deal(0)
+            left[team] -= size
+            self._dealt[party] = team
+            yield from self.deal(at + 1)
+            left[team] += size

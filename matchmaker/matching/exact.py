@@ -7,6 +7,7 @@ search then adds the nearest first, and asks the judge about ways to deal a full
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +26,17 @@ _NODES = 400
 _NODES_PER_CYCLE = 2500
 _DEALS = 24
 """Ways to deal one set that are judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Company:
+    """The companions of one search, nearest first; sets of them are bits of integers."""
+
+    ids: list[int]
+    sizes: list[int]
+    meets: list[int]
+    """For each, those that may meet it."""
+    of_size: dict[int, int]
 
 
 class Exact:
@@ -115,31 +127,33 @@ class Exact:
         fits = self._pairs(companions, companions) if len(companions) else np.zeros((0, 0), bool)
         masks = [int.from_bytes(np.packbits(line, bitorder="little").tobytes(), "little") for line in fits]
         sizes = [int(size) for size in self._moment.size[companions]]
-        ids = [int(ticket) for ticket in companions]
         of_size = {size: sum(1 << i for i, other in enumerate(sizes) if other == size) for size in set(sizes)}
-        rooms, most, least = self._shape.rooms, sum(self._shape.rooms), sum(self._shape.fewest)
+        company = _Company([int(ticket) for ticket in companions], sizes, masks, of_size)
+        return self._grow(company, [seed], (int(self._moment.size[seed]),), (1 << len(sizes)) - 1)
 
-        def grow(chosen: list[int], parties: tuple[int, ...], allowed: int) -> Iterator[list[int]]:
-            self._steps -= 1
-            players = sum(parties)
-            if players == most:
-                yield list(chosen)
-                return
-            while allowed and self._steps > 0:
-                low = allowed & -allowed
-                place = low.bit_length() - 1
-                allowed ^= low
-                more = tuple(sorted((*parties, sizes[place]), reverse=True))
-                if players + sizes[place] > most or not packs(more, rooms):
-                    allowed &= ~of_size[sizes[place]]
-                else:
-                    chosen.append(ids[place])
-                    yield from grow(chosen, more, allowed & masks[place])
-                    chosen.pop()
-            if players >= least:
-                yield list(chosen)
-
-        yield from grow([seed], (int(self._moment.size[seed]),), (1 << len(ids)) - 1)
+    def _grow(
+        self, company: _Company, chosen: list[int], parties: tuple[int, ...], allowed: int
+    ) -> Iterator[list[int]]:
+        """The sets that are `chosen` and some of those `allowed`."""
+        self._steps -= 1
+        players, most = sum(parties), sum(self._shape.rooms)
+        if players == most:
+            yield list(chosen)
+            return
+        while allowed and self._steps > 0:
+            low = allowed & -allowed
+            place = low.bit_length() - 1
+            allowed ^= low
+            size = company.sizes[place]
+            more = tuple(sorted((*parties, size), reverse=True))
+            if players + size > most or not packs(more, self._shape.rooms):
+                allowed &= ~company.of_size[size]
+            else:
+                chosen.append(company.ids[place])
+                yield from self._grow(company, chosen, more, allowed & company.meets[place])
+                chosen.pop()
+        if players >= sum(self._shape.fewest):
+            yield list(chosen)
 
     def _dealt(self, chosen: Sequence[int]) -> tuple[Array, Array] | None:
         moment, index = self._moment, np.array(chosen)
