@@ -50,7 +50,7 @@ class Exact:
         self._steps = 0
 
     def seeds(self, count: int) -> list[int]:
-        """The free tickets whose turn it is: who waited long and was searched for seldom. Notes that they are searched for."""
+        """The free tickets whose turn it is: who waited long and was searched for seldom."""
         moment = self._moment
         free = np.flatnonzero(self._free)
         if not len(free) or (moment.size[free]).sum() < sum(self._shape.fewest):
@@ -60,12 +60,15 @@ class Exact:
         if len(free) > count:
             first = np.argpartition(-due, count - 1)[:count]
             free, due = free[first], due[first]
-        chosen = free[np.lexsort((moment.tie[free], -due))]
-        moment.columns["tries"][moment.rows[chosen]] += 1
-        return [int(seed) for seed in chosen]
+        return [int(seed) for seed in free[np.lexsort((moment.tie[free], -due))]]
 
     def around(self, seed: int, *, thorough: bool) -> tuple[Array, Array] | None:
-        """A match that holds the seed, as (tickets, teams); None when none is found. `thorough`: ask everyone whether they would be company."""
+        """
+        A match that holds the seed, as (tickets, teams); None when none is found. Notes that it was searched for.
+
+        `thorough`: ask everyone whether they would be company.
+        """
+        self._moment.columns["tries"][self._moment.rows[seed]] += 1
         companions = self._companions(seed, thorough=thorough)
         sizes = self._moment.size
         if sizes[seed] + sizes[companions].sum() < sum(self._shape.fewest):
@@ -92,12 +95,13 @@ class Exact:
         return np.asarray(near[self._pairs(np.array([seed]), near)[0]])
 
     def _nearest(self, seed: int, others: Array, count: int = _COMPANIONS) -> Array:
-        """So many of some tickets that are nearest to the seed in what good company is near in, in that order."""
+        """So many of some tickets that are nearest to the seed in what good company is near in, in that order; of equals those who have waited longest."""
         distance = np.abs(self._moment.value[others] - self._moment.value[seed])
         if len(others) > 2 * count:
             within = np.flatnonzero(distance <= np.partition(distance, count)[count])
             others, distance = others[within], distance[within]
-        return np.asarray(others[np.lexsort((self._moment.tie[others], distance))][:count])
+        order = np.lexsort((self._moment.tie[others], -self._moment.turn_s[others], distance))
+        return np.asarray(others[order][:count])
 
     def _pairs(self, some: Array, others: Array) -> Array:
         """[one, other]: whether two tickets of the same key may meet, by the rules about pairs."""

@@ -216,14 +216,17 @@ class _Search:
     def _search_exactly(self, *, first: bool) -> None:
         exact = Exact(self.moment, self.shape, self.free)
         small = self.free.sum() <= _SMALL
-        made = 0
+        made, players = 0, int(self.moment.size[self.free].sum())
         for turn, seed in enumerate(exact.seeds(_SEEDS if small else _FIRST if first else _FEW)):
-            if not self.free[seed] or (first and made == _FIRST):
+            if players < sum(self.shape.fewest) or (first and made == _FIRST):
+                break  # who is not searched for is no less due the next time
+            if not self.free[seed]:
                 continue
             match = exact.around(seed, thorough=small or turn < _ASK_ALL)
             if match is not None:
                 made += 1
                 position, team = match
+                players -= int(self.moment.size[position].sum())
                 self.free[position] = False
                 self.parts.append(Candidates(position=position, team=team, start=np.array([0, len(position)])))
 

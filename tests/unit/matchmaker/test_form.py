@@ -1,11 +1,13 @@
 """Forming matches: golden pools, and the matches that come of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from gameserver.sessions.model import FleetName, PlayerId
 from matchmaker.matching.form import form_matches
+from matchmaker.matching.pool import Pool
 from matchmaker.model import (
     Attribute,
     DifferenceRule,
@@ -183,3 +185,18 @@ def test_when_the_last_one_unbalances_the_teams_another_is_tried() -> None:
 def test_matches_come_in_the_order_of_their_oldest_tickets() -> None:
     pool = [ticket("a", 0, age_s=1), ticket("b", 0), ticket("c", 900, age_s=5), ticket("d", 900, age_s=0)]
     assert formed(queue(RATING), pool) == ["c|d", "a|b"]
+
+
+def test_among_equals_nobody_is_passed_over_again_and_again() -> None:
+    """Seven come at a time and ten play: who is left of one cycle plays in the next that makes a match."""
+    pool = Pool(queue(RATING, teams=(5, 5)))
+    left: set[TicketId] = set()
+    for turn in range(60):
+        fresh = [replace(ticket(f"t{turn}-{i}"), created_at_s=NOW_S + turn * 0.006 - i * 0.0005) for i in range(7)]
+        pool.change(fresh, ())
+        matches = pool.cycle(NOW_S + turn * 0.006)
+        if matches:
+            played = {one.id for match in matches for one in match.tickets}
+            assert left <= played, turn
+            pool.change((), played)
+            left = {one.id for one in pool.waiting()}
