@@ -43,6 +43,8 @@ class StoreClient(redis.asyncio.Redis):
         self._pipe: Pipe | None = None
         self._durable: Durable | None = None
         """A connection of its own: waiting for replicas holds up what is behind it."""
+        self.slots = False
+        """The server is one of a Cluster."""
         self.moved = asyncio.Event()
         """Set, and exchanged for another, once channels may be elsewhere than `by_server` said."""
 
@@ -69,7 +71,8 @@ class StoreClient(redis.asyncio.Redis):
         Raises: besides `call_function`'s, RedisTimeoutError when they have not in time: it may take effect or be lost, so call it again.
         """
         if self._durable is None:
-            self._durable = Durable(_pipe(self.connection_pool, self._move), timeout_s=COMMAND_TIMEOUT_S / 2)
+            pipe = _pipe(self.connection_pool, self._move)
+            self._durable = Durable(pipe, timeout_s=COMMAND_TIMEOUT_S / 2, slots=self.slots)
         return await self._durable.call(replicas, keys[0], "FCALL", function, len(keys), *keys, *args)
 
     def _move(self) -> None:

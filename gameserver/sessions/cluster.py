@@ -165,7 +165,8 @@ class ClusterClient(StoreClient):
 
     def _node(self, address: Address) -> StoreClient:
         if address not in self._nodes:
-            self._nodes[address] = StoreClient(host=address[0], port=address[1], **self._options)
+            node = self._nodes[address] = StoreClient(host=address[0], port=address[1], **self._options)
+            node.slots = True
         return self._nodes[address]
 
     def _holder(self, slot: int) -> Address:

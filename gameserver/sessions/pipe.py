@@ -37,6 +37,16 @@ MAX_IN_FLIGHT = 20_000
 """Calls under way at most: with a store that has stalled, callers are told so instead of piling up."""
 WAITED_KEY = "wf:waited:"
 """And a hash tag: written before replicas are waited for; gone after a minute."""
+REIGN_KEY = "wf:reign:"
+"""
+And a hash tag: a sorted set with one member, the primary's address, and how many replicas it has had at once since it is primary. One for a server, so that
+no key that is new can forget what the server had; in a Cluster one for each tag that waits.
+"""
+_REIGN_MS = 86_400_000
+"""Such a key goes when nobody has waited for replicas for so long."""
+_REIGN_FRESH_S = 0.25
+"""How old the look may be by which a primary's replicas are counted."""
+_CONNECTED = re.compile(rb"\bconnected_slaves:(\d+)")
 _TRIES = 2
 """All that is sent here may be repeated: a call on a connection that turns out to be dead is sent once more, on a new one."""
 _ERRORS: dict[str, type[RedisError]] = {
@@ -90,6 +100,8 @@ class Pipe:
         self._connecting = asyncio.Lock()
         self.connections = 0
         """How many there have been: tells one from the next."""
+        self.address = ""
+        """Where the newest leads."""
 
     async def call(self, *words: Word) -> Any:
         """
@@ -135,7 +147,7 @@ class Pipe:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     host, port = await self._where()
-                    address = f"{host}:{port}"
+                    address = self.address = f"{host}:{port}"
                     _, wire = await loop.create_connection(
                         lambda: _Wire(loop, self._timeout_s), host, port, ssl=self._tls
                     )
@@ -161,18 +173,24 @@ class Durable:
     Calls that count once replicas have what they wrote, over a pipe of their own: while Valkey waits for replicas, a connection does nothing else.
 
     One wait serves all calls that were answered before it, so that many of them cost few waits.
+
+    A primary that has taken over has one replica less, until the one before it is back: what all that it has had since then have counts
+    (docs/decisions/0130). One that has lost replicas in its reign must wait for them: they may follow another by now.
     """
 
-    def __init__(self, pipe: Pipe, *, timeout_s: float) -> None:
-        """`timeout_s`: how long replicas may take."""
+    def __init__(self, pipe: Pipe, *, timeout_s: float, slots: bool = False) -> None:
+        """`timeout_s`: how long replicas may take; `slots`: the server is one of a Cluster, and has some keys only."""
         self._pipe = pipe
+        self._slots = slots
         self._timeout_ms = round(timeout_s * 1000)
         self._waiting = asyncio.Lock()
-        self._next: asyncio.Task[tuple[int, int]] | None = None
+        self._next: asyncio.Task[tuple[int, int, int]] | None = None
+        self._reigns: dict[str, tuple[int, float, int]] = {}
+        """By hash tag: over which connection was asked, when, and how many replicas its primary must wait for."""
 
     async def call(self, replicas: int, key: str, *words: Word) -> Any:
         """
-        Send a command that writes at `key`, and wait until so many replicas have it.
+        Send a command that writes at `key`, and wait until so many replicas have it, or all that the primary has had since it is one.
 
         Raises: as `Pipe.call`; TimeoutError when they have not in time.
         """
@@ -180,25 +198,61 @@ class Durable:
         connection = self._pipe.connections
         if self._next is None:
             self._next = asyncio.create_task(self._wait(replicas, key), name="wait-for-replicas")
-        waited, reached = await asyncio.shield(self._next)
+        waited, reached, wanted = await asyncio.shield(self._next)
         if waited != connection:  # Valkey knows what a connection wrote, and this was another
             raise RedisConnectionError("the connection was lost before replicas had it")
-        if reached < replicas:
-            raise RedisTimeoutError(f"{reached} of {replicas} replicas have it")
+        if reached < wanted:
+            raise RedisTimeoutError(f"{reached} of {wanted} replicas have it")
         return reply
 
     def close(self) -> None:
         """Give the connection up."""
         self._pipe.close()
 
-    async def _wait(self, replicas: int, key: str) -> tuple[int, int]:
+    async def _wait(self, replicas: int, key: str) -> tuple[int, int, int]:
+        """Over which connection was waited, how many replicas have it, and how many must."""
         async with self._waiting:
-            self._next = None  # who comes from now on is not covered
+            try:
+                wanted = await self._wanted(replicas, _tag(key) if self._slots else "{wf}")
+            finally:
+                self._next = None  # who comes from now on is not covered
             # WAIT is about what this connection wrote last. A call that is repeated finds its work done, perhaps by a lost connection, and writes
             # nothing: with a write of ours behind it, it is waited for all the same.
             # It has the tag of a key that the server has, since in a Cluster others are refused.
             await self._pipe.call_once("SET", WAITED_KEY + _tag(key), "", "PX", 60_000)
-            return await self._pipe.call_once("WAIT", replicas, self._timeout_ms)
+            connection, reached = await self._pipe.call_once("WAIT", wanted, self._timeout_ms)
+            if reached < wanted or connection != self._pipe.connections:
+                self._reigns.clear()
+            return connection, reached, wanted
+
+    async def _wanted(self, replicas: int, tag: str) -> int:
+        """So many replicas at most; fewer of a primary that has not had so many since it is one."""
+        if replicas < 2:
+            return replicas
+        now_s, known = asyncio.get_running_loop().time(), self._reigns.get(tag)
+        if known is None or known[0] != self._pipe.connections or now_s - known[1] > _REIGN_FRESH_S:
+            known = self._reigns[tag] = await self._reign(tag, now_s)
+        return max(1, min(replicas, known[2]))
+
+    async def _reign(self, tag: str, now_s: float) -> tuple[int, float, int]:
+        connection, said = await self._pipe.call_once("INFO", "replication")
+        found = _CONNECTED.search(said)
+        key, here = REIGN_KEY + tag, self._pipe.address
+        if found is None:
+            raise RedisConnectionError("the store does not say how many replicas it has")
+        calls: list[tuple[Word, ...]] = [
+            ("ZADD", key, "GT", int(found[1]), here),
+            ("PEXPIRE", key, _REIGN_MS),
+            ("ZRANGE", key, 0, -1, "WITHSCORES"),
+        ]
+        replies = await asyncio.gather(*(self._pipe.call_once(*words) for words in calls))
+        if any(by != connection for by, _ in replies):
+            raise RedisConnectionError("the connection was lost before replicas had it")
+        rows = replies[-1][1]
+        had = {rows[at].decode(): int(float(rows[at + 1])) for at in range(0, len(rows), 2)}
+        if others := [address for address in had if address != here]:  # primaries before this one
+            await self._pipe.call_once("ZREM", key, *others)
+        return connection, now_s, had[here]
 
 
 class _Wire(asyncio.Protocol):

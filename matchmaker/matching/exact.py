@@ -100,8 +100,7 @@ class Exact:
         if len(others) > 2 * count:
             within = np.flatnonzero(distance <= np.partition(distance, count)[count])
             others, distance = others[within], distance[within]
-        order = np.lexsort((self._moment.tie[others], -self._moment.turn_s[others], distance))
-        return np.asarray(others[order][:count])
+        return np.asarray(others[np.lexsort((self._moment.tie[others], distance))][:count])
 
     def _pairs(self, some: Array, others: Array) -> Array:
         """[one, other]: whether two tickets of the same key may meet, by the rules about pairs."""

@@ -1,7 +1,7 @@
 """
 Forming matches: fast for the many, exact for the few who waited longest, and judged whole before anything is proposed.
 
-1. The ticket whose turn it is, and one more, are searched for exactly (`exact`), before anybody takes their company away.
+1. One or two tickets that have waited far longer than the others are searched for exactly (`exact`), before anybody takes their company away.
 2. Large pools are first cut along the row of their sorted tickets, one match after the other (`scan`, `again`).
 3. What is left, and small pools at once, is looked at from every ticket on; of the candidates the best that share nobody are kept (`scan`, `select`); again and
    again while that finds any, each time with the row in another order.
@@ -18,7 +18,7 @@ import numpy as np
 from matchmaker.matching.columns import Array, Columns
 from matchmaker.matching.deal import rebalance
 from matchmaker.matching.exact import Exact
-from matchmaker.matching.moment import Moment, padded, subset
+from matchmaker.matching.moment import OVERDUE_S, Moment, padded, subset
 from matchmaker.matching.rules import fleets_for, quality, roles_of
 from matchmaker.matching.scan import Candidates, Row, Shape, scan, select
 from matchmaker.model import Proposal, QueueConfig, TeamBalanceRule, Ticket, TicketId
@@ -35,6 +35,8 @@ _WORTHWHILE = 200
 _SEEDS = 24
 """Tickets that are searched for exactly per cycle, before and after the others are matched: before, until `_FIRST` have a match."""
 _FIRST = 2
+_FAR_LONGER = 5.0
+"""Times the mean wait, from which a ticket is searched for before the others are matched: it takes whoever is near to it, so that matches get worse."""
 _ASK_ALL = 4
 """So many of these searches ask the whole pool, however large it is."""
 _SMALL = 2000
@@ -217,10 +219,11 @@ class _Search:
         exact = Exact(self.moment, self.shape, self.free)
         small = self.free.sum() <= _SMALL
         made, players = 0, int(self.moment.size[self.free].sum())
+        long_s = min(_FAR_LONGER * self.moment.turn_s[self.free].mean(), OVERDUE_S) if first and players else 0.0
         for turn, seed in enumerate(exact.seeds(_SEEDS if small else _FIRST if first else _FEW)):
             if players < sum(self.shape.fewest) or (first and made == _FIRST):
                 break  # who is not searched for is no less due the next time
-            if not self.free[seed]:
+            if not self.free[seed] or (first and self.moment.turn_s[seed] < long_s):
                 continue
             match = exact.around(seed, thorough=small or turn < _ASK_ALL)
             if match is not None:

@@ -33,7 +33,9 @@ from matchmaker.model import (
 
 _GRAIN = (1 << 20) - 1
 """Values that are told apart when tickets are sorted."""
-_OVERDUE_S = 1e6
+_FINE = 2.0**-12
+"""Share of what decides between equals that does not go by their waits."""
+OVERDUE_S = 1e6
 """More than any head start."""
 _DOUBT = 1e-7
 """Sums are not compared with limits any closer than this, relatively."""
@@ -52,11 +54,12 @@ class Moment:
         """The columns' row of each ticket."""
         self.age_s = now_s - columns["created_s"][self.rows]
         overdue = self.age_s >= self.queue.max_wait_s
-        self.turn_s = self.age_s + columns["head_start_s"][self.rows] + _OVERDUE_S * overdue
+        self.turn_s = self.age_s + columns["head_start_s"][self.rows] + OVERDUE_S * overdue
         """Who has waited longest, counting head starts, comes first, and before all others who has waited too long."""
         self.size = columns["size"][self.rows]
         self.key = columns.ranks[columns["key"][self.rows]]
-        self.tie = columns["tie"][self.rows]
+        self.tie = self._ties(columns["tie"][self.rows])
+        """From 0 to 1, for what decides between equals: the longest wait is the least, and of equal ones some are less than others."""
         self.strangers = columns["strangers"][self.rows]
         """Whether a player of it blocks or avoids others."""
         self.spans: list[SpanColumn] = []
@@ -72,6 +75,11 @@ class Moment:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _ties(self, some: Array) -> Array:
+        last = self.turn_s.max(initial=0.0)
+        later = (last - self.turn_s) / max(last - self.turn_s.min(initial=0.0), 1e-9)
+        return np.asarray(later * (1 - _FINE) + some * _FINE)
 
     def tickets(self, index: Sequence[int] | Array) -> list[Ticket]:
         """The tickets at indices."""
