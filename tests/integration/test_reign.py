@@ -9,7 +9,7 @@ import pytest
 from conftest import free_port
 from valkeys import Valkey
 
-from bench.chaos.store import Store
+from bench.chaos.store import Replicated
 from gameserver.sessions.client import StoreClient, connect
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.pipe import REIGN_KEY
@@ -97,7 +97,7 @@ async def test_a_primary_that_wakes_up_while_another_takes_over_confirms_nothing
 
 async def test_sentinels_failover_holds_writes_up_no_longer_than_itself(tmp_path: Path) -> None:
     """The primary is killed and stays dead: writes that wait for both replicas go on with the one that is left."""
-    async with Store(tmp_path, [free_port() for _ in range(6)]) as store, aclosing(connect(store.url)) as client:
+    async with Replicated(tmp_path, [free_port() for _ in range(6)]) as store, aclosing(connect(store.url)) as client:
         writer = Writer(client, tmp_path)
         async with asyncio.timeout(30):
             while True:

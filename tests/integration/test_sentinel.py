@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import free_port
 
-from bench.chaos.store import Store, until
+from bench.chaos.store import Replicated, until
 from gameserver.sessions.client import connect, listen
 from gameserver.sessions.library import FunctionLibrary
 from gameserver.sessions.port import StoreUnavailable
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with Store(tmp_path, [free_port() for _ in range(6)]) as store:
+async def store(tmp_path: Path) -> AsyncIterator[Replicated]:
+    async with Replicated(tmp_path, [free_port() for _ in range(6)]) as store:
         yield store
 
 
-async def test_functions_and_messages_follow_the_primary(store: Store, tmp_path: Path) -> None:
+async def test_functions_and_messages_follow_the_primary(store: Replicated, tmp_path: Path) -> None:
     """The primary is killed; calls fail for a while, then go on with the one that took over, and so do subscriptions."""
     (tmp_path / "probe.lua").write_text(CODE)
     heard: asyncio.Queue[bytes] = asyncio.Queue()
@@ -65,7 +65,7 @@ async def test_functions_and_messages_follow_the_primary(store: Store, tmp_path:
         assert new is not old
 
 
-async def test_a_repeated_call_waits_for_replicas_too(store: Store, tmp_path: Path) -> None:
+async def test_a_repeated_call_waits_for_replicas_too(store: Replicated, tmp_path: Path) -> None:
     """What an unanswered call has written counts no sooner because it is asked for again, by whichever connection."""
     (tmp_path / "once.lua").write_text(ONCE)
     replicas = [server for server in store.valkeys if server is not store.primary()]
@@ -83,7 +83,7 @@ async def test_a_repeated_call_waits_for_replicas_too(store: Store, tmp_path: Pa
                 os.kill(server.pid, signal.SIGCONT)
 
 
-async def test_a_primary_that_wakes_up_late_is_left(store: Store) -> None:
+async def test_a_primary_that_wakes_up_late_is_left(store: Replicated) -> None:
     """Stopped while another takes over, it comes back as a replica: nobody goes on talking to it as to a primary."""
     async with aclosing(connect(store.url)) as client:
         await client.set("a", 1)
