@@ -15,7 +15,7 @@ class Rows:
         self.count = count
         self._memory, self.view = make_room(count * ROW_BYTES)
         """All of it as a buffer, whose slices are bytes."""
-        self.starts = range(0, count * ROW_BYTES, ROW_BYTES)
+        self.starts = tuple(range(0, count * ROW_BYTES, ROW_BYTES))
         """Of each row in `view`."""
         self.pointers = tuple(self._memory + start for start in self.starts)
         """To each row, for libsodium; may be added to."""

@@ -244,7 +244,8 @@ class NetcodeServer:
             self._sweep(time_s)
         if not self._out:
             return (), ()
-        packets, self._out = self._out[: rows.count], self._out[rows.count :]
+        packets = self._out[: rows.count]
+        del self._out[: rows.count]
         return [packet[0] for packet in packets], p.seal_rows(packets, rows, self._associated)
 
     def next_timer_s(self) -> float | None:

@@ -8,6 +8,7 @@ from gameserver.protocol.netcode import packets as p
 from gameserver.protocol.netcode import server as s
 from gameserver.protocol.netcode.client import ClientState
 from gameserver.protocol.netcode.crypto import make_cipher
+from gameserver.protocol.netcode.rows import Rows
 from gameserver.protocol.netcode.server import DisconnectReason
 from gameserver.protocol.netcode.tokens import read_connect_token
 
@@ -31,6 +32,27 @@ def test_a_client_connects_and_talks() -> None:
     assert server.clients == 1
     kinds = [data[0] & 15 for source, _, data in net.sent[-100:] if source == HERE]
     assert set(kinds) == {p.KEEP_ALIVE}
+
+
+def test_more_than_there_are_rows() -> None:
+    """What does not fit into the memory at hand comes with the next call: everything once, in order, in one piece or two."""
+    net = Net()
+    server, client = net.server(), net.client()
+    net.run(0.2)
+    client.send(b"here")  # so that no keep-alives go before payloads
+    net.run(0.1)
+    said = [bytes((number,)) * (1 + 20 * number) for number in range(50)]
+    for payload in said:
+        server.send(net.seated(1), payload[:7], payload[7:])
+    rows = Rows(3)
+    counts = []
+    while (batch := server.rows_to_send(rows, net.now_s))[0]:
+        counts.append(len(batch[0]))
+        for index, (peer, size) in enumerate(zip(*batch, strict=True)):
+            net.inject(rows.get(index, size), HERE, peer)
+    net.step()
+    assert counts == [3] * 16 + [2]
+    assert payloads(net, net.address(client)) == said
 
 
 @pytest.mark.parametrize("size", [0, 1201])
