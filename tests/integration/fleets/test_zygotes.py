@@ -147,6 +147,18 @@ async def test_the_death_of_a_server_and_of_the_zygote(tmp_path: Path) -> None:
         assert again != zygote
 
 
+async def test_a_crash_says_where_it_was(tmp_path: Path) -> None:
+    """A server that ends by a fault in a library leaves what it was doing in its log."""
+    async with agones(tmp_path, buffer=1) as running:
+        await until(lambda: ready(running))
+        (server,) = ready(running)
+        os.kill(server.pid, signal.SIGABRT)
+        await until(lambda: "by signal 6" in running.status()[0].reason)
+        said = server.log.read_text()
+        assert "Fatal Python error: Aborted" in said
+        assert "gameserver/__main__.py" in said
+
+
 async def test_an_edited_game_is_imported_anew(tmp_path: Path) -> None:
     """A server started after the game was changed runs what the studio wrote."""
     async with agones(tmp_path, buffer=1) as running:
