@@ -50,7 +50,7 @@ def lose_primary(system: System, rng: random.Random) -> Fault | None:
     server = _primary(system)
     if server is None:
         return None
-    away_s = rng.uniform(2.0, 5.0)
+    away_s = rng.uniform(4.0, 7.0)  # longer than the others take to agree that it is gone
 
     async def run() -> None:
         await asyncio.to_thread(server.kill)
