@@ -84,8 +84,9 @@ def sample(pids: Mapping[int, str], series: dict[tuple[str, str], Series], at_s:
 
 
 def processes(up: Up, valkey: Valkey, known: dict[int, str]) -> dict[int, str]:
-    """Every process of the system, by a name that stays with it."""
-    for pid in {up.process.pid, *up.descendants()} - known.keys():
+    """Every process of the system that lives, by a name that stays with it; `known`: names of those that were seen before."""
+    living = {up.process.pid, *up.descendants()}
+    for pid in living - known.keys():
         try:
             command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         except (FileNotFoundError, ProcessLookupError):
@@ -96,8 +97,8 @@ def processes(up: Up, valkey: Valkey, known: dict[int, str]) -> dict[int, str]:
             else " ".join(word for word in command if "gameserver" in word or "fleets" in word)
         )
         known[pid] = f"{what or 'child'} {pid}"
-    known[valkey.pid] = "valkey"
-    return known
+    # Not the others: their numbers may be another program's by now.
+    return {pid: known[pid] for pid in living & known.keys()} | {valkey.pid: "valkey"}
 
 
 def pattern(key: str) -> str:

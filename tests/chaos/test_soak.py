@@ -1,11 +1,13 @@
 """The soak in its short form, and what it makes of leaks and strays."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
 
-from bench.soak import Series, lasting_mib, main, pattern, strays
+from bench.soak import Series, lasting_mib, main, pattern, processes, strays
 
 
 def test_a_short_soak_leaves_no_strays(tmp_path: Path) -> None:
@@ -67,3 +69,11 @@ def test_what_stays_is_weighed(valkey_url: str) -> None:
         client.set("stays", "x" * 2**20)
         assert 1 <= lasting_mib(client) < 1.5
         client.flushall()
+
+
+def test_a_process_that_has_gone_is_sampled_no_more() -> None:
+    """Its number may be another program's by now."""
+    me = os.getpid()
+    up = SimpleNamespace(process=SimpleNamespace(pid=me), descendants=lambda: [me])
+    known = {1: "of before"}
+    assert processes(up, SimpleNamespace(pid=1234), known) == {me: f"up {me}", 1234: "valkey"}  # type: ignore[arg-type]
