@@ -18,6 +18,9 @@ from gameserver.telemetry import configure_logging
 log = structlog.get_logger("gameserver")
 
 
+log = structlog.get_logger(__name__)
+
+
 async def _main(settings: Settings) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -41,7 +44,11 @@ def main(made: asyncio.Runner | None = None) -> int:
     configure_logging(json=not sys.stderr.isatty())
     try:
         settings = Settings.from_environment(os.environ)
-        tracing.configure("warmfleet-gameserver", os.environ)
+        try:
+            tracing.configure("warmfleet-gameserver", os.environ)
+        except tracing.TracingMissing as error:
+            # A whole fleet is not to stay away for want of traces: its image may lack the extra.
+            log.warning("not_traced", why=str(error))
         with made or new_runner() as runner:
             runner.run(_main(settings))
     except (SettingsError, tracing.TracingError) as error:

@@ -24,6 +24,10 @@ class TracingError(Exception):
     """Traces are wanted and cannot be had; the message says why and the mend."""
 
 
+class TracingMissing(TracingError):
+    """The extra is not installed."""
+
+
 class Span(Protocol):
     """A piece of work under way."""
 
@@ -81,7 +85,7 @@ def configure(service: str, env: Mapping[str, str]) -> None:
     """
     Trace from here on, if the environment says so; call once, at the start of a program (after a fork).
 
-    Raises: TracingError for an unknown exporter, or where the extra `tracing` is missing.
+    Raises: TracingError for an unknown exporter, TracingMissing where the extra `tracing` is not installed.
     """
     global _tracer
     exporter = env.get("OTEL_TRACES_EXPORTER", "none") or "none"
@@ -92,7 +96,7 @@ def configure(service: str, env: Mapping[str, str]) -> None:
     try:
         from gameserver.spans import make_tracer
     except ImportError as error:
-        raise TracingError(
+        raise TracingMissing(
             f"OTEL_TRACES_EXPORTER={exporter} wants the extra tracing: pip install 'warmfleet[tracing]' ({error})"
         ) from None
     _tracer = make_tracer(service, exporter)

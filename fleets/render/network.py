@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from fleets.render.manifest import FLEET_LABEL, Manifest, manifest
 from fleets.render.placement import in_host_network
@@ -17,14 +18,16 @@ _API_SERVER: Ports = [("TCP", 443, 443), ("TCP", 6443, 6443)]
 
 def fleet_policy(fleet: FleetSpec, platform: PlatformBody) -> Manifest | None:
     """
-    Players reach the game's ports and nothing else, pods of the cluster its metrics. Our own game reaches DNS, Valkey and the API server (the
-    sidecar's) and nothing else.
+    Players reach the game's ports and nothing else, pods of the cluster its metrics. Our own game reaches DNS, Valkey, whoever takes traces and the API server
+    (the sidecar's), and nothing else.
 
     None in the host network, which network policies do not reach. A foreign command's ways out are its own.
     """
     if in_host_network(fleet):
         return None
-    out = store_ports(platform) if fleet.spec.server.game is not None else None
+    out: Ports | None = None
+    if fleet.spec.server.game is not None:
+        out = [*store_ports(platform), *(url_ports(platform.tracing.endpoint) if platform.tracing is not None else [])]
     name, labels = fleet.metadata.name, {FLEET_LABEL: fleet.metadata.name}
     inside: Ports = [("TCP", METRICS_PORT, METRICS_PORT)] if measured(fleet, platform) else []
     return policy(platform, name, labels, reached=_reached(fleet, platform), inside=inside, out=out, api_server=True)
@@ -129,3 +132,10 @@ def _calico(
         server = {"action": "Allow", "destination": {"services": {"name": "kubernetes", "namespace": "default"}}}
         spec["egress"] = [*allow(_DNS), *allow(out), *([server] if api_server else [])]
     return spec
+
+
+def url_ports(url: str) -> Ports:
+    """Where a URL leads."""
+    parts = urlsplit(url)
+    number = parts.port or (443 if parts.scheme == "https" else 80)
+    return [("TCP", number, number)]

@@ -1,8 +1,6 @@
 """The parts that a Platform has only where it asks for them: what the events', the console's and the beacon's containers are given."""
 
-from urllib.parse import urlsplit
-
-from fleets.render.network import Ports, store_ports
+from fleets.render.network import store_ports, url_ports
 from fleets.render.part import Part, Volume, name_of
 from fleets.spec.platform import SERVICE_PORT, PlatformBody, Services
 
@@ -78,10 +76,3 @@ def beacon(services: Services) -> Part:
         },
         annotations=body.annotations,
     )
-
-
-def url_ports(url: str) -> Ports:
-    """Where a URL leads."""
-    parts = urlsplit(url)
-    number = parts.port or (443 if parts.scheme == "https" else 80)
-    return [("TCP", number, number)]

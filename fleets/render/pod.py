@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fleets.admission.mutation import GUARANTEED_ANNOTATION, METRICS, METRICS_VARIABLE, PORT_ANNOTATION
 from fleets.render.manifest import FLEET_LABEL
 from fleets.render.placement import NETWORK_LABEL, in_host_network, neighbours, nodes, pool_of
+from fleets.render.tracing import variables
 from fleets.spec.fleet import FleetSpec, LowLatency, SecretKey
 from fleets.spec.platform import PlatformBody, ProxySize
 
@@ -292,6 +293,8 @@ def _environment(fleet: FleetSpec, platform: PlatformBody) -> list[dict[str, Any
         values[METRICS_VARIABLE] = str(METRICS_PORT)
     if levers.dscp is not None:
         values["WARMFLEET_DSCP"] = str(_DSCP[levers.dscp])
+    if server.game is not None:
+        values |= variables(platform)
     values |= server.env
     entries += [secret_env(name, source) for name, source in server.secret_env.items()]
     return entries + [{"name": name, "value": value} for name, value in values.items()]

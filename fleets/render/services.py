@@ -14,10 +14,11 @@ from fleets.render import optional
 from fleets.render.allocation import served
 from fleets.render.entry import entry
 from fleets.render.manifest import Manifest, manifest, to_yaml
-from fleets.render.network import Ports, policy, store_ports
+from fleets.render.network import Ports, policy, store_ports, url_ports
 from fleets.render.part import Part, name_of
 from fleets.render.pod import VALKEY_CA, ca_volume, secret_env, valkey_url
 from fleets.render.scaling import recommendations, scaling
+from fleets.render.tracing import variables
 from fleets.spec.platform import PARTS, SERVICE_PORT, PlatformBody, ServiceBody, Services
 
 HTTP_PORT = SERVICE_PORT
@@ -159,7 +160,7 @@ def _service(
         labels,
         reached=() if what.inside else open_ports,
         inside=open_ports if what.inside else (),
-        out=what.out,
+        out=[*what.out, *(url_ports(platform.tracing.endpoint) if platform.tracing is not None else [])],
         api_server=bool(what.rules),
     )
     items = [
@@ -331,7 +332,7 @@ def _container(
         values["WARMFLEET_KUBECONFIG"] = f"{_KUBE}/config"
         if platform.clusters:
             values["WARMFLEET_CLUSTERS"] = ",".join(f"{region}={name}" for region, name in platform.clusters.items())
-    values |= body.env
+    values |= variables(platform) | body.env
     return {
         "name": part,
         "image": platform.image_of(part, body.image),

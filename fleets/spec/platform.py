@@ -349,6 +349,15 @@ class Entry(Model):
         return self
 
 
+class Tracing(Model):
+    """Where our services and our own games' servers send their traces."""
+
+    endpoint: Annotated[
+        str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", description="OTLP over HTTP, as http://collector:4318.")
+    ]
+    ratio: Annotated[float, Field(ge=0, le=1, description="Of the tickets whose client does not say itself.")] = 0.01
+
+
 class ProxySize(Model):
     """A mesh's proxy beside a game server of `lowLatency.mesh: minimal`."""
 
@@ -403,6 +412,7 @@ class PlatformBody(Model):
         default=False,
         description="Grafana's dashboards, as ConfigMaps with the label grafana_dashboard, for its sidecar.",
     )
+    tracing: Tracing | None = Field(default=None, description="Absent: nobody traces.")
     prometheus: Text | None = Field(default=None, description="URL of Prometheus, for a rollout's automatic abort.")
     vertical_recommendations: bool = Field(
         default=False, description="VerticalPodAutoscaler objects that only recommend."

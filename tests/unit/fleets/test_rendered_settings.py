@@ -65,6 +65,7 @@ _PLATFORMS: dict[str, dict[str, Any]] = {
         },
         "regions": [{"region": "eu-west", "udp": "203.0.113.4:7770", "key": "B" * 43}],
         "prometheus": "http://prometheus.monitoring:9090",
+        "tracing": {"endpoint": "http://collector.monitoring:4318", "ratio": 0.25},
         "namespace": "games",
         "valkey": {"tls": True, "ca": {"secret": "ca", "key": "ca.crt"}, "replicas": 2},
         "autoscaler": {"caBundle": "Y2E=", "tlsSecret": "autoscaler-tls", "intervalS": 7, "port": 443},
@@ -107,6 +108,19 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
     return env
 
 
+def traced(env: dict[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables, which it takes out, are those that its SDK makes a sampler and an exporter of."""
+    found = {name: env.pop(name) for name in sorted(env) if name.startswith("OTEL_")}
+    if found:
+        assert found == {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.monitoring:4318",
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.25",
+        }
+    return bool(found)
+
+
 def parsed(container: dict[str, Any]) -> dict[str, Any]:
     """The options as `warmfleet` understands its command line."""
     program, *arguments = [*container["command"], *container.get("args", [])]
@@ -133,6 +147,7 @@ def test_a_service_is_told_what_it_reads(platform: str, part: str) -> None:
     assert PartName(options["part"]) is PartName(part)
     assert [str(path) for path in options["files"]] == [SPECS]
     known = {f"WARMFLEET_{name.upper()}" for name in ServeSettings.model_fields}
+    assert traced(env) == ("tracing" in _PLATFORMS[platform])
     assert env.keys() <= known, env.keys() - known
     settings = ServeSettings.read(env, host=options["host"], port=options["port"])
     assert settings.host == "0.0.0.0"
@@ -225,7 +240,10 @@ def test_a_game_server_is_told_what_it_reads(platform: str) -> None:
     source = (_ROOT / "gameserver/settings.py").read_text(encoding="utf-8")
     known = set(re.findall(r'"(WARMFLEET_\w+|POD_NAME)"', source))
     ports = {"WARMFLEET_WEBSOCKET_PORT", "WARMFLEET_UDP_PORT"}
+    assert traced(env) == ("tracing" in _PLATFORMS[platform])
     assert env.keys() <= known | ports, env.keys() - known
+    reached = made(platform)["NetworkPolicy", "arena"]["spec"]["egress"][1]["ports"]
+    assert ({"protocol": "TCP", "port": 4318} in reached) == ("tracing" in _PLATFORMS[platform])
     settings = Settings.from_environment(env)
     assert (settings.game, settings.fleet, settings.server) == ("g:G", "arena", "arena-x-y")
     assert (settings.rooms, settings.tick_rate_hz) == (8, 60)

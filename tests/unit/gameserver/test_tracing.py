@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gameserver import tracing
+from gameserver.__main__ import main
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -26,6 +27,30 @@ def test_an_unknown_exporter_is_named() -> None:
     """The error names the variable and what it may be."""
     with pytest.raises(tracing.TracingError, match="OTEL_TRACES_EXPORTER=jaeger: none or otlp or console"):
         tracing.configure("x", {"OTEL_TRACES_EXPORTER": "jaeger"})
+
+
+def test_a_game_server_without_the_extra_serves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says that it is not traced; a mistake in the exporter's name ends it."""
+    served = []
+
+    async def serve(*_: object) -> None:
+        served.append(tracing.enabled())
+
+    monkeypatch.setattr("gameserver.__main__.serve", serve)
+    monkeypatch.setitem(sys.modules, "gameserver.spans", None)
+    env = {"WARMFLEET_GAME": "gameserver.games.arena:Arena", "WARMFLEET_FLEET": "arena", "POD_NAME": "arena-1"}
+    env |= {"WARMFLEET_VALKEY_URL": "redis://v", "WARMFLEET_SEAT_KEYS": "A" * 43, "OTEL_TRACES_EXPORTER": "otlp"}
+    env |= {"WARMFLEET_TRANSPORTS": "websocket"}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 0
+    assert served == [False]
+    assert "warmfleet[tracing]" in capsys.readouterr().err
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "jaeger")
+    assert main() == 2
+    assert served == [False]
 
 
 @pytest.fixture
