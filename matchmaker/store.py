@@ -1,7 +1,7 @@
 """
 Tickets and matches in Valkey.
 
-Each deciding method is one Valkey function (`queue.lua`). All keys of a queue share its hash tag; `p` below is `wf:q:{<queue>}:`.
+Each deciding method is one Valkey function (`queue.lua`, `queue_*.lua`). All keys of a queue share its hash tag; `p` below is `wf:q:{<queue>}:`.
 
 | key | type | owner, and how it goes |
 |---|---|---|
@@ -65,6 +65,8 @@ from matchmaker.records import (
 )
 
 _T = TypeVar("_T")
+_FUNCTIONS = ("queue.lua", "queue_refusals.lua", "queue_direction.lua", "queue_matches.lua", "queue_backfills.lua")
+"""One library; each part calls what those before it define."""
 _PIPELINE = 1000
 """Tickets fetched in one round trip."""
 _MOST_CHANGES = 20_000
@@ -111,7 +113,7 @@ class TicketStore:
         """`replicas`: of Valkey that must have a new ticket before it is acknowledged; 0: the primary alone (docs/decisions/0034)."""
         self.client = client
         self._replicas = replicas
-        self._functions = FunctionLibrary(client, Path(__file__).with_name("queue.lua"))
+        self._functions = FunctionLibrary(client, *(Path(__file__).with_name(name) for name in _FUNCTIONS))
         self._creating: dict[QueueName, Batch[_NewTicket, Any]] = {}
         self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
         self._assigning: dict[QueueName, Batch[tuple[Match, bytes], SessionId | None]] = {}

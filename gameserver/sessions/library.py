@@ -26,12 +26,13 @@ _EVENTS = Path(__file__).with_name("events.lua")
 
 
 class FunctionLibrary:
-    """The functions of one Lua file, whose first line is `#!lua name=<library>`."""
+    """The functions of one Lua file, whose first line is `#!lua name=<library>`, or of several: each knows what those before it define."""
 
-    def __init__(self, client: StoreClient, source: Path) -> None:
+    def __init__(self, client: StoreClient, source: Path, *more: Path) -> None:
         self._client = client
         shebang, code = source.read_text(encoding="utf-8").split("\n", 1)
-        self._code = "\n".join((shebang, _EVENTS.read_text(encoding="utf-8"), code))
+        rest = [part.read_text(encoding="utf-8") for part in (_EVENTS, *more)]
+        self._code = "\n".join((shebang, rest[0], code, *rest[1:]))
         self._loaded = False
 
     async def call(self, function: str, keys: list[str], *args: str | int | float | bytes, replicas: int = 0) -> Any:
