@@ -150,9 +150,25 @@ def parse(model: type[_T], body: bytes) -> _T:
         return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = [{"field": ".".join(map(str, ("body", *e["loc"]))), "message": e["msg"]} for e in found[:20]]
+        errors = list({each["field"]: each for each in map(_told, found)}.values())[:20]
         detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:5])
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid", errors=errors) from None
+
+
+_ATTRIBUTE = (
+    "a number, a string of 256 characters at most, a list of 64 strings at most or a map of strings to 64 numbers at most is wanted; "
+    "true, false, NaN and infinity are no values"
+)
+
+
+def _told(error: Mapping[str, Any]) -> dict[str, str]:
+    """One thing that is wrong, by the field that the asker knows: what an attribute may be is one answer, not one for each kind of value."""
+    loc: tuple[str | int, ...] = error["loc"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    at = loc.index("attributes") if "attributes" in loc else len(loc)
+    if len(loc) > at + 2 and loc[at + 2] != "[key]":
+        loc, message = loc[: at + 2], _ATTRIBUTE
+    return {"field": ".".join(map(str, ("body", *loc))), "message": message}
 
 
 def invalid(detail: str) -> Problem:

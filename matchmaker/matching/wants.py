@@ -67,7 +67,10 @@ def _for_rule(queue: QueueConfig, rule: Rule, player: TicketPlayer) -> Iterator[
             if not isinstance(value_of(player, rule.attribute), int | float):
                 yield f"attributes.{rule.attribute}", "wants a number"
         case LatencyRule():
-            if not player.latencies_ms:
+            regions = [region for region in dict.fromkeys(queue.regions.values()) if region]
+            if regions and not any(region in player.latencies_ms for region in regions):
+                yield "latencies", f"wants the round trip to one of its regions, in ms: {', '.join(regions)}"
+            elif not player.latencies_ms:
                 yield "latencies", "wants the round trip to its regions, in ms"
         case IntersectionRule():
             if not isinstance(value_of(player, rule.attribute), tuple):

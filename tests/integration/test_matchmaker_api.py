@@ -174,6 +174,22 @@ SQUADDIE = {"id": "ann", "attributes": {"mode": "ctf", "maps": ["ice"]}, "latenc
         (json.dumps(ticket("a\x00")), "players.0.id"),
         ('{"queue": "duel", "players": [{"id": "\\ud800"}]}', "body"),
         (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {}}]}), "players.0.latencies"),
+        (
+            json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"mars": 5}}]}),
+            "players.0.latencies: queue squad wants the round trip to one of its regions, in ms: eu",
+        ),
+        (
+            json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {f"r{i}": 5 for i in range(65)}}]}),
+            "players.0.latencies: ",
+        ),
+        (
+            '{"queue": "squad", "players": [{"id": "ann", "attributes": {"skill": {"tank": NaN}}}]}',
+            "body.players.0.attributes.skill: a number, a string of 256 characters at most, a list of 64 strings",
+        ),
+        (
+            json.dumps({"queue": "squad", "players": [SQUADDIE | {"attributes": {"mode": None}}]}),
+            "body.players.0.attributes.mode: a number, a string",
+        ),
         (json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": -1}}]}), "latencies.eu"),
         (
             json.dumps({"queue": "squad", "players": [SQUADDIE | {"latencies": {"eu": float("nan")}}]}),
