@@ -38,7 +38,7 @@ from gameserver.sessions.port import SessionGone, SessionStore, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
 from gameserver.settings import Settings, SettingsError
 from gameserver.slow_ticks import SlowTicks
-from gameserver.transports.websocket import WebSocketTransport
+from gameserver.transports.websocket import MAX_CONNECTIONS, MAX_PER_ADDRESS, WebSocketTransport
 
 if TYPE_CHECKING:
     from gameserver.certificates import ServerCertificate
@@ -397,6 +397,9 @@ async def serve(settings: Settings, stop: asyncio.Event, hurry: asyncio.Event) -
                 host=_bind_host(settings),
                 port=_listen_port(settings, me, "websocket"),
                 origins=settings.allowed_origins,
+                # A proxy that ends TLS has one address for all of them.
+                max_connections=max(MAX_CONNECTIONS, _most_connections(settings)),
+                max_per_address=max(MAX_PER_ADDRESS, _most_connections(settings)),
                 tls=certificate.context if certificate is not None else None,
             )
             looks.append((await stack.enter_async_context(transport)).look)
@@ -486,6 +489,11 @@ def _certificate(settings: Settings) -> "ServerCertificate":
         raise SettingsError(f"WARMFLEET_TLS_CERT and WARMFLEET_TLS_KEY: {error}") from None
 
 
+def _most_connections(settings: Settings) -> int:
+    """Of those who may be here: a player who reconnects has two until the old one times out."""
+    return settings.rooms * (2 * settings.seats + MAX_SPECTATORS)
+
+
 def _bind_host(settings: Settings) -> str:
     """`::` takes IPv4 clients too; where the kernel has no IPv6 those are all there are."""
     return "0.0.0.0" if settings.bind_host == "::" and not socket.has_dualstack_ipv6() else settings.bind_host  # noqa: S104
@@ -540,8 +548,7 @@ def _udp(settings: Settings, me: SDKGameServer, gate: Gate, addresses: list[tupl
             private_key=settings.netcode_key,
             other_keys=settings.netcode_other_keys,
             addresses=addresses,
-            # A player who reconnects has two connections until the old one times out.
-            max_connections=settings.rooms * (2 * settings.seats + MAX_SPECTATORS),
+            max_connections=_most_connections(settings),
             dscp=settings.dscp,
         )
     except ValueError as error:

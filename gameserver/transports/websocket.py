@@ -30,6 +30,8 @@ from gameserver.transports.port import Accept
 from gameserver.transports.pump import Pump
 from gameserver.transports.websocket_connection import MAX_MESSAGE_BYTES, Socket, WebSocketConnection, address_of
 
+MAX_CONNECTIONS, MAX_PER_ADDRESS = 4096, 1024
+"""Unless more players than that may be here."""
 OPEN_TIMEOUT_S = 5.0
 """For the handshake, and for that of TLS before it; connections that take their time are as limited in number as those that play."""
 SILENCE_S = 10.0
@@ -47,8 +49,8 @@ class WebSocketTransport:
         host: str,
         port: int,
         origins: Sequence[str] = (),
-        max_connections: int = 4096,
-        max_per_address: int = 1024,
+        max_connections: int = MAX_CONNECTIONS,
+        max_per_address: int = MAX_PER_ADDRESS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """
