@@ -288,16 +288,19 @@ class _Laptop:
                     valkey_url=self._valkey_url,
                 )
             )
+            bots: asyncio.Task[None] | None = None
             try:
                 await self._until_ready(report, stop)
                 settle()
                 if not stop.is_set():
                     on_ready(self._url)
                     if self._settings.bots:
-                        services.append(tasks.create_task(self._bots(self._settings.bots), name="bots"))
+                        bots = tasks.create_task(self._bots(self._settings.bots), name="bots")
                 await stop.wait()
             finally:
                 report("shutdown", "draining", False)
+                if bots is not None:
+                    bots.cancel()
                 server.should_exit = True
                 await asyncio.wait([web])
                 for service in services:

@@ -12,6 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = structlog.get_logger(__name__)
 
+_CUT_OFF_S = 0.5
+"""Before uvicorn's own patience ends, which would cancel what is left and call that an error."""
+
 
 class CannotListen(Exception):
     """The address is taken or not this machine's; the message says so, and the mend."""
@@ -24,6 +27,23 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave them alone."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is under way; streams, which have no end of their own, are cut off in time to end without an error."""
+        cut_off: asyncio.TimerHandle | None = None
+        if (patience_s := self.config.timeout_graceful_shutdown) is not None:
+            cut_off = asyncio.get_running_loop().call_later(max(patience_s - _CUT_OFF_S, patience_s / 2), self._cut_off)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            if cut_off is not None:
+                cut_off.cancel()
+
+    def _cut_off(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            transport: asyncio.Transport | None = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.close()
 
 
 def listen(host: str, port: int, *, mend: str) -> socket.socket:

@@ -68,6 +68,8 @@ def test_whoever_comes_finds_a_bot_to_play_against(start: Start) -> None:
         player, token = up.player(name)
         sessions.add(assigned(up, up.ticket(player, token, rating=1500)["id"], token)["assignment"]["session"])
     assert len(sessions) == 4
+    up.stop()
+    assert "Traceback" not in up.said()
 
 
 def test_players_of_a_fleet_with_certificates_dial_tls(
