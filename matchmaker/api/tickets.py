@@ -19,6 +19,7 @@ from matchmaker import metrics
 from matchmaker.api import streams
 from matchmaker.api.auth import Caller, Role
 from matchmaker.api.lean import Reply, Request, Routes, invalid, parse
+from matchmaker.api.many import ManyFollowed
 from matchmaker.api.schemas import AcceptanceRequest, TicketRequest
 from matchmaker.api.services import Services
 from matchmaker.api.streams import Followed, next_change
@@ -195,7 +196,7 @@ class Handlers:
                 "{id}/events": {"GET": self.events},
                 "{id}/acceptance": {"POST": self.accept},
             },
-            websocket={"{id}/watch": self.watch},
+            websocket={"{id}/watch": self.watch, "{id}": self.watch_many},
         )
 
     async def create(self, request: Request) -> Reply:
@@ -244,13 +245,24 @@ class Handlers:
 
     async def watch(self, request: Request) -> None:
         """`WS /v1/tickets/{ticket}/watch`: the same over WebSocket, one JSON text a change."""
+        caller, spoken = await self._greet(request)
+        if (await request.receive())["type"] == "websocket.connect":
+            await streams.websocket(request, self._followed(TicketId(request.id), caller), subprotocol=spoken)
+
+    async def watch_many(self, request: Request) -> None:
+        """`WS /v1/tickets/watch`: of as many tickets as the client names, while it is connected."""
+        if request.id != "watch":
+            raise Problem(HTTPStatus.NOT_FOUND, "WebSockets are at …/watch", kind="not-found")
+        caller, spoken = await self._greet(request)
+        if (await request.receive())["type"] == "websocket.connect":
+            await ManyFollowed(request, lambda name: self._followed(TicketId(name), caller)).run(subprotocol=spoken)
+
+    async def _greet(self, request: Request) -> tuple[Caller, str | None]:
+        """Who opens a WebSocket, and by which subprotocol it is spoken."""
         offered = request.scope.get("subprotocols", [])
         token = next((name.removeprefix("bearer.") for name in offered if name.startswith("bearer.")), "")
         caller = await self._services.callers.caller(f"Bearer {token}" if token else request.header(b"authorization"))
-        if (await request.receive())["type"] != "websocket.connect":
-            return
-        spoken = WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
-        await streams.websocket(request, self._followed(TicketId(request.id), caller), subprotocol=spoken)
+        return caller, WATCH_SUBPROTOCOL if WATCH_SUBPROTOCOL in offered else None
 
     def _followed(self, ticket: TicketId, caller: Caller) -> Followed[TicketRecord]:
         return Followed(
