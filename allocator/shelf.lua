@@ -528,6 +528,9 @@ local function shelf_pulse(keys, args)
   return {lost, leaving, draining}
 end
 
+-- KEYS[2]: session. Returns its record, empty when there is none. A function, so that replicas can be waited for on the connection that was answered.
+local function shelf_find(keys) return redis.call('HGETALL', keys[2]) end
+
 -- No arguments. Returns {1 when a keeper holds the lease, rooms that can be claimed}.
 local function shelf_standing(keys)
   return {redis.call('EXISTS', keys[1] .. 'keeper'), free_rooms(keys[1], CALLED)}
@@ -562,6 +565,7 @@ end
 register('shelf_pulse', shelf_pulse)
 register('shelf_reserve', shelf_reserve)
 register('shelf_standing', shelf_standing)
+register('shelf_find', shelf_find)
 register('shelf_page', shelf_page)
 register('shelf_hold', shelf_hold)
 register('shelf_register', shelf_register)

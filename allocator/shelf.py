@@ -344,6 +344,10 @@ class Shelf:
             record: Any = await self._client.hgetall(session_key(session))
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"find: {error}") from error
+        if not record and self._replicas:
+            # A primary that was replaced while it stood still lacks what its successor has, and answers reads for a while.
+            keys = [prefix(fleet_of(session)), session_key(session)]
+            record = fields(await self._functions.call("shelf_find", keys, replicas=self._replicas))
         return decode_allocation(session, record) if record else None
 
     async def _call(self, function: str, fleet: FleetName, *args: str | int) -> Any:

@@ -178,7 +178,11 @@ class TicketStore:
         queue = queue_of(ticket)
         if (batch := self._fetching.get(queue)) is None:
             batch = self._fetching[queue] = Batch(lambda some: self._fetch(queue, some))
-        return await batch(ticket)
+        found = await batch(ticket)
+        if found is None and self._replicas:
+            # A primary that was replaced while it stood still lacks what its successor has: only its replicas' word shows which of them it is.
+            (found,) = await self._fetch(queue, [ticket], replicas=self._replicas)
+        return found
 
     async def cancel(self, ticket: TicketId) -> TicketState | None:
         """Take a ticket out of the queue; returns the state it is in now, None when there is none."""
@@ -437,8 +441,11 @@ class TicketStore:
         )
         return replies
 
-    async def _fetch(self, queue: QueueName, some: Sequence[TicketId]) -> list[TicketRecord | None]:
-        now_ms, *rows = await self._call("ticket_fetch", queue, *some)
+    async def _fetch(
+        self, queue: QueueName, some: Sequence[TicketId], *, replicas: int = 0
+    ) -> list[TicketRecord | None]:
+        keys = [_prefix(queue)]
+        now_ms, *rows = await self._functions.call("ticket_fetch", keys, *some, replicas=replicas)
         return [decode_record(ticket, queue, row, now_ms) for ticket, row in zip(some, rows, strict=True)]
 
     async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[SessionId | None]:

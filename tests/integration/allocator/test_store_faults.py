@@ -23,6 +23,8 @@ from gameserver.sessions.clock import StoreClock
 from gameserver.sessions.model import FleetName, MatchId, PlayerId, Seat, ServerMode, SessionId, session_id
 from gameserver.sessions.port import SessionGone, StoreUnavailable
 from gameserver.sessions.valkey import ValkeySessions
+from matchmaker.model import QueueName
+from matchmaker.store import TicketStore, new_ticket_id
 
 FLEET = FleetName("arena")
 PREFIX = f"wf:{{{FLEET}}}:"
@@ -374,3 +376,19 @@ async def test_a_moved_session_is_played_once_replicas_have_its_move(
     finally:
         os.kill(replica.pid, signal.SIGCONT)
     await sessions.open(one.id, server=moved.session.server, epoch=2)
+
+
+async def test_what_replicas_do_not_confirm_is_not_missing(
+    stack: AsyncExitStack, primary: Valkey, replica: Valkey
+) -> None:
+    """A primary that another has replaced does not know the newest tickets and sessions: it must not say that there are none."""
+    client = opened(stack, primary.url)
+    shelf, tickets = Shelf(client, replicas=1), TicketStore(client, replicas=1)
+    session, ticket = session_id(FLEET, MatchId("m1")), new_ticket_id(QueueName("duel"))
+    assert await shelf.find(session) is None
+    assert await tickets.fetch(ticket) is None
+    replica.promote()
+    with pytest.raises(StoreUnavailable):
+        await shelf.find(session)
+    with pytest.raises(StoreUnavailable):
+        await tickets.fetch(ticket)
