@@ -20,7 +20,7 @@ from gameserver import metrics
 from gameserver.containment import contained
 from gameserver.game import Game, Player
 from gameserver.member import EVENTS_UNACKNOWLEDGED, Member
-from gameserver.protocol.inputs import InputBuffer, TakenInput
+from gameserver.protocol.inputs import InputBuffer
 from gameserver.protocol.messages import (
     RESULTS,
     SPECTATOR_SEAT,
@@ -477,28 +477,22 @@ class Room:
 
     def _apply_inputs(self) -> None:
         """Hand the game its inputs: the first of each player, decoded together, then the second of each, and so on."""
-        players: list[Player] = []
-        records: list[bytes] = []
-        later: list[list[tuple[Member, TakenInput]]] = [[] for _ in range(INPUTS_PER_TICK - 1)]
-        for member in self.members.values():
-            if member.inputs.waiting and member.joined and member.player is not None:
-                taken = member.inputs.take(INPUTS_PER_TICK)
-                _, member.view, record = taken[0]
+        self._applied = (), ()
+        acting = [member for member in self.members.values() if member.inputs.waiting and member.joined]
+        for turn in range(INPUTS_PER_TICK):
+            if not acting:
+                break
+            players: list[Player] = []
+            records: list[bytes] = []
+            for member in acting:
+                _, member.view, record = member.inputs.take()
+                assert member.player is not None
                 players.append(member.player)
                 records.append(record)
-                if len(taken) > 1:
-                    for together, more in zip(later, taken[1:], strict=False):
-                        together.append((member, more))
-        self._applied = players, records
-        if players:
+            if not turn:
+                self._applied = players, records
             self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
-        for together in later:
-            if together:
-                for member, (_, view, _) in together:
-                    member.view = view
-                players = [member.player for member, _ in together if member.player is not None]
-                records = [record for _, (_, _, record) in together]
-                self._game.inputs_of(players, self._game.inputs.decode_many(b"".join(records)))
+            acting = [member for member in acting if member.inputs.waiting]
 
     def _join(self, member: Member) -> None:
         """Let the game know of a player, before it is shown anything: where it looks from is the game's to say."""

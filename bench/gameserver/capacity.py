@@ -31,7 +31,7 @@ class Heavy(Swarm):
 
 async def measure(report: Report, run: sides.Run, *, quick: bool) -> None:
     """Add the rows."""
-    steps = (200, 400) if quick else (600, 1000, 1400, 1800, 2400, 3000)
+    steps = (200, 400) if quick else (600, 1000, 1400, 1800, 2400, 3000, 3600)
     found = {name: await _players(run, side, steps) for name, side in (("ours", sides.ours), ("Colyseus", sides.peer))}
     for name, (players, reached, hz) in found.items():
         more = "" if reached else " or more"

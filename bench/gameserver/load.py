@@ -325,11 +325,16 @@ class Load:
         self._by_fd: dict[int, Any] = {}
         self._epoll = select.epoll()
         self.inputs = 0
+        self._ways: list[tuple[int, int]] = []
+        """Where each player goes."""
+        self._turn = 0
+        """Whose input comes next; goes on from one `serve` to the next, or those at the end would say nothing while hundreds join."""
 
     def connect(self) -> None:
         """Join everyone, a few at a time, serving those who are there already. Raises TimeoutError."""
         for token in self._tokens:
             player = self._kind(self._port, token, self.seen)
+            self._ways.append(self._way(len(self.players)))
             self.players.append(player)
             self._joining.append(player)
             self._by_fd[player.socket.fileno()] = player
@@ -346,11 +351,11 @@ class Load:
         players, count = self.players, len(self.players)
         begun_s = now_s = time.monotonic()
         sent, rate = 0, count * INPUTS_PER_S
-        ways = [self._way(k) for k in range(count)]
+        ways = self._ways
         while now_s - begun_s < duration_s:
             due = int((now_s - begun_s) * rate)
             while sent < due:
-                index = sent % count
+                index = self._turn = (self._turn + 1) % count
                 if players[index].alive and players[index].joined:
                     if self._rng.random() < 0.02:
                         ways[index] = self._way(index)

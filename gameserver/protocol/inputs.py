@@ -83,13 +83,10 @@ class InputBuffer:
             self.dropped += late
             del waiting[:late]
 
-    def take(self, most: int) -> list[TakenInput]:
-        """Hand over up to `most` inputs, oldest first; the rest wait for the next tick."""
-        taken = self.waiting
-        self.waiting = taken[most:] if len(taken) > most else []
-        if taken:
-            del taken[most:]
-            self.applied = taken[-1][0]
+    def take(self) -> TakenInput:
+        """Hand over the oldest that waits; there is one."""
+        taken = self.waiting.pop(0)
+        self.applied = taken[0]
         return taken
 
     def reset(self) -> None:

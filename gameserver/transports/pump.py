@@ -2,9 +2,9 @@
 Reads many sockets in one go: an epoll of its own behind the event loop's.
 
 What players send takes effect at the next tick, so there is no use in waking the loop for each message: the first one after a quiet moment wakes it at
-once, and from then on sockets are looked at every few milliseconds for as long as something comes (as network cards moderate their interrupts), and right
-before each tick, so that nothing waits for the next one. The more comes, the longer the pauses: a look at 200 players' sockets finds thirty messages
-instead of one, for one wake-up; and however much comes, ticks have their turn between two looks.
+once, and from then on sockets are looked at every few milliseconds for as long as something comes (as network cards moderate their interrupts), and
+all of them right before each tick, so that nothing waits for the next one. The more comes, the longer the pauses: a look at 200 players' sockets finds
+thirty messages instead of one, for one wake-up; and however much comes, ticks have their turn between two looks.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _EACH_S = 0.0005
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 """By edges: by level, each look would ask once more about every socket that the one before has read, a fifteenth of what reading costs."""
 _MOST_AT_ONCE = 256
-"""Sockets that are read in one look; the others have their turn in the next one."""
+"""Sockets that are read in one look by the clock; the others have their turn in the next one."""
 
 
 class Readable(Protocol):
@@ -66,13 +66,17 @@ class Pump:
             self._epoll.unregister(fd)
 
     def look(self) -> None:
-        """Read what has come by now."""
-        readable, found = self._readable, 0
-        for fd, events in self._epoll.poll(0, _MOST_AT_ONCE):
+        """Read what has come by now, from everyone."""
+        self._read(len(self._readable) + 1)
+
+    def _read(self, most: int) -> bool:
+        """Read `most` sockets; returns whether there may be more of them."""
+        readable, ready = self._readable, self._epoll.poll(0, most)
+        for fd, events in ready:
             read = readable.get(fd)
             if read is not None:  # else an earlier one of this look has closed it
-                found += read(events)
-        self._found += found
+                self._found += read(events)
+        return len(ready) == most
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -92,9 +96,11 @@ class Pump:
         self._look_on()
 
     def _look_on(self) -> None:
-        self.look()
+        more = self._read(_MOST_AT_ONCE)
         if self._found:
-            self._timer = self._loop.call_later(min(SHORTEST_S + _EACH_S * self._found, LONGEST_S), self._look_on)
+            # Where there is more everything else has its turn, and then the rest.
+            delay_s = 0.0 if more else min(SHORTEST_S + _EACH_S * self._found, LONGEST_S)
+            self._timer = self._loop.call_later(delay_s, self._look_on)
             self._found = 0
         else:
             self._await()
