@@ -8,10 +8,10 @@ applied once, in order; a number below one already taken is late and dropped. Pu
 from collections import deque
 from typing import Any
 
-from gameserver.protocol.messages import INPUT_HEADER, Input, MalformedMessage, input_head
+from gameserver.protocol.messages import INPUT_HEADER, MAX_INPUTS, Input, MalformedMessage, input_head
 from gameserver.protocol.schema import Fields
 
-_HEAD = INPUT_HEADER.unpack_from
+_HEAD, _HEAD_BYTES = INPUT_HEADER.unpack_from, INPUT_HEADER.size
 MAX_WAITING = 32
 """Inputs that may wait; more drop the oldest: the newest say what the player wants now."""
 
@@ -26,11 +26,10 @@ decoded by `Fields.decode_many` together with those of the tick's other players.
 class InputBuffer:
     """One player's inputs between arrival and tick."""
 
-    __slots__ = ("_one_bytes", "_received", "_size_bytes", "applied", "dropped", "waiting")
+    __slots__ = ("_received", "_size_bytes", "applied", "dropped", "waiting")
 
     def __init__(self, fields: Fields) -> None:
         self._size_bytes = fields.size_bytes
-        self._one_bytes = INPUT_HEADER.size + fields.size_bytes
         self.waiting: list[TakenInput] = []
         """Not taken yet, oldest first."""
         self._received = 0
@@ -45,29 +44,31 @@ class InputBuffer:
 
         Returns: (ack_tick, ack_event), what else it says. Raises: MalformedMessage when it does not hold `count` records of this game.
         """
-        if len(message) == self._one_bytes:
+        size, record_size = len(message), self._size_bytes
+        if size >= _HEAD_BYTES:
             _, ack_tick, ack_event, view, first_seq, count = _HEAD(message)
-            if count == 1 and first_seq == self._received + 1 and len(self.waiting) < MAX_WAITING:
-                # The next one alone: nearly always, over WebSocket.
-                self._received = first_seq
-                self.waiting.append((first_seq, view, message[INPUT_HEADER.size :]))
+            newest = first_seq + count - 1
+            if (
+                newest == self._received + 1
+                and size == _HEAD_BYTES + count * record_size
+                and 0 < count <= MAX_INPUTS
+                and len(self.waiting) < MAX_WAITING
+            ):
+                # The next one, alone (WebSocket) or behind repetitions (UDP), as nearly always.
+                self._received = newest
+                if count > 1:
+                    self.dropped += count - 1
+                self.waiting.append((newest, view, message[size - record_size :]))
                 return ack_tick, ack_event
         ack_tick, ack_event, view, first_seq, count = input_head(message)
         self._push(first_seq, count, view, message)
         return ack_tick, ack_event
 
     def _push(self, first_seq: int, count: int, view: int, message: bytes) -> None:
-        size = self._size_bytes
-        at = INPUT_HEADER.size
+        size, at = self._size_bytes, _HEAD_BYTES
         if len(message) != at + count * size:
             raise MalformedMessage(f"{count} inputs of {size} bytes are wanted, got {len(message) - at} bytes")
         waiting, newest = self.waiting, first_seq + count - 1
-        if newest == self._received + 1 and len(waiting) < MAX_WAITING:
-            # The next one and repetitions, as nearly always over UDP.
-            self._received = newest
-            self.dropped += count - 1
-            waiting.append((newest, view, message[-size:] if size else b""))
-            return
         known = self._received + 1 - first_seq
         if known > 0:  # the first ones are repeated, or all of them
             known = min(known, count)
