@@ -69,7 +69,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+        errors = [
+            {"field": ".".join(map(str, e["loc"])), "message": str(e["msg"]).removeprefix("Value error, ")}
+            for e in error.errors()
+        ]
         detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:5])
         return respond(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid", errors=errors)
 

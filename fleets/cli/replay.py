@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from fleets.cli.options import FAILED, MISUSED, fail
 from fleets.spec.convert import to_queue_config
 from fleets.spec.loader import SpecError, load
 from matchmaker.evaluator import MatchFunctionError
-from matchmaker.model import QueueConfig
+from matchmaker.matching.wants import missing
+from matchmaker.model import FINAL, QueueConfig
 from matchmaker.recording.replay import Outcome, measured, replay
-from matchmaker.recording.trace import Trace, TraceError, read_trace
+from matchmaker.recording.trace import Arrival, Trace, TraceError, read_trace
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -96,7 +98,21 @@ def _row(run: _Run, trace: Trace | None = None) -> dict[str, Any]:
         outcome = replay(run.queue, arrivals, interval_s=run.interval_s, attributes=run.attributes)
     except MatchFunctionError as error:
         raise MatchFunctionError(f"{run.name}: {error}") from error
-    return {"name": run.name, **summary(outcome), "seconds": round(time.perf_counter() - begun_s, 3)}
+    seconds = round(time.perf_counter() - begun_s, 3)
+    return {"name": run.name, **summary(outcome), "refused": refused(run.queue, arrivals), "seconds": seconds}
+
+
+def refused(queue: QueueConfig, arrivals: Sequence[Arrival]) -> dict[str, int]:
+    """Why the API would take no such ticket, and of how many; replayed they wait in vain."""
+    reasons: Counter[str] = Counter()
+    for arrival in arrivals:
+        players = arrival.ticket.players
+        flaw = next(filter(None, (missing(queue, player) for player in players)), None)
+        if len(players) > queue.party_max:
+            reasons[f"a party of {len(players)}, and {queue.party_max} may be"] += 1
+        elif flaw is not None:
+            reasons[f"{flaw[0]}: the queue {flaw[1]}"] += 1
+    return dict(reasons.most_common())
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -145,6 +161,12 @@ def _live(trace: Trace) -> dict[str, Any] | None:
     }
 
 
+def _ended(live: dict[str, Any], how: str) -> int:
+    """How many ended so; as waiting count all that had not ended."""
+    outcomes: dict[str, int] = live["outcomes"]
+    return outcomes.get(how, 0) if how != "waiting" else sum(n for state, n in outcomes.items() if state not in FINAL)
+
+
 def _show(rows: list[dict[str, Any]], live: dict[str, Any] | None, trace: Trace) -> None:
     console = Console()
     console.print(f"{len(trace.arrivals):,} tickets over {trace.duration_s:,.0f} s", highlight=False)
@@ -156,7 +178,7 @@ def _show(rows: list[dict[str, Any]], live: dict[str, Any] | None, trace: Trace)
     matched = [f"{row['matched']:,} of {row['tickets']:,}" for row in rows]
     line("tickets matched", matched, f"{live['outcomes'].get('assigned', 0):,}" if live else "")
     for key, title in (("cancelled", "cancelled"), ("timed_out", "timed out"), ("waiting", "still waiting")):
-        line(title, [f"{row['unmatched'][key]:,}" for row in rows], f"{live['outcomes'].get(key, 0):,}" if live else "")
+        line(title, [f"{row['unmatched'][key]:,}" for row in rows], f"{_ended(live, key):,}" if live else "")
     for name in ("mean", *_QUANTILES):
         line(f"wait {name}, s", [_cell(row["waitS"], name) for row in rows], _cell(live["waitS"], name) if live else "")
     for name in ("mean", "p50"):
@@ -171,8 +193,14 @@ def _show(rows: list[dict[str, Any]], live: dict[str, Any] | None, trace: Trace)
             f"{_cell(p['waitS'], 'p50')} / {_cell(p['waitS'], 'p95')} s, {p['unmatched']:,} unmatched" for p in parties
         ]
         line(f"parties of {size}: wait p50 / p95", waits)
+    line("would be refused", [f"{sum(row['refused'].values()):,}" for row in rows])
     line("took, s", [f"{row['seconds']:.1f}" for row in rows])
     console.print(table)
+    for row in rows:
+        for reason, count in row["refused"].items():
+            console.print(
+                f"{row['name']} would refuse {count:,}: {reason}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 def _cell(spread: dict[str, float] | None, name: str, digits: int = 1) -> str:

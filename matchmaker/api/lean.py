@@ -150,25 +150,14 @@ def parse(model: type[_T], body: bytes) -> _T:
         return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = list({each["field"]: each for each in map(_told, found)}.values())[:20]
+        errors = [_told(each) for each in found[:20]]
         detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:5])
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind="invalid", errors=errors) from None
 
 
-_ATTRIBUTE = (
-    "a number, a string of 256 characters at most, a list of 64 strings at most or a map of strings to 64 numbers at most is wanted; "
-    "true, false, NaN and infinity are no values"
-)
-
-
 def _told(error: Mapping[str, Any]) -> dict[str, str]:
-    """One thing that is wrong, by the field that the asker knows: what an attribute may be is one answer, not one for each kind of value."""
-    loc: tuple[str | int, ...] = error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    at = loc.index("attributes") if "attributes" in loc else len(loc)
-    if len(loc) > at + 2 and loc[at + 2] != "[key]":
-        loc, message = loc[: at + 2], _ATTRIBUTE
-    return {"field": ".".join(map(str, ("body", *loc))), "message": message}
+    field = ".".join(map(str, ("body", *error["loc"])))
+    return {"field": field, "message": str(error["msg"]).removeprefix("Value error, ")}
 
 
 def invalid(detail: str) -> Problem:

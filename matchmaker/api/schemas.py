@@ -3,7 +3,16 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from gameserver.sessions.model import PlayerId
 from matchmaker.api.auth import MAX_PLAYER_ID
@@ -11,12 +20,28 @@ from matchmaker.model import Attribute, TicketPlayer
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-AttributeValue = (
+
+
+def _one_word_for_all(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """What an attribute may be is one answer, not one for each kind of value that it is not; JSON's true would pass for the number 1."""
+    if not isinstance(value, bool):
+        try:
+            return read(value)
+        except ValidationError:
+            pass
+    raise ValueError(
+        "a number, a string of 256 characters at most, a list of 64 strings at most or a map of strings to 64 numbers at most is wanted; "
+        "true, false, NaN and infinity are no values"
+    )
+
+
+AttributeValue = Annotated[
     Number
     | Annotated[str, StringConstraints(max_length=256)]
     | Annotated[list[Name], Field(max_length=64)]
-    | Annotated[dict[Name, Number], Field(max_length=64)]
-)
+    | Annotated[dict[Name, Number], Field(max_length=64)],
+    WrapValidator(_one_word_for_all),
+]
 PlayerName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PLAYER_ID, pattern=r"^[^\s{}\x00-\x1f]+$")]
 Players = Annotated[list[PlayerName], Field(max_length=100)]
 Latency = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False, description="Round trip in ms.")]
@@ -60,7 +85,7 @@ class Brings(_Body):
         Field(max_length=64, description="As the beacons of `GET /v1/regions` signed them."),
     ] = []
 
-    @field_validator("attributes", "latencies", mode="before")
+    @field_validator("latencies", mode="before")
     @classmethod
     def _no_booleans(cls, value: Any) -> Any:
         """JSON's true would pass for the number 1."""

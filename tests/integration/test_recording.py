@@ -210,8 +210,14 @@ def test_a_generated_trace_goes_through_two_queues(tmp_path: Path) -> None:
     assert strict["waitS"]["mean"] > lax["waitS"]["mean"]
     assert strict["spread"]["rating"]["mean"] < lax["spread"]["rating"]["mean"]
     assert set(strict["parties"]) == {"1", "2"}
-    table = warmfleet("replay", files[0], "--queue", f"{yaml}:lax")
+    assert strict["refused"] == lax["refused"] == {}
+    far = tmp_path / "far.yaml"
+    far.write_text(
+        QUEUES.replace("eu-west", "mars").replace("max: 300}]}]", "max: 300}]}, {type: latency, max: 60ms}]")
+    )
+    table = warmfleet("replay", files[0], "--queue", f"{far}:ranked")
     assert "wait p95" in table.stdout
+    assert "latencies: the queue wants the round trip to one of its regions, in ms: mars" in table.stdout
 
 
 def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:
