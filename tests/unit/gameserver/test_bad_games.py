@@ -128,7 +128,16 @@ NONSENSE: dict[str, dict[str, Any]] = {
     "results that are no JSON": {"results": {"winner": object()}},
     "results that are no number": {"results": {"score": math.nan}},
     "facts that are no JSON": {"facts": {"walls": np.zeros(3)}},
+    "facts that are no mapping": {"facts": 7},
+    "facts that are a list": {"facts": ["a wall"]},
     "an event that is no JSON": {"told": {1, 2}},
+    "an event that is not a number": {"told": math.nan},
+    "an event that is too long": {"told": "x" * 70_000},
+    "a viewpoint of words": {"interest": {"things": Interest(radius=5, y="x")}, "looks_from": ("here", "there")},
+    "a viewpoint of three": {"interest": {"things": Interest(radius=5, y="x")}, "looks_from": (1.0, 2.0, 3.0)},
+    "more things than there are ids": {"state": things(id=range(65537), x=[0.0] * 65537, kind=[0] * 65537)},
+    "a column of dates": {"state": things(x=np.array(["2026-01-01"], dtype="datetime64[D]"))},
+    "a column of complex numbers": {"state": things(x=np.array([1j]))},
 }
 
 
