@@ -18,9 +18,6 @@ from gameserver.telemetry import configure_logging
 log = structlog.get_logger("gameserver")
 
 
-log = structlog.get_logger(__name__)
-
-
 async def _main(settings: Settings) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 

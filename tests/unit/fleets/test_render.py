@@ -10,6 +10,7 @@ import typer
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendered import ADMISSION, fleet, game_server, platform, pod, rendered
 from typer.testing import CliRunner
 
 import fleets
@@ -22,50 +23,10 @@ from fleets.render.rendering import FolderForeign, differences, files, render, w
 from fleets.render.schemas import Schemas, read_crds
 from fleets.spec.fleet import FleetSpec
 from fleets.spec.loader import SpecError, load
-from fleets.spec.platform import PlatformBody, PlatformSpec
+from fleets.spec.platform import PlatformSpec
 
 _EXAMPLES = Path(fleets.__file__).parent / "examples"
 _CRDS = Path(fleets.__file__).parents[2] / "shared/agones/crds.yaml"
-_ADMISSION = {"image": "registry.example/warmfleet:1", "issuer": {"name": "internal"}}
-
-
-def fleet(name: str = "arena", server: dict[str, Any] | None = None, **spec: Any) -> FleetSpec:
-    base = (
-        {"game": "g:G", "image": "registry.example/g:1"}
-        if server is None or "command" not in server
-        else {"image": "i"}
-    )
-    body = {"server": base | (server or {}), **spec}
-    document = {"apiVersion": "warmfleet.dev/v1", "kind": "Fleet", "metadata": {"name": name}, "spec": body}
-    return FleetSpec.model_validate(document)
-
-
-def platform(**spec: Any) -> PlatformBody:
-    return PlatformBody.model_validate(spec)
-
-
-def rendered(*fleets_: FleetSpec, on: PlatformBody | None = None) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(item["kind"], item["metadata"]["name"]): item for item in render(fleets_, on or platform())}
-
-
-def game_server(item: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = item["spec"]["template"]["spec"]
-    return found
-
-
-def pod(item: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = game_server(item)["template"]["spec"]
-    return found
-
-
-def errors(fleet_: FleetSpec, on: PlatformBody | None = None) -> dict[str, str]:
-    return {f.path: f.message for f in check([fleet_], on or platform()) if f.severity is Severity.ERROR}
-
-
-def warnings(fleet_: FleetSpec, on: PlatformBody | None = None) -> dict[str, str]:
-    return {f.path: f.message for f in check([fleet_], on or platform()) if f.severity is Severity.WARNING}
-
-
 # Schemas
 
 
@@ -95,7 +56,7 @@ def test_agones_schemas_are_at_hand() -> None:
 _PLATFORMS: list[dict[str, Any]] = [
     {},
     {
-        "admission": _ADMISSION,
+        "admission": ADMISSION,
         "mesh": "istio",
         "prometheusOperator": True,
         "networkPolicy": "cilium",
@@ -253,7 +214,7 @@ def test_both_emitters_write_the_same_bytes(items: list[dict[str, Any]]) -> None
 
 def test_the_host_network_with_the_webhook() -> None:
     """Passthrough ports, node DNS, no pod without the webhook, several pods a node."""
-    made = rendered(fleet(lowLatency={"network": "host"}), on=platform(admission=_ADMISSION))
+    made = rendered(fleet(lowLatency={"network": "host"}), on=platform(admission=ADMISSION))
     item = made["Fleet", "arena"]
     assert game_server(item)["ports"] == [{"name": "websocket", "portPolicy": "Passthrough", "protocol": "TCP"}]
     assert (pod(item)["hostNetwork"], pod(item)["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
@@ -352,7 +313,7 @@ def test_a_command_keeps_its_own_program_and_learns_its_port() -> None:
     assert container["command"] == ["./run"]
     assert {"name": "PORT", "value": "7001"} in container["env"]
     host = rendered(
-        fleet(server={"command": ["./run"]}, lowLatency={"network": "host"}), on=platform(admission=_ADMISSION)
+        fleet(server={"command": ["./run"]}, lowLatency={"network": "host"}), on=platform(admission=ADMISSION)
     )
     metadata = game_server(host["Fleet", "arena"])["template"]["metadata"]
     assert metadata["annotations"]["warmfleet.dev/port-variable"] == "PORT"
@@ -362,7 +323,7 @@ def test_a_command_keeps_its_own_program_and_learns_its_port() -> None:
 def test_pinned_cpus_huge_pages_and_priority() -> None:
     """Guaranteed, with the pages mounted; the class is rendered beside."""
     low = {"cpu": 2, "cpuPinning": True, "memory": "512Mi", "hugepages2Mi": "128Mi", "priority": 100000}
-    made = rendered(fleet(lowLatency=low), on=platform(admission=_ADMISSION))
+    made = rendered(fleet(lowLatency=low), on=platform(admission=ADMISSION))
     spec = pod(made["Fleet", "arena"])
     resources = spec["containers"][0]["resources"]
     assert resources["requests"] == resources["limits"] == {"cpu": "2", "memory": "512Mi", "hugepages-2Mi": "128Mi"}
@@ -437,67 +398,6 @@ def test_game_servers_stay_out_of_the_mesh(mesh: str, where: str, key: str) -> N
     """Each mesh by its own word."""
     metadata = game_server(rendered(fleet(), on=platform(mesh=mesh))["Fleet", "arena"])["template"]["metadata"]
     assert metadata[where][key] in ("false", "none", "disabled")
-
-
-# Checks
-
-
-def test_a_cross_wired_fleet_is_refused() -> None:
-    """One room, host network, no webhook; either cure is accepted."""
-    crossed = fleet(lowLatency={"network": "host"})
-    assert "cross-wired" in errors(crossed)["spec.lowLatency.network"]
-    assert errors(crossed, platform(admission=_ADMISSION)) == {}
-    assert errors(fleet(server={"rooms": 2}, lowLatency={"network": "host"})) == {}
-
-
-@pytest.mark.parametrize(
-    ("spec", "on", "path", "reason"),
-    [
-        ({"lowLatency": {"cpuPinning": True, "cpu": 1.5}}, {"admission": _ADMISSION}, "lowLatency.cpu", "whole CPUs"),
-        ({"lowLatency": {"cpuPinning": True, "cpu": 2}}, {}, "lowLatency.cpuPinning", "Burstable"),
-        ({"lowLatency": {"hugepages2Mi": "3Mi"}}, {}, "lowLatency.hugepages2Mi", "multiple of 2Mi"),
-        ({"server": {"env": {"WARMFLEET_GAME": "x"}}}, {}, "server.env.WARMFLEET_GAME", "another name"),
-        ({"server": {"env": {"a b": "x"}}}, {}, "server.env.a b", "variable's name"),
-        ({"server": {"image": None}}, {}, "server.image", "is missing"),
-        ({"server": {"tls": {"certificate": "a", "key": "b"}}}, {}, "server.tls.secret", "from a Secret"),
-        ({"server": {"command": ["x"], "ports": ["a", "a"]}}, {}, "server.ports", "same name"),
-    ],
-)
-def test_what_a_cluster_would_do_wrong_is_an_error(
-    spec: dict[str, Any], on: dict[str, Any], path: str, reason: str
-) -> None:
-    """With the reason and the mend."""
-    found = errors(fleet(**spec), platform(**on))
-    assert list(found) == [f"spec.{path}"]
-    assert reason in found[f"spec.{path}"]
-
-
-@pytest.mark.parametrize(
-    ("spec", "on", "path"),
-    [
-        ({"disruption": {"drainTimeout": "2h"}}, {}, "disruption.drainTimeout"),
-        ({"disruption": {"drainTimeout": "20m", "onDrain": "migrate"}}, {}, "disruption.drainTimeout"),
-        ({"lowLatency": {"dscp": "EF"}}, {}, "lowLatency.dscp"),
-        ({"lowLatency": {"kernel": "realtime", "nodePool": "p"}}, {}, "lowLatency.kernel"),
-        ({"warm": {"buffer": 0}}, {}, "warm.buffer"),
-        ({"warm": {"shelf": 8, "buffer": 5, "max": 10}}, {}, "warm.max"),
-        ({"lowLatency": {"nodePool": "p"}}, {"nodePools": {"p": {"labels": {"a": "b"}, "spot": True}}}, "disruption"),
-        ({"lowLatency": {"network": "host"}}, {"admission": _ADMISSION}, "lowLatency.network"),
-    ],
-)
-def test_what_may_surprise_is_a_warning(spec: dict[str, Any], on: dict[str, Any], path: str) -> None:
-    """It does not stop a rendering."""
-    assert list(warnings(fleet(**spec), platform(**on))) == [f"spec.{path}"]
-    assert errors(fleet(**spec), platform(**on)) == {}
-
-
-def test_labels_that_kubernetes_would_refuse_are_errors() -> None:
-    """So are those that are somebody else's."""
-    spec = fleet().model_dump(by_alias=True, exclude_unset=True)
-    spec["metadata"]["labels"] = {"a/b/c": "x", "ok": "no spaces", "agones.dev/fleet": "x", "fine": "yes"}
-    found = errors(FleetSpec.model_validate(spec))
-    assert len(found) == 3
-    assert "spec.metadata.labels.fine" not in found
 
 
 # Folder and command
@@ -647,17 +547,3 @@ def test_without_an_operator_or_a_game_of_ours_no_metrics_are_offered() -> None:
     made = rendered(theirs, on=platform(prometheusOperator=True))
     assert ("PodMonitor", "theirs") not in made
     assert "ports" not in pod(made["Fleet", "theirs"])["containers"][0]
-
-
-def test_a_static_port_is_not_that_of_the_metrics() -> None:
-    """Else the game could not listen."""
-    levers = {"portPolicy": "Static", "hostPort": 9464}
-    assert "spec.lowLatency.hostPort" in errors(fleet(lowLatency=levers), platform(prometheusOperator=True))
-    assert "spec.lowLatency.hostPort" not in errors(fleet(lowLatency=levers))
-
-
-def test_our_udp_transport_marks_its_own_packets() -> None:
-    """So nobody is warned that nothing does."""
-    marked = {"lowLatency": {"dscp": "EF"}}
-    assert "spec.lowLatency.dscp" not in warnings(fleet(server={"transports": ["udp"]}, **marked))
-    assert "spec.lowLatency.dscp" in warnings(fleet(**marked))
