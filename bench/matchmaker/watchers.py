@@ -4,15 +4,19 @@ What it costs to have many tickets followed at once: memory and CPU of one API p
 Valkey, one process with the API, and this one with the followers, half of them by server-sent events and half by WebSocket, each of a ticket of its own on a
 bare socket. Memory is the API process's resident set, before and after; idle CPU is counted while nothing happens but signs of life. Then all tickets change
 in one message, and the time runs until the last follower has read it. The limit of open files must allow twice as many; it is raised where that is allowed.
+
+Then the same of a studio's service, which follows 20,000 tickets over `_SERVICES` WebSockets.
 """
 
 import asyncio
 import base64
+import hashlib
 import resource
 import secrets
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +25,7 @@ from typing import Any
 import orjson
 import uvicorn
 import uvloop
+import websockets
 
 from bench.matchmaker.system import SECRET, cpu_s, heard, process
 from bench.report import Report
@@ -30,7 +35,8 @@ from gameserver.seats import SeatIssuer
 from gameserver.sessions.client import connect
 from gameserver.sessions.model import PlayerId
 from matchmaker.api.app import create_app
-from matchmaker.api.auth import PlayerTokens
+from matchmaker.api.auth import ApiKeys, PlayerTokens, Role
+from matchmaker.api.many import MOST_AT_ONCE
 from matchmaker.model import TicketId, TicketPlayer
 from matchmaker.store import TicketStore, changed_channel
 
@@ -40,6 +46,8 @@ QUEUE = replace(DUEL, rules=())
 _IDLE_S = 16.0
 """Long enough for a sign of life each."""
 _AT_ONCE = 200
+_SERVICES = 4
+_KEY = "bench"
 
 
 async def _serve(url: str, ready: Connection) -> None:
@@ -49,6 +57,7 @@ async def _serve(url: str, ready: Connection) -> None:
         allocator=FakeAllocator(),
         seats=SeatIssuer(bytes(32)),
         players=PlayerTokens(SECRET),
+        keys=ApiKeys({hashlib.sha256(_KEY.encode()).hexdigest(): ("bench", Role.BACKEND)}),
     )
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="websockets-sansio", backlog=4096)
     server = uvicorn.Server(config)
@@ -130,15 +139,19 @@ def _request(ticket: TicketId, token: str, *, websocket: bool) -> bytes:
 
 
 async def watchers(report: Report, count: int) -> None:
-    """Measure so many followers."""
-    count = min(count, _allow_files() - 200)
+    """Measure so many followers, and so many tickets followed by a few."""
+    await _serving(report, min(count, _allow_files() - 200), _measure)
+    await _serving(report, count, _measure_services)
+
+
+async def _serving(report: Report, count: int, measure: Callable[..., Awaitable[None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedValkey(Path(folder)) as valkey:
             with process(_serve, valkey.url) as (pid, says):
                 port = heard(says)
                 client = connect(valkey.url)
                 try:
-                    await _measure(report, count, TicketStore(client), pid, port)
+                    await measure(report, count, TicketStore(client), pid, port)
                 finally:
                     await client.aclose()
 
@@ -177,6 +190,37 @@ async def _measure(report: Report, count: int, store: TicketStore, pid: int, por
     report.add(f"{name}, cut off", told.lost, "", goal=0)
     for transport in transports:
         transport.abort()
+
+
+async def _measure_services(report: Report, count: int, store: TicketStore, pid: int, port: int) -> None:
+    told, tickets = _Told(), list[TicketId]()
+    for number in range(count):
+        player = TicketPlayer(id=PlayerId(f"p{number}"))
+        made: Any = await store.create(QUEUE.name, (player,), idempotency="", max_tickets=10**6)
+        tickets.append(made.ticket.id)
+    before = _resident_bytes(pid)
+
+    async def follow(some: list[TicketId]) -> None:
+        login = {"Authorization": f"Bearer {_KEY}"}
+        url = f"ws://127.0.0.1:{port}/v1/tickets/watch"
+        async with websockets.connect(url, additional_headers=login, proxy=None, compression=None) as socket:
+            for start in range(0, len(some), MOST_AT_ONCE):
+                await socket.send(orjson.dumps({"follow": some[start : start + MOST_AT_ONCE]}).decode())
+            async for _ in socket:
+                told.count += 1
+
+    following = [asyncio.create_task(follow(tickets[at::_SERVICES])) for at in range(_SERVICES)]
+    await told.reaches(count)
+    name = f"{count:,} tickets followed over {_SERVICES} WebSockets"
+    report.add(f"{name}, memory of each", (_resident_bytes(pid) - before) / count / 1024, "KiB")
+    begun_s = cpu_s(pid)
+    took_s = [await _tell_all(store, tickets, told, event) for event in (2, 3, 4)]
+    report.add(f"{name}, a change of all has reached the last after", statistics.median(took_s), "s")
+    report.add(f"{name}, CPU to tell one change", 1e6 * (cpu_s(pid) - begun_s) / (3 * count), "µs")
+    report.add(f"{name}: connections cut off", sum(task.done() for task in following), "", goal=0)
+    for task in following:
+        task.cancel()
+    await asyncio.wait(following)
 
 
 async def _tell_all(store: TicketStore, tickets: list[TicketId], told: _Told, event: int) -> float:
