@@ -22,7 +22,7 @@ from fleets.spec.convert import to_queue_config
 from fleets.spec.loader import SpecError, load
 from matchmaker.evaluator import MatchFunctionError
 from matchmaker.matching.wants import missing
-from matchmaker.model import FINAL, QueueConfig
+from matchmaker.model import QueueConfig
 from matchmaker.recording.replay import Outcome, measured, replay
 from matchmaker.recording.trace import Arrival, Trace, TraceError, read_trace
 
@@ -155,16 +155,11 @@ def _live(trace: Trace) -> dict[str, Any] | None:
     if not ended:
         return None
     outcomes = sorted({arrival.outcome for arrival in ended})
+    waiting = {"waiting": len(trace.arrivals) - len(ended)}  # when the recording ended
     return {
         "waitS": _spread([arrival.waited_s for arrival in ended if math.isfinite(arrival.waited_s)]),
-        "outcomes": {name: sum(arrival.outcome == name for arrival in ended) for name in outcomes},
+        "outcomes": {name: sum(arrival.outcome == name for arrival in ended) for name in outcomes} | waiting,
     }
-
-
-def _ended(live: dict[str, Any], how: str) -> int:
-    """How many ended so; as waiting count all that had not ended."""
-    outcomes: dict[str, int] = live["outcomes"]
-    return outcomes.get(how, 0) if how != "waiting" else sum(n for state, n in outcomes.items() if state not in FINAL)
 
 
 def _show(rows: list[dict[str, Any]], live: dict[str, Any] | None, trace: Trace) -> None:
@@ -178,7 +173,7 @@ def _show(rows: list[dict[str, Any]], live: dict[str, Any] | None, trace: Trace)
     matched = [f"{row['matched']:,} of {row['tickets']:,}" for row in rows]
     line("tickets matched", matched, f"{live['outcomes'].get('assigned', 0):,}" if live else "")
     for key, title in (("cancelled", "cancelled"), ("timed_out", "timed out"), ("waiting", "still waiting")):
-        line(title, [f"{row['unmatched'][key]:,}" for row in rows], f"{_ended(live, key):,}" if live else "")
+        line(title, [f"{row['unmatched'][key]:,}" for row in rows], f"{live['outcomes'].get(key, 0):,}" if live else "")
     for name in ("mean", *_QUANTILES):
         line(f"wait {name}, s", [_cell(row["waitS"], name) for row in rows], _cell(live["waitS"], name) if live else "")
     for name in ("mean", "p50"):
