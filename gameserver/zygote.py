@@ -51,8 +51,8 @@ from gameserver.transports.websocket import WebSocketTransport
 _PR_SET_PDEATHSIG = 1
 _WARM = ("gameserver.transports.udp", "encodings.idna", "hiredis", "asyncio.base_subprocess")
 """Modules that a server imports only when it needs them."""
-_QUIET_S = 0.05
-"""Without a request, after which a spare is forked: one that comes sooner would wait for that, and servers that start have the cores."""
+_QUIET_S = 0.2
+"""Without a request, after which a spare is forked: one that comes sooner would wait for that, and the cores are the new server's and its players'."""
 _NOBODY_PORT = 9
 """Nothing listens there (the discard service's)."""
 
