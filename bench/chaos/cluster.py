@@ -91,6 +91,11 @@ class Cluster(Store):
             return False
         return all(server.is_primary() and len(_following(server)) == 1 for server, _ in ranges)
 
+    def replaced(self, server: ValkeyServer) -> bool:
+        """By the slots that it has not."""
+        ranges = self._ranges()
+        return bool(ranges) and server not in [holder for holder, _ in ranges]
+
     def replicas_of(self, primary: ValkeyServer) -> list[ValkeyServer]:
         """The other of its shard."""
         ports = _following(primary)

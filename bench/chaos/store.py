@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -90,10 +91,14 @@ class ValkeyServer:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
-    def look(self) -> None:
-        """Start it again should it have ended by itself: a replica that cannot write to its disk does."""
-        if self._wanted and self._process is not None and self._process.poll() is not None:
-            self.start()
+    def ended(self) -> bool:
+        """Whether it has ended by itself: a replica that cannot write to its disk does."""
+        return self._wanted and self._process is not None and self._process.poll() is not None
+
+    def forget_damaged(self) -> None:
+        """Throw a file away that cannot be read: a disk that was full left half a command in it."""
+        if b"Bad file format" in self._log.read_bytes()[-500:]:
+            shutil.rmtree(self._config.parent / "appendonlydir", ignore_errors=True)
 
     def ask(self, *words: str | int) -> Any:
         """Run a command. Raises redis.RedisError."""
@@ -150,6 +155,10 @@ class Store(ABC):
     def command_failover(self, primary: ValkeyServer, *, gently: bool) -> None:
         """Let another take over; gently: once it has all, and the old primary knows. Raises redis.RedisError."""
 
+    @abstractmethod
+    def replaced(self, server: ValkeyServer) -> bool:
+        """Whether another has what it had."""
+
     def restart(self, server: ValkeyServer) -> None:
         """Start a server again that was killed."""
         server.start()
@@ -166,7 +175,12 @@ class Store(ABC):
     async def _look(self) -> None:
         while True:
             for server in (*self.valkeys, *self.sentinels):
-                server.look()
+                if not server.ended():
+                    continue
+                # As an operator would, once others have its data.
+                if server in self.valkeys and await asyncio.to_thread(self.replaced, server):
+                    server.forget_damaged()
+                await asyncio.to_thread(self.restart, server)
             await asyncio.sleep(0.3)
 
     async def __aexit__(self, *_: object) -> None:
@@ -244,9 +258,12 @@ class Replicated(Store):
 
         One that starts as the primary that it was is told so by Sentinels only after 10 s.
         """
-        following = self._leader()
-        others = {(other.place.address, other.port) for other in self.valkeys if other is not server}
-        server.start(following if following in others else None)
+        replaced = server in self.valkeys and self.replaced(server)
+        server.start(self._leader() if replaced else None)
+
+    def replaced(self, server: ValkeyServer) -> bool:
+        """By the Sentinels' word."""
+        return self._leader() in {(other.place.address, other.port) for other in self.valkeys if other is not server}
 
     def _leader(self) -> tuple[str, int] | None:
         for sentinel in self.sentinels:
