@@ -37,7 +37,7 @@ def new_runner() -> asyncio.Runner:
 
 def main(made: asyncio.Runner | None = None) -> int:
     """Run a game server until it has drained; in a runner that was `made` ahead, if there is one."""
-    faulthandler.enable()  # what is written in C (gRPC without memory, say) ends a process without a word of its own
+    faulthandler.enable(2)  # what is written in C (gRPC without memory, say) ends a process without a word of its own
     configure_logging(json=not sys.stderr.isatty())
     try:
         settings = Settings.from_environment(os.environ)

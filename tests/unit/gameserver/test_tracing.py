@@ -39,6 +39,7 @@ def test_a_game_server_without_the_extra_serves_all_the_same(
         served.append(tracing.enabled())
 
     monkeypatch.setattr("gameserver.__main__.serve", serve)
+    monkeypatch.setattr("gameserver.__main__.configure_logging", lambda **_: None)  # it would stay so for other tests
     monkeypatch.setitem(sys.modules, "gameserver.spans", None)
     env = {"WARMFLEET_GAME": "gameserver.games.arena:Arena", "WARMFLEET_FLEET": "arena", "POD_NAME": "arena-1"}
     env |= {"WARMFLEET_VALKEY_URL": "redis://v", "WARMFLEET_SEAT_KEYS": "A" * 43, "OTEL_TRACES_EXPORTER": "otlp"}
@@ -47,7 +48,7 @@ def test_a_game_server_without_the_extra_serves_all_the_same(
         monkeypatch.setenv(name, value)
     assert main() == 0
     assert served == [False]
-    assert "warmfleet[tracing]" in capsys.readouterr().err
+    assert "warmfleet[tracing]" in capsys.readouterr().out
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "jaeger")
     assert main() == 2
     assert served == [False]
