@@ -108,11 +108,11 @@ class Gate:
             visitor.connection.close(error.code, error.reason)
             return
         spectator = hello.spectator or grant.seat == SPECTATOR_SEAT
-        if grant.player in room.kicked:
+        if grant.player in room.roster.kicked:
             visitor.connection.close(CloseCode.KICKED, "kicked before")
-        elif not spectator and not room.gives(grant):
+        elif not spectator and not room.roster.gives(grant):
             visitor.connection.close(CloseCode.FULL, "the seat is another's")
-        elif spectator and room.spectators >= MAX_SPECTATORS:
+        elif spectator and len(room.roster.spectators) >= MAX_SPECTATORS:
             visitor.connection.close(CloseCode.FULL, f"{MAX_SPECTATORS} spectators are here already")
         elif not visitor.gone:
             with tracing.span("player.seat", parent=_trace_of(grant, room), session=grant.session, seat=grant.seat):

@@ -118,7 +118,9 @@ class GameServerProcess:
     def occupancy(self) -> Occupancy:
         """Which sessions are here, and which players are connected."""
         rooms = [room for room in self._rooms.values() if not room.handed_over]
-        players = [player for room in rooms for player, member in room.members.items() if member.connection is not None]
+        players = [
+            player for room in rooms for player, member in room.roster.players.items() if member.connection is not None
+        ]
         metrics.ROOMS.set(len(rooms))
         metrics.PLAYERS.set(len(players))
         return Occupancy(rooms=tuple(room.session for room in rooms), players=tuple(players))
@@ -277,16 +279,18 @@ class GameServerProcess:
     async def _tell_seats(self) -> None:
         """Whose seats are taken, and whose are free for others; what the store does not hear is said again."""
         assert self._store is not None
-        for room in [room for room in self._rooms.values() if (room.came or room.left) and not room.handed_over]:
-            came, left = set(room.came), set(room.left)
+        for room in [
+            room for room in self._rooms.values() if (room.roster.came or room.roster.left) and not room.handed_over
+        ]:
+            came, left = set(room.roster.came), set(room.roster.left)
             try:
                 await self._store.seats(
-                    room.session, epoch=room.record.epoch, came=came, left=left, excused=room.excused
+                    room.session, epoch=room.record.epoch, came=came, left=left, excused=room.roster.excused
                 )
             except SessionGone:
                 pass  # the next heartbeat says so too
-            room.came -= came
-            room.left -= left
+            room.roster.came -= came
+            room.roster.left -= left
 
     def _obey(self, orders: Orders, asked: Mapping[SessionId, int]) -> None:
         for session in orders.fenced:

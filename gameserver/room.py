@@ -35,6 +35,7 @@ from gameserver.protocol.messages import (
 )
 from gameserver.protocol.snapshot import SnapshotHistory, World
 from gameserver.rewind import MAX_AGE_S, Seen, seen_at
+from gameserver.roster import Roster
 from gameserver.seats import SeatGrant
 from gameserver.sessions.checkpoints import Checkpoints, unpack
 from gameserver.sessions.model import PlayerId, Session
@@ -102,17 +103,7 @@ class Room:
         self.options: Mapping[str, str] = session.options
         self.rng = random.Random(session.id)  # noqa: S311 (a game's dice, repeatable)
         self.history = SnapshotHistory()
-        self.members: dict[PlayerId, Member] = {}
-        self.kicked: set[PlayerId] = set(session.kicked)
-        """Players who may not come back."""
-        self.came: set[PlayerId] = set()
-        self.left: set[PlayerId] = set()
-        """Who has come, and gone for good, that the store has not been told yet; the process tells it, and takes them out."""
-        self.excused: set[PlayerId] = set()
-        """Who may leave, by the game's word."""
-        self._spectators: list[Member] = []
-        self._unsettled: dict[PlayerId, Member] = {}
-        """Who has not been let in by the game yet, or has no connection: nobody else has to be looked at each tick."""
+        self.roster = Roster(session.kicked)
         self._tick = session.checkpoint_tick
         self._store = store
         self._now = now
@@ -136,7 +127,7 @@ class Room:
             session,
             every_ticks=round(checkpoint_interval_s * tick_rate_hz),
             save=self._save,
-            kicked=self.kicked,
+            kicked=self.roster.kicked,
             gone=lambda reason: self.stop(CloseCode.FENCED, reason),
         )
 
@@ -149,20 +140,20 @@ class Room:
 
     def rewind(self, player: Player, table: str) -> Seen:
         """One table as this player saw it when it made its newest applied input."""
-        member = self.members.get(player.id)
+        member = self.roster.players.get(player.id)
         view = member.view if member is not None else 0
         return seen_at(self.history, table, view, round(MAX_AGE_S * self.tick_rate_hz))
 
     def lag_s(self, player: Player) -> float:
         """How long ago the moment was that `rewind` goes back to."""
-        member = self.members.get(player.id)
+        member = self.roster.players.get(player.id)
         if member is None or not member.view or not self.history.tick:
             return 0.0
         return min(max(self._tick - member.view / 256, 0.0) / self.tick_rate_hz, MAX_AGE_S)
 
     def event(self, name: str, *, to: Player | None = None, **data: Any) -> None:
         """Tell everyone, or one player, something that happened."""
-        for member in self._audience(to):
+        for member in self.roster.audience(to):
             self._send_event(member, {"name": name, **data})
 
     def kick(self, player: Player, reason: str) -> None:
@@ -171,7 +162,7 @@ class Room:
 
     def excuse(self, player: Player) -> None:
         """Let a player leave as if it had stayed to the end."""
-        self.excused.add(player.id)
+        self.roster.excused.add(player.id)
 
     def end(self, **results: Any) -> None:
         """End the match after this step."""
@@ -182,21 +173,12 @@ class Room:
 
     def expel(self, player: PlayerId, reason: str) -> None:
         """Let a player go, and whatever watches in its name, and never let it back in; once."""
-        if player in self.kicked:
-            return
-        self.kicked.add(player)
-        member = self.members.get(player)
-        if member is not None:
-            self._drop(member, CloseCode.KICKED, reason)
-            member.lost_at_s = float("-inf")
-        for watching in [member for member in self._spectators if member.id == player]:
-            self._drop(watching, CloseCode.KICKED, reason)
-            self._spectators.remove(watching)
+        self.roster.expel(player, reason, self._now())
 
     def restore(self, state: bytes) -> None:
         """Take up a checkpoint, before the first tick. Raises DamagedCheckpoint, and whatever the game raises."""
         checkpoint = unpack(state)
-        self.kicked.update(checkpoint.kicked)
+        self.roster.kicked.update(checkpoint.kicked)
         with contained():
             self._game.restore(checkpoint.state)
 
@@ -207,18 +189,15 @@ class Room:
     def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool = False) -> Member:
         """Welcome a player (again): an older connection of the same player is superseded, its seat kept."""
         player = None if spectator else Player(id=grant.player, seat=grant.seat, team=grant.team)
-        if player is not None and (holder := self._holder(grant)) is not None:
+        if player is not None and (holder := self.roster.holder(grant)) is not None:
             self._evict(holder, CloseCode.FULL, "the seat is another's now")
-        member = None if spectator else self.members.get(grant.player)
+        member = None if spectator else self.roster.players.get(grant.player)
         if member is not None and member.player != player:  # it has left that seat, and been given another
             self._evict(member, CloseCode.SUPERSEDED, "connected again")
             member = None
         if member is None:
             member = Member(grant.player, player, connection, InputBuffer(self._game.inputs))
-            if player is None:
-                self._spectators.append(member)
-            else:
-                self.members[player.id] = self._unsettled[player.id] = member
+            self.roster.add(member)
         else:
             self._drop(member, CloseCode.SUPERSEDED, "connected again")
             member.connection = connection
@@ -244,20 +223,6 @@ class Room:
                 self._fail()
         return member
 
-    def gives(self, grant: SeatGrant) -> bool:
-        """Whether the seat is this player's: free, its own, or another's whose token is older (its time to come ran out, or it left for good)."""
-        holder = self._holder(grant)
-        if holder is None or (holder.connection is None and holder.lost_at_s == float("-inf")):
-            return True  # free, or left for good in this very tick
-        return grant.expires_at_s > holder.granted_until_s
-
-    def _holder(self, grant: SeatGrant) -> Member | None:
-        """Somebody else in this seat."""
-        for member in self.members.values():
-            if member.player is not None and member.player.seat == grant.seat and member.id != grant.player:
-                return member
-        return None
-
     def _evict(self, member: Member, code: CloseCode, reason: str) -> None:
         """It has this seat no more."""
         self._drop(member, code, reason)
@@ -269,10 +234,7 @@ class Room:
 
     def _forget(self, member: Member) -> None:
         """Let the game know that a player is gone for good."""
-        del self.members[member.id]
-        self._unsettled.pop(member.id, None)
-        self.came.discard(member.id)
-        self.left.add(member.id)
+        self.roster.remove(member)
         if member.joined and member.player is not None:
             self._game.leave(member.player)
 
@@ -306,19 +268,12 @@ class Room:
         """Note that a connection is gone; a superseded one changes nothing."""
         if member.connection is connection:
             member.lost_at_s = max(member.lost_at_s, self._now())
-            self._part(member)
+            self.roster.part(member)
 
     def leave(self, member: Member) -> None:
         """A player said Bye: it does not come back by itself."""
         member.lost_at_s = float("-inf")
-        self._part(member)
-
-    def _part(self, member: Member) -> None:
-        member.connection = None
-        if member.player is None:
-            self._spectators.remove(member)
-        else:
-            self._unsettled[member.player.id] = member
+        self.roster.part(member)
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """End the room from outside (drain, fence), without results."""
@@ -326,7 +281,7 @@ class Room:
 
     def migrate(self, data: dict[str, Any]) -> None:
         """Tell every client that the session moves."""
-        for member in self._audience(None):
+        for member in self.roster.audience():
             if member.connection is not None:
                 member.connection.send(encode(Migrate(data=data)))
 
@@ -334,16 +289,6 @@ class Room:
     def handed_over(self) -> bool:
         """Whether the match goes on elsewhere: this room only shows it on until its clients have left."""
         return self._checkpoints.handed_over
-
-    @property
-    def spectators(self) -> int:
-        """How many watch."""
-        return len(self._spectators)
-
-    @property
-    def connected(self) -> int:
-        """How many players are connected."""
-        return sum(member.connection is not None for member in self.members.values())
 
     async def checkpoint(self) -> None:
         """Save now, and wait until it is stored. Raises SessionGone, StoreUnavailable."""
@@ -385,7 +330,7 @@ class Room:
         except Exception:
             self._fail()
         finally:
-            metrics.INPUTS_DROPPED.inc(sum(member.inputs.dropped for member in self.members.values()))
+            metrics.INPUTS_DROPPED.inc(sum(member.inputs.dropped for member in self.roster.players.values()))
             self._checkpoints.close()
             over = (CloseCode.NORMAL, "the match is over")
             # Cancelled in the middle of a match: it may go on elsewhere.
@@ -395,7 +340,7 @@ class Room:
             if self.handed_over:
                 code, reason, self._results = CloseCode.GOING_AWAY, "the match goes on elsewhere", None
             metrics.ROOMS_ENDED.labels(self._outcome(code)).inc()
-            for member in self._audience(None):
+            for member in self.roster.audience():
                 self._drop(member, code, reason)
         if self._results is not None and self._store is not None:
             await self._end(self._store, self._results)
@@ -455,7 +400,7 @@ class Room:
                 )
 
     def _watched(self) -> bool:
-        return any(member.connection is not None for member in self._audience(None))
+        return any(member.connection is not None for member in self.roster.audience())
 
     def _step(self) -> None:
         now = self._now()
@@ -464,21 +409,21 @@ class Room:
         self._game.step(self._clock.interval_s)
         before = self.history.world(self.history.tick)
         self.history.push(self._tick, World.of(self._game.schema, self._game.snapshot(), before))
-        self._showing.show(self._audience(None))
+        self._showing.show(self.roster.audience())
         if now - self._probed_at_s >= _PROBE_INTERVAL_S:
             self._probed_at_s = now
             self._probe(now)
 
     def _probe(self, now: float) -> None:
         """Note when the newest snapshot went out, for those who will acknowledge it."""
-        for member in self.members.values():
+        for member in self.roster.players.values():
             if member.connection is not None:
                 member.probe_tick, member.probe_at_s = self.history.tick, now
 
     def _apply_inputs(self) -> None:
         """Hand the game its inputs: the first of each player, decoded together, then the second of each, and so on."""
         self._applied = (), ()
-        acting = [member for member in self.members.values() if member.inputs.waiting and member.joined]
+        acting = [member for member in self.roster.players.values() if member.inputs.waiting and member.joined]
         for turn in range(INPUTS_PER_TICK):
             if not acting:
                 break
@@ -497,21 +442,19 @@ class Room:
     def _join(self, member: Member) -> None:
         """Let the game know of a player, before it is shown anything: where it looks from is the game's to say."""
         if member.player is not None and not member.joined:
-            member.joined = True
-            self.came.add(member.player.id)
-            self.left.discard(member.player.id)
+            self.roster.note_join(member)
             self._game.join(member.player)
 
     def _seat_changes(self, now: float) -> None:
-        for member in tuple(self._unsettled.values()):
+        for member in tuple(self.roster.unsettled.values()):
             assert member.player is not None
             if not member.joined:
                 self._join(member)
             elif member.connection is not None:
-                del self._unsettled[member.player.id]
+                del self.roster.unsettled[member.player.id]
             elif now - member.lost_at_s > RECONNECT_WINDOW_S:
                 self._forget(member)
-        if any(member.connection is not None for member in self.members.values()):
+        if any(member.connection is not None for member in self.roster.players.values()):
             self._empty_since_s = now
         elif now - self._empty_since_s > RECONNECT_WINDOW_S:
             self.end(abandoned=True)
@@ -534,7 +477,7 @@ class Room:
             return
         self.event(RESULTS, results=json.loads(results))
         for _ in range(_LAST_WORDS):
-            waiting = [m for m in self._audience(None) if m.events and m.connection is not None]
+            waiting = [m for m in self.roster.audience() if m.events and m.connection is not None]
             if not waiting:
                 return
             await asyncio.sleep(_LAST_WORDS_INTERVAL_S)
@@ -547,18 +490,8 @@ class Room:
         """Write the results, however long the store is away: they are all that is left of the match."""
         await _until_stored(lambda: store.end(self.session, epoch=self.record.epoch, results=results), self.session)
 
-    def _audience(self, to: Player | None) -> list[Member]:
-        if to is not None:
-            return [self.members[to.id]] if to.id in self.members else []
-        return [*self.members.values(), *self._spectators]
-
     def _drop(self, member: Member, code: CloseCode, reason: str) -> None:
-        connection, member.connection = member.connection, None
-        if connection is not None:
-            if member.player is not None:
-                self._unsettled[member.player.id] = member
-            member.lost_at_s = max(member.lost_at_s, self._now())
-            connection.close(code, reason)
+        self.roster.drop(member, code, reason, self._now())
 
     def _welcome(self, grant: SeatGrant, *, spectator: bool) -> Welcome:
         room = {

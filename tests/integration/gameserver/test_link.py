@@ -249,7 +249,7 @@ async def test_leaving_gives_the_seat_up(stage: Stage) -> None:
         await link.send_input(move_x=1)
         await link.leave()
         await seen.until(lambda: seen.of(Over))
-        await seen.until(lambda: not stage.where.room.members)
+        await seen.until(lambda: not stage.where.room.roster.players)
 
 
 async def test_an_assignment_that_makes_no_sense_ends_the_link() -> None:

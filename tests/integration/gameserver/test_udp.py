@@ -376,7 +376,7 @@ async def test_a_client_that_does_not_read_is_not_waited_for() -> None:
                 await bob.send_input(aim=1.0)
             if ann.session.tick > stopped + 20:
                 break
-        assert stage.room.connected == 2
+        assert stage.room.roster.connected == 2
         assert bob.session.tick == stopped
         reached = ann.session.tick
         loop._add_reader(descriptor, transport._read_ready)  # type: ignore[attr-defined]

@@ -174,10 +174,10 @@ async def test_whatever_is_raised_ends_the_match_alone(
         press = m.Input(ack_tick=0, ack_event=0, view=0, first_seq=1, count=1, records=b"\0")
         if call == "input":
             await asyncio.sleep(0.03)
-            room.take_input(room.members[PlayerId("ann")], m.encode(press))
+            room.take_input(room.roster.players[PlayerId("ann")], m.encode(press))
         if call == "leave":
             await asyncio.sleep(0.03)
-            room.leave(room.members[PlayerId("ann")])
+            room.leave(room.roster.players[PlayerId("ann")])
         await running
     assert room._results == b'{"error": "the game failed"}'
     assert (wire.closed is m.CloseCode.GAME_ERROR) is (call != "leave")

@@ -188,8 +188,8 @@ class Stage:
                 await asyncio.sleep(0.011)
 
     def join(self, name: str, *, reliable: bool = True) -> tuple[Wire, Member]:
-        there = self.room.members.get(PlayerId(name))
-        seat = len(self.room.members) if there is None or there.player is None else there.player.seat
+        there = self.room.roster.players.get(PlayerId(name))
+        seat = len(self.room.roster.players) if there is None or there.player is None else there.player.seat
         wire = Wire(reliable=reliable)
         return wire, self.room.seat(self.grant(name, seat), wire)
 
@@ -366,15 +366,15 @@ async def test_a_seat_is_of_the_newest_token() -> None:
     late, new = Wire(), Wire()
     stage.room.seat(stage.grant("late", 0, until_s=100), late)
     await stage.tick()
-    assert not stage.room.gives(stage.grant("new", 0, until_s=100))
-    assert stage.room.gives(stage.grant("new", 0, until_s=101))
-    assert stage.room.gives(stage.grant("late", 0, until_s=100))
+    assert not stage.room.roster.gives(stage.grant("new", 0, until_s=100))
+    assert stage.room.roster.gives(stage.grant("new", 0, until_s=101))
+    assert stage.room.roster.gives(stage.grant("late", 0, until_s=100))
     stage.room.seat(stage.grant("new", 0, until_s=101), new)
     assert late.closed == (m.CloseCode.FULL, "the seat is another's now")
     assert [line for line in stage.game.log if line[:4] in ("join", "leav")] == ["join late", "leave late", "join new"]
-    assert (stage.room.came, stage.room.left) == ({"new"}, {"late"})
-    assert not stage.room.gives(stage.grant("late", 0, until_s=101))
-    assert stage.room.gives(stage.grant("late", 1, until_s=101))
+    assert (stage.room.roster.came, stage.room.roster.left) == ({"new"}, {"late"})
+    assert not stage.room.roster.gives(stage.grant("late", 0, until_s=101))
+    assert stage.room.roster.gives(stage.grant("late", 1, until_s=101))
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
@@ -386,14 +386,14 @@ async def test_a_leavers_seat_is_free_at_once() -> None:
     member = stage.room.seat(stage.grant("ann", 0, until_s=100), gone)
     await stage.tick()
     stage.room.leave(member)
-    assert stage.room.gives(stage.grant("bob", 0, until_s=100))
+    assert stage.room.roster.gives(stage.grant("bob", 0, until_s=100))
     stage.room.seat(stage.grant("bob", 0, until_s=100), new)
     stage.room.leave(stage.room.seat(stage.grant("ann", 1, until_s=100), back))
     stage.room.seat(stage.grant("ann", 2, until_s=100), back)
     assert [line for line in stage.game.log if line[:4] in ("join", "leav")] == [
         "join ann", "leave ann", "join bob", "join ann", "leave ann", "join ann",
     ]  # fmt: skip
-    assert {member.player.seat for member in stage.room.members.values() if member.player} == {0, 2}
+    assert {member.player.seat for member in stage.room.roster.players.values() if member.player} == {0, 2}
     assert new.closed is None
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
@@ -425,7 +425,7 @@ async def test_a_kicked_player_does_not_come_back() -> None:
     await stage.tick(2)
     assert wire.closed == (m.CloseCode.KICKED, "cheat")
     assert "leave eve" in stage.game.log
-    assert stage.room.kicked == {"eve"}
+    assert stage.room.roster.kicked == {"eve"}
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
@@ -439,7 +439,7 @@ async def test_a_player_whose_part_is_over_is_excused_when_it_leaves() -> None:
     await stage.tick(2)
     stage.room.leave(member)
     await stage.tick()
-    assert (stage.room.left, stage.room.excused) == ({"eve"}, {"eve"})
+    assert (stage.room.roster.left, stage.room.roster.excused) == ({"eve"}, {"eve"})
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
@@ -522,7 +522,7 @@ async def test_a_room_that_is_handed_over_is_shown_until_its_clients_have_left()
     stage.room.end(winner="nobody")
     await stage.tick(3)
     assert wires[0].client.tick > before
-    for member, wire in zip(tuple(stage.room.members.values()), wires, strict=True):
+    for member, wire in zip(tuple(stage.room.roster.players.values()), wires, strict=True):
         assert not stage.task.done()
         stage.room.lose(member, wire)
     await stage.over()
@@ -563,7 +563,7 @@ async def test_the_kicked_stay_kicked_elsewhere() -> None:
     """A checkpoint carries who may not come back, beside the game's state."""
     stage = Stage(Store())
     stage.room.restore(pack(Checkpoint(state=b"7", kicked=frozenset({PlayerId("eve")}))))
-    assert (stage.game.steps, stage.room.kicked) == (7, {"eve"})
+    assert (stage.game.steps, stage.room.roster.kicked) == (7, {"eve"})
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
@@ -585,12 +585,12 @@ async def test_a_spectator_that_leaves_is_gone() -> None:
     await stage.tick(2)
     stage.send(wires[0], watching[0], 98)
     await stage.tick(2)
-    assert stage.room.spectators == 2
-    assert [player.player.id for player in stage.room.members.values() if player.player] == ["ann"]
+    assert len(stage.room.roster.spectators) == 2
+    assert [player.player.id for player in stage.room.roster.players.values() if player.player] == ["ann"]
     stage.room.leave(watching[0])
     stage.room.lose(watching[0], wires[0])
     stage.room.lose(watching[1], wires[1])
-    assert stage.room.spectators == 0
+    assert len(stage.room.roster.spectators) == 0
     assert ann.connection is not None
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
