@@ -63,12 +63,13 @@ def main() -> None:
     asker = os.getppid()
     for module in _WARM:
         importlib.import_module(module)
-    _warm()
     try:
         load_game(game)
     except (SettingsError, SystemExit):
         pass  # each server meets it again, and says so where it is looked for
     sources = _sources()
+    _forget_lookups()
+    _warm()
     gc.collect()
     gc.freeze()  # collections in a server would write to these pages, and so copy them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
@@ -90,6 +91,16 @@ def _warm() -> None:
     """Go through what every server does first: what is set up here once is shared by all."""
     connect("redis://localhost")
     SeatVerifier([SeatIssuer(bytes(32)).public_key], ServerName("warm"))
+
+
+def _forget_lookups() -> None:
+    """
+    Empty the interpreter's cache of attributes of types.
+
+    It counts a reference to each name in it: a server that put its own names in the place of those of the imports would write to where those names are.
+    """
+    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # the former from Python 3.13 on
+    clear()
 
 
 class _Forks:
