@@ -106,9 +106,9 @@ def pattern(key: str) -> str:
     key = re.sub(r"^wf:q:\{[^}]*\}", "wf:q:{Q}", key)
     key = re.sub(r"^wf:\{(?!parties)[^}]*\}", "wf:{F}", key)
     key = re.sub(r":(server|rooms|beat|inbox):.*", r":\1:S", key)
-    key = re.sub(r":(session|checkpoint|party|accepting|ticket|idempotency):.*", r":\1:I", key)
+    key = re.sub(r":(session|checkpoint|party|accepting|ticket|idempotency|playing):.*", r":\1:I", key)
     key = re.sub(r":(player|penalty|offences):.*", r":\1:P", key)
-    return re.sub(r":(open|leavers):.*", r":\1:Q", key)
+    return re.sub(r":(open|leavers|wants):.*", r":\1:Q", key)
 
 
 def strays(client: "redis.Redis[str]") -> tuple[Counter[str], dict[str, list[str]]]:

@@ -70,6 +70,15 @@ class RoomContext(Protocol):
         Say it again in `restore`, as of anything that the room does not keep.
         """
 
+    def want(self, teams: Mapping[str, int]) -> None:
+        """
+        Keep teams at so many players from now on: where there are fewer, the queue's waiting players are sent here before new matches are made.
+
+        Counts who is here or on the way, so that saying it once is enough; who leaves is replaced. `{}`: nobody is wanted any more. Holds until it is
+        said anew, also where the match moves to another server, and only in queues with `backfill: {enabled: true}`, up to the teams' sizes there.
+        Raises ValueError for what is no number of players, or more than there are seats.
+        """
+
     def end(self, **results: Any) -> None:
         """End the match after this step; `results` (JSON) are stored with the session."""
 

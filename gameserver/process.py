@@ -277,20 +277,26 @@ class GameServerProcess:
         self._obey(orders, rooms)
 
     async def _tell_seats(self) -> None:
-        """Whose seats are taken, and whose are free for others; what the store does not hear is said again."""
+        """Whose seats are taken, whose are free for others, and whom games want; what the store does not hear is said again."""
         assert self._store is not None
-        for room in [
-            room for room in self._rooms.values() if (room.roster.came or room.roster.left) and not room.handed_over
-        ]:
-            came, left = set(room.roster.came), set(room.roster.left)
+        for room in [room for room in self._rooms.values() if not room.handed_over]:
+            came, left, want = set(room.roster.came), set(room.roster.left), room.wanted.untold
+            if not came and not left and want is None:
+                continue
             try:
                 await self._store.seats(
-                    room.session, epoch=room.record.epoch, came=came, left=left, excused=room.roster.excused
+                    room.session,
+                    epoch=room.record.epoch,
+                    came=came,
+                    left=left,
+                    excused=room.roster.excused,
+                    want=want,
                 )
             except SessionGone:
                 pass  # the next heartbeat says so too
             room.roster.came -= came
             room.roster.left -= left
+            room.wanted.told(want)
 
     def _obey(self, orders: Orders, asked: Mapping[SessionId, int]) -> None:
         for session in orders.fenced:

@@ -44,6 +44,7 @@ from gameserver.showing import Showing
 from gameserver.slow_ticks import SlowTicks
 from gameserver.tick import TickClock
 from gameserver.transports.port import Connection
+from gameserver.wanted import Wanted
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +105,7 @@ class Room:
         self.rng = random.Random(session.id)  # noqa: S311 (a game's dice, repeatable)
         self.history = SnapshotHistory()
         self.roster = Roster(session.kicked)
+        self.wanted = Wanted(seats)
         self._tick = session.checkpoint_tick
         self._store = store
         self._now = now
@@ -163,6 +165,11 @@ class Room:
     def excuse(self, player: Player) -> None:
         """Let a player leave as if it had stayed to the end."""
         self.roster.excused.add(player.id)
+
+    def want(self, teams: Mapping[str, int]) -> None:
+        """Keep teams at so many players from now on."""
+        self.wanted.say(teams)
+        self.roster.left |= self.roster.gone  # whose seats may still be kept
 
     def end(self, **results: Any) -> None:
         """End the match after this step."""

@@ -27,6 +27,8 @@ class Roster:
         self.came: set[PlayerId] = set()
         self.left: set[PlayerId] = set()
         """Who has come, and gone for good, that the store has not been told yet; the process tells it, and takes them out."""
+        self.gone: set[PlayerId] = set()
+        """Who has left for good, told or not."""
         self.excused: set[PlayerId] = set()
         """Who may leave, by the game's word."""
 
@@ -67,6 +69,7 @@ class Roster:
         member.joined = True
         self.came.add(member.id)
         self.left.discard(member.id)
+        self.gone.discard(member.id)
 
     def remove(self, member: Member) -> None:
         """A player is gone for good; its seat is free."""
@@ -74,6 +77,7 @@ class Roster:
         self.unsettled.pop(member.id, None)
         self.came.discard(member.id)
         self.left.add(member.id)
+        self.gone.add(member.id)
 
     def part(self, member: Member) -> None:
         """Its connection has ended: a player may come back, a spectator comes anew."""

@@ -7,6 +7,7 @@ players are being seated nothing else happens to it. The store keeps it, the dir
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
@@ -29,6 +30,8 @@ class Backfill:
     """Team → open places, none of them 0."""
     players: tuple[TicketPlayer, ...] = ()
     """Who plays: the rules hold for them and the newcomers together."""
+    never: tuple[PlayerId, ...] = ()
+    """Who is not sent there: they have left it, or were removed."""
     created_at_s: float = 0.0
     """The store's clock: limits relax with the want's age, as with a ticket's."""
     busy: MatchId | None = None
@@ -51,7 +54,7 @@ def choose(
     chosen: list[Ticket] = here if backfill.players else []
     region = queue.regions.get(fleet_of(backfill.session), "")
     left, joined = dict(backfill.teams), dict[str, tuple[Ticket, ...]]()
-    playing = {player.id for player in backfill.players}
+    barred = {*backfill.never, *(player.id for player in backfill.players)}
     for ticket in sorted(waiting, key=lambda ticket: (ticket.created_at_s, ticket.id))[:_MOST_LOOKED_AT]:
         size = len(ticket.players)
         team = max(left, key=lambda name: left[name])
@@ -62,7 +65,7 @@ def choose(
         # The fullest team that the party fits into, so that larger parties still find room in the others.
         team = min((name for name in left if left[name] >= size), key=lambda name: left[name])
         together = [*chosen, ticket]
-        if playing & {player.id for player in ticket.players} or not agree(queue, together, now_s):
+        if barred & {player.id for player in ticket.players} or not agree(queue, together, now_s):
             continue
         regions = regions_of(queue, together, now_s)
         if regions is not None and region not in regions:
@@ -93,12 +96,14 @@ def after(backfill: Backfill, joined: Mapping[str, tuple[Ticket, ...]], match: M
 
 def encode_backfill(backfill: Backfill) -> bytes:
     """As the store keeps it."""
-    value = {
+    value: dict[str, Any] = {
         "version": backfill.version,
         "teams": dict(backfill.teams),
         "created_at_s": backfill.created_at_s,
-        "players": [[p.id, dict(p.attributes), dict(p.latencies_ms)] for p in backfill.players],
+        "players": [[p.id, dict(p.attributes), dict(p.latencies_ms), p.blocked, p.avoided] for p in backfill.players],
     }
+    if backfill.never:
+        value["never"] = backfill.never
     if backfill.busy is not None:
         value["busy"] = backfill.busy
     return orjson.dumps(value)
@@ -117,8 +122,16 @@ def decode_backfill(session: SessionId, raw: bytes) -> Backfill:
                 id=PlayerId(player),
                 attributes={key: tuple(v) if isinstance(v, list) else v for key, v in attributes.items()},
                 latencies_ms=latencies,
+                blocked=tuple(blocked),
+                avoided=tuple(avoided),
             )
-            for player, attributes, latencies in value["players"]
+            for player, attributes, latencies, blocked, avoided in map(_whole, value["players"])
         ),
+        never=tuple(map(PlayerId, value.get("never", ()))),
         busy=MatchId(value["busy"]) if "busy" in value else None,
     )
+
+
+def _whole(row: list[Any]) -> list[Any]:
+    """A want of an older release lacks whom its players block and avoid."""
+    return [*row, [], []][:5]

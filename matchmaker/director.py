@@ -36,6 +36,7 @@ from matchmaker.ports import Allocator, Matcher, RunningSessions, Supply
 from matchmaker.ratings.rater import Rater
 from matchmaker.ratings.store import RatingStore
 from matchmaker.records import Closed, Look, Offence
+from matchmaker.refill import Refill
 from matchmaker.replicas import Replicas
 from matchmaker.store import TicketStore, wake_channel
 
@@ -105,6 +106,7 @@ class Director:
         self._token = f"{replicas.name}.{secrets.token_hex(8)}" if replicas else secrets.token_hex(8)
         """Begins with the replica's name, for which another may keep the lease."""
         self._led_since_s = 0.0
+        self._refill = Refill(queue, store, allocator, seats, token=self._token)
         self._placing = Placing(queue, store, allocator, token=self._token, seats=seats, ratings=self._ratings)
         # Looking a metric's child up by its labels costs more than observing.
         self._cycle_s = metrics.CYCLE.labels(queue.name)
@@ -162,6 +164,7 @@ class Director:
                     await self._adopt(loop.time())
                     if self.queue.backfill:
                         await self._stop_backfills()
+                    await self._refill.hear()
                     if self._leave_policy is not None and self.queue.leave_running:
                         await self._hear_of_leavers()
                     await self._yield()

@@ -15,6 +15,7 @@ import structlog
 from allocator.model import Allocation, AllocationRequest, Unavailable
 from gameserver import tracing
 from gameserver.sessions.model import MatchId, Seat, SessionId
+from gameserver.sessions.notices import Notices, Wanting
 from gameserver.sessions.port import SessionGone, StoreUnavailable
 from matchmaker import metrics
 from matchmaker.model import Match, QueueConfig
@@ -51,6 +52,7 @@ class Placing:
         self._token = token
         self._seats = seats
         self._ratings = ratings
+        self._notices = Notices(store.client)
         self._running: dict[MatchId, asyncio.Task[None]] = {}
         # Looking a metric's child up by its labels costs more than counting.
         self._took_s = metrics.PLACING.labels(queue.name)
@@ -110,7 +112,9 @@ class Placing:
         """Tell the tickets where; a session that they were not sent to, since another director was first, is given up."""
         if self._ratings is not None:
             await self._ratings.expect(self.queue.name, placed.session.id)  # before anybody can play and end it
-        session = await self._store.assign(self.queue.name, match, assignment_of(placed, match))
+        session = await self._store.assign(
+            self.queue.name, match, assignment_of(placed, match), keep_players=self.queue.backfill
+        )
         if session == placed.session.id:
             self._took_s.observe(time.monotonic() - begun_s, tracing.exemplar())
             self._assigned.inc()
@@ -124,6 +128,10 @@ class Placing:
 
         A director that slept until now is refused when another has taken the match over or placed it, and leaves its session alone.
         """
+        if match.session is not None:
+            # Its game may still want somebody. Said first: while this match is placing nobody decides by it.
+            wanting = Wanting(session=match.session, change=match.id)
+            await self._notices.want_again(self.queue.name, wanting)
         if not await self._store.give_back(self.queue.name, match.id, reason=reason, token=self._token):
             log.info("match_is_anothers", match=match.id)
             return

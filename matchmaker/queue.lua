@@ -12,6 +12,8 @@ local FINAL_TTL_S = 3600
 local OFFENCES_TTL_S = 86400
 local LOG_LENGTH = 200000
 local MOST_OFFENDERS = 10000
+local MOST_PLAYING = 1000 -- tickets of one session
+local PLAYING_TTL_S = 14400 -- after anybody has come, or somebody was wanted
 local JUMP_MS = 10000 -- as in gameserver/sessions/clock.py
 local LATE_MS = 60000 -- what players mostly have to accept a match
 

@@ -8,9 +8,10 @@ local function backfill_of(p, session)
 end
 
 -- ARGV: session, version that the caller knows (0: none), backfill (JSON, with the next version). Returns {1, version}, or {0, version} when the caller's is
--- not the newest or players are being seated right now.
+-- not the newest or players are being seated right now, or when a director (its lease token is the last of ARGV) leads no more.
 local function backfill_put(keys, args)
   local p, now = keys[1], backfill_of(keys[1], args[1])
+  if args[4] and fenced(p, args[4]) then return {0, 0} end
   local version = now and now.version or 0
   if version == tonumber(args[2]) + 1 and redis.call('HGET', p .. 'backfills', args[1]) == args[3] then return {1, version} end -- said before
   if version ~= tonumber(args[2]) or (now and now.busy and redis.call('HEXISTS', p .. 'matches', now.busy) == 1) then return {0, version} end
@@ -19,8 +20,19 @@ local function backfill_put(keys, args)
   return {1, version + 1}
 end
 
--- ARGV: session. It wants nobody any more. Returns 1 when it did.
-local function backfill_drop(keys, args) return redis.call('HDEL', keys[1] .. 'backfills', args[1]) end
+-- ARGV: session, lease token if a director says so. It wants nobody any more. Returns 1 when it did; 'FENCED'.
+local function backfill_drop(keys, args)
+  if args[2] and fenced(keys[1], args[2]) then return 'FENCED' end
+  return redis.call('HDEL', keys[1] .. 'backfills', args[1])
+end
+
+-- ARGV: session, ticket ids. Nobody of these tickets plays there any more; the others are kept on.
+local function playing_prune(keys, args)
+  local key = keys[1] .. 'playing:' .. args[1]
+  if #args > 1 then redis.call('HDEL', key, unpack(args, 2)) end
+  redis.call('EXPIRE', key, PLAYING_TTL_S)
+  return 'OK'
+end
 
 -- ARGV: lease token, session, version, what it wants after this match (JSON, '' for nothing), match id, match (JSON), ticket ids. The tickets leave the
 -- pool for the session, if it still wants what it wanted. Returns 'OK', 'FENCED', 'STALE', or the id of a ticket that is no longer waiting.
@@ -48,3 +60,4 @@ end
 redis.register_function('backfill_put', backfill_put)
 redis.register_function('backfill_drop', backfill_drop)
 redis.register_function('backfill_commit', backfill_commit)
+redis.register_function('playing_prune', playing_prune)

@@ -61,24 +61,37 @@ local function match_adopt(keys, args)
   return found
 end
 
+-- Keep who plays in a session, as their tickets described them: newcomers must fit them. Not without end: whoever comes and goes is taken out by
+-- `playing_prune` where somebody is wanted, and beyond MOST_PLAYING tickets nobody is added.
+local function keep_players(p, session, ids, first, last)
+  local key = p .. 'playing:' .. session
+  if redis.call('HLEN', key) + last - first >= MOST_PLAYING then return end
+  for t = first, last do
+    local players = redis.call('HGET', p .. 'ticket:' .. ids[t], 'players')
+    if players then redis.call('HSET', key, ids[t], players) end
+  end
+  redis.call('EXPIRE', key, PLAYING_TTL_S)
+end
+
 -- The session that a match was assigned, as its first ticket knows; '' when it was not.
 local function session_of(p, match, ticket)
   local was = redis.call('HMGET', p .. 'ticket:' .. ticket, 'match', 'assignment')
   return was[1] == match and was[2] and cjson.decode(was[2]).session or ''
 end
 
--- ARGV: of each match: id, assignment (JSON), number of tickets, ticket ids. Returns for each the session that it has: the assignment's, another's that came
+-- ARGV: of each match: id, assignment (JSON), session under which its players are kept for backfills ('': they are not), number of tickets, ticket ids. Returns for each the session that it has: the assignment's, another's that came
 -- before, or '' when its tickets were returned. Whoever asks first wins, its owner or not: a session that is there is as good as another.
 local function match_assign(keys, args)
   local p, replies, news, i, now = keys[1], {}, {}, 1, now_ms(keys[1])
   while i <= #args do
-    local last, parts = i + 2 + args[i + 2], {}
+    local last, parts = i + 3 + args[i + 3], {}
     if redis.call('HDEL', p .. 'matches', args[i]) == 1 then
       redis.call('HDEL', p .. 'owners', args[i])
-      for t = i + 3, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1], 'assigned_ms', now) end
+      if args[i + 2] ~= '' then keep_players(p, args[i + 2], args, i + 4, last) end
+      for t = i + 4, last do finish(p, args[t], parts, 'state', 'assigned', 'assignment', args[i + 1], 'assigned_ms', now) end
       tell(news, 'assigned', parts, ',"match":"' .. args[i] .. '","assignment":' .. args[i + 1])
     end
-    replies[#replies + 1] = session_of(p, args[i], args[i + 3])
+    replies[#replies + 1] = session_of(p, args[i], args[i + 4])
     i = last + 1
   end
   publish(p, news)

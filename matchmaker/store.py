@@ -19,6 +19,7 @@ Each deciding method is one Valkey function (`queue.lua`, `queue_*.lua`). All ke
 | `p left:<session>:<player>` | string: that this leaver is counted | left; expires after 24 h |
 | `p penalty:<player>` | string: why the player may not queue | bar; expires when it may again |
 | `p backfills` | hash: session → what it wants, as JSON | put; drop, commit |
+| `p playing:<session>` | hash: ticket → players as `p ticket` has them, in queues with backfill | assign; playing_prune; 4 h after anybody came or was wanted |
 | `p closed` | string: `paused` or `draining` | close |
 | `p jumped` | string: by how many ms the store's clock has jumped while tickets waited | cycle; cycle, once nothing waits |
 | `p lease` | string: the director's token, or `for <replica>`, whose director alone may take it | cycle; release; expires with the lease |
@@ -27,7 +28,7 @@ Each deciding method is one Valkey function (`queue.lua`, `queue_*.lua`). All ke
 """
 
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,6 +76,8 @@ _KEPT_FOR_HEIR_S = 0.5
 """A lease that is handed over and not taken is anybody's after so long."""
 _NEVER = "0-0"
 """Before the first entry of any log."""
+_Assigned = tuple[Match, bytes, str]
+"""With the assignment as JSON, and the session for which the players are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ class TicketStore:
         self._functions = FunctionLibrary(client, *(Path(__file__).with_name(name) for name in _FUNCTIONS))
         self._creating: dict[QueueName, Batch[_NewTicket, Any]] = {}
         self._fetching: dict[QueueName, Batch[TicketId, TicketRecord | None]] = {}
-        self._assigning: dict[QueueName, Batch[tuple[Match, bytes], SessionId | None]] = {}
+        self._assigning: dict[QueueName, Batch[_Assigned, SessionId | None]] = {}
 
     @property
     def connections(self) -> int:
@@ -361,11 +364,18 @@ class TicketStore:
             found += [decode_match(match, raw) for match, raw in zip(some, reply, strict=True) if raw is not None]
         return found
 
-    async def assign(self, queue: QueueName, match: Match, assignment: dict[str, Any]) -> SessionId | None:
-        """Give a match's tickets their assignment; returns the session that they have: another if that came before, None if they were returned."""
+    async def assign(
+        self, queue: QueueName, match: Match, assignment: dict[str, Any], *, keep_players: bool = False
+    ) -> SessionId | None:
+        """
+        Give a match's tickets their assignment; returns the session that they have: another if that came before, None if they were returned.
+
+        `keep_players`: for `playing`.
+        """
         if (batch := self._assigning.get(queue)) is None:
             batch = self._assigning[queue] = Batch(lambda some: self._assign(queue, some), largest=_MATCHES_AT_ONCE)
-        return await batch((match, orjson.dumps(assignment)))
+        kept_for = assignment["session"] if keep_players else ""
+        return await batch((match, orjson.dumps(assignment), kept_for))
 
     async def give_back(self, queue: QueueName, match: MatchId, *, reason: str, token: str = "") -> bool:
         """
@@ -381,19 +391,45 @@ class TicketStore:
         rows: Any = await self._answer(self.client.hgetall(f"{_prefix(queue)}backfills"))
         return [decode_backfill(SessionId(key.decode()), raw) for key, raw in rows.items()]
 
-    async def put_backfill(self, queue: QueueName, backfill: Backfill) -> tuple[bool, int]:
+    async def backfill(self, queue: QueueName, session: SessionId) -> Backfill | None:
+        """What one session wants."""
+        raw: Any = await self._answer(self.client.hget(f"{_prefix(queue)}backfills", session))
+        return None if raw is None else decode_backfill(session, raw)
+
+    async def put_backfill(self, queue: QueueName, backfill: Backfill, *, token: str = "") -> tuple[bool, int]:
         """
         Say what a session wants, as the version after the one that the caller knows.
 
-        Returns: whether it is so now, and the newest version: False when another came first, or players are being seated.
+        `token`: of the director that says so.
+        Returns: whether it is so now, and the newest version: False when another came first, players are being seated, or the director leads no more.
         """
-        raw = encode_backfill(backfill)
-        done, version = await self._call("backfill_put", queue, backfill.session, backfill.version - 1, raw)
+        raw, led = encode_backfill(backfill), (token,) if token else ()
+        done, version = await self._call("backfill_put", queue, backfill.session, backfill.version - 1, raw, *led)
         return bool(done), int(version)
 
-    async def drop_backfill(self, queue: QueueName, session: SessionId) -> bool:
-        """A session wants nobody any more; False when it did not."""
-        return bool(await self._call("backfill_drop", queue, session))
+    async def drop_backfill(self, queue: QueueName, session: SessionId, *, token: str = "") -> bool:
+        """A session wants nobody any more; False when it did not. `token`: of the director that says so; False when it leads no more."""
+        reply = await self._call("backfill_drop", queue, session, *((token,) if token else ()))
+        return bool(reply == 1)
+
+    async def seating(self, queue: QueueName) -> set[SessionId]:
+        """The running sessions that players are being seated in."""
+        rows: Any = await self._answer(self.client.hvals(f"{_prefix(queue)}matches"))
+        return {SessionId(value["session"]) for value in map(orjson.loads, rows) if "session" in value}
+
+    async def playing(self, queue: QueueName, session: SessionId, here: Collection[PlayerId]) -> list[TicketPlayer]:
+        """Those who are `here`, as the tickets that brought them described them; tickets that have nobody here any more are forgotten."""
+        rows: Any = await self._answer(self.client.hgetall(f"{_prefix(queue)}playing:{session}"))
+        found: dict[PlayerId, TicketPlayer] = {}
+        gone: list[TicketId] = []
+        for key, raw in rows.items():
+            ticket = decode_ticket(TicketId(key.decode()), raw, b"0")
+            staying = {player.id: player for player in ticket.players if player.id in here}
+            found |= staying
+            if not staying:
+                gone.append(ticket.id)
+        await self._call("playing_prune", queue, session, *gone)
+        return list(found.values())
 
     async def commit_backfill(
         self, queue: QueueName, token: str, wanted: Backfill, left: Backfill | None, match: Match
@@ -448,10 +484,10 @@ class TicketStore:
         now_ms, *rows = await self._functions.call("ticket_fetch", keys, *some, replicas=replicas)
         return [decode_record(ticket, queue, row, now_ms) for ticket, row in zip(some, rows, strict=True)]
 
-    async def _assign(self, queue: QueueName, some: Sequence[tuple[Match, bytes]]) -> list[SessionId | None]:
+    async def _assign(self, queue: QueueName, some: Sequence[_Assigned]) -> list[SessionId | None]:
         args: list[str | int | bytes] = []
-        for match, body in some:
-            args += (match.id, body, len(match.tickets), *match.tickets)
+        for match, body, kept_for in some:
+            args += (match.id, body, kept_for, len(match.tickets), *match.tickets)
         reply = await self._call("match_assign", queue, *args)
         return [SessionId(session.decode()) if session else None for session in reply]
 

@@ -63,6 +63,8 @@ class Session:
     """Players who were removed from outside (`control.SessionControl`), and why."""
     left: Mapping[PlayerId, str] = field(default_factory=dict)
     """Players who left for good before the end, though the game had not excused them, and their teams; where others may come they have no seat any more."""
+    want: Mapping[str, int] | None = None
+    """Team → how many players the game wants in it, with those who are there; None: it has never said."""
     results: str = ""
     """What the game ended the match with, as JSON; empty until then."""
 

@@ -55,11 +55,13 @@ class SessionStore(Protocol):
         came: Collection[PlayerId],
         left: Collection[PlayerId],
         excused: Collection[PlayerId] = (),
+        want: Mapping[str, int] | None = None,
     ) -> None:
         """
         Say who has come, so that their seats are no longer only reserved, and who has left for good: where others may come their seats are free.
 
-        Of those who have left, who is not `excused` is noted in the record (`Session.left`). Idempotent. Raises as `open`.
+        Of those who have left, who is not `excused` is noted in the record (`Session.left`). `want`: what the game wants from now on (`Session.want`); None
+        for what it wanted before. Idempotent. Raises as `open`.
         """
 
     async def beat(

@@ -5,6 +5,7 @@
 
 local MOST_LEAVERS = 1000
 local LEAVERS_TTL_S = 86400
+local WANTS_TTL_S = 86400
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -130,10 +131,23 @@ local function session_kick(keys, args)
   return 'OK'
 end
 
+-- The matchmaker is to look (again) at what the game of a session wants: there is one note a session, that of its newest change.
+local function note_want(p, record, id)
+  local options = redis.call('HGET', record, 'options')
+  local queue = options and cjson.decode(options).queue or ''
+  if queue == '' then return end
+  local key, change = p .. 'wants:' .. queue, redis.call('HINCRBY', record, 'want_change', 1)
+  redis.call('SREM', key, id .. ' ' .. change - 1)
+  redis.call('SADD', key, id .. ' ' .. change)
+  redis.call('EXPIRE', key, WANTS_TTL_S)
+end
+
+local function wants_anybody(want) return want and want ~= '{}' end
+
 -- Free the seats of players of a session, for others too if it takes any, in the record and in the set of those that take more (allocator/seats.lua).
 -- Returns how many were seated.
 local function vacate(p, record, id, players)
-  local f = redis.call('HMGET', record, 'seats', 'free_seats', 'options')
+  local f = redis.call('HMGET', record, 'seats', 'free_seats', 'options', 'want')
   local leaving, kept, seats = {}, {}, cjson.decode(f[1])
   for _, player in ipairs(players) do
     leaving[player] = true
@@ -150,6 +164,7 @@ local function vacate(p, record, id, players)
       redis.call('HSET', record, 'free_seats', tonumber(f[2]) + left)
       redis.call('ZADD', p .. 'open:' .. queue, tonumber(f[2]) + left, id)
     end
+    if wants_anybody(f[4]) then note_want(p, record, id) end
   end
   return left
 end
@@ -178,16 +193,24 @@ local function note_leavers(p, record, id, came, left)
 end
 
 -- KEYS: session, the fleet's prefix. ARGV: session id, epoch, players who have come, players who have left for good (JSON lists), 'open' to
--- free seats only of a session that takes more players: in any other the seat stays its player's, who may come back; those of them who had to stay (JSON list).
+-- free seats only of a session that takes more players or whose game wants some: in any other the seat stays its player's, who may come back; those of them
+-- who had to stay (JSON list); what the game wants from now on (JSON: team → players), '' for what it wanted before. One step, so that whoever reads what is
+-- wanted finds the seats as they were when the game said so, or later.
 -- Returns how many seats are free now that were not, or 'GONE'.
 local function session_seats(keys, args)
   local record, p, id = keys[1], keys[2], args[1]
-  local held = redis.call('HMGET', record, 'epoch', 'state', 'free_seats')
+  local held = redis.call('HMGET', record, 'epoch', 'state', 'free_seats', 'want')
   if held[1] ~= args[2] or held[2] == 'ended' then return 'GONE' end
   local came = cjson.decode(args[3])
   for _, player in ipairs(came) do redis.call('ZREM', p .. 'reserved', id .. ' ' .. player) end
   note_leavers(p, record, id, came, cjson.decode(args[6]))
-  if args[5] == 'open' and not held[3] then return 0 end
+  local want = held[4]
+  if args[7] ~= '' and args[7] ~= (want or '{}') then
+    want = args[7]
+    redis.call('HSET', record, 'want', want)
+    note_want(p, record, id)
+  end
+  if args[5] == 'open' and not held[3] and not wants_anybody(want) then return 0 end
   return vacate(p, record, id, cjson.decode(args[4]))
 end
 

@@ -9,12 +9,14 @@ Sessions in Valkey, as a game server sees them.
 | `wf:{<fleet>}:beat:<server>` | string: its mode | beat; removed by goodbye, and with its server | after its time to live |
 | `wf:{<fleet>}:open:<queue>`, `reserved` | the allocator's (allocator/shelf.py); seats that are left or not taken | seats, expire_seats | |
 | `wf:{<fleet>}:leavers:<queue>` | list: `session player`, who left a match of the queue, the last 1000 | seats; `Notices.forget` | after a day |
+| `wf:{<fleet>}:wants:<queue>` | set: `session change`, whose want or seats have changed | seats, expire_seats, the director; `Notices.settled` | after a day |
 | `wf:{<fleet>}:wake` | channel | end, hand_over, goodbye, a beat with a new mode | |
 | `wf:{<fleet>}:inbox:<server>` | channel | move, reserve, hand_over: a beat of that server will bring something new | |
 | `wf:{<fleet>}:server:<server>`, `rooms:<server>` | the allocator's (allocator/shelf.py); a hand-over gives the room that it leaves back | | |
 
 A session's fields: server room epoch state seats free_seats options checkpoint_tick host ports temperature waited_ms losses lost_tick
 changed_ms results left (JSON: of who left before the end, player → team)
+want (JSON: team → how many players its game wants in it) and want_change (how often that, or the seats of a game that wants some, have changed)
 came_from (the server that handed it over), and next_server next_room next_host next_ports while a room is
 reserved for it elsewhere. `seats` is a JSON list of [index, player, team]; `options` and `ports` are JSON objects; times are the store's clock.
 """
@@ -97,6 +99,7 @@ def decode_session(session: SessionId, record: Mapping[bytes, bytes]) -> Session
         free_seats=int(record.get(b"free_seats", 0)),
         kicked=json.loads(record.get(b"kicked", b"{}")),
         left=json.loads(record.get(b"left", b"{}")),
+        want=json.loads(record[b"want"]) if b"want" in record else None,
         results=record.get(b"results", b"").decode(),
     )
 
@@ -158,9 +161,11 @@ class ValkeySessions:
         came: Collection[PlayerId],
         left: Collection[PlayerId],
         excused: Collection[PlayerId] = (),
+        want: Mapping[str, int] | None = None,
     ) -> None:
-        """Say who has come and who has left; see `SessionStore.seats`."""
-        await self._seats(session, epoch, came, left, "open", excused)
+        """Say who has come and who has left, and what the game wants; see `SessionStore.seats`."""
+        wanted = "" if want is None else json.dumps(want, sort_keys=True, separators=(",", ":"))
+        await self._seats(session, epoch, came, left, "open", excused, wanted)
 
     async def vacate(self, session: SessionId, players: Collection[PlayerId], *, epoch: int) -> int:
         """Free players' seats from outside, whether or not others may come; how many had one. Raises as `SessionStore.open`."""
@@ -180,10 +185,12 @@ class ValkeySessions:
         left: Collection[PlayerId],
         which: str,
         excused: Collection[PlayerId] = (),
+        want: str = "",
     ) -> int:
         keys = [session_key(session), f"wf:{{{self._fleet}}}:"]
         leavers = [player for player in left if player not in excused]
-        arguments = (session, epoch, json.dumps(list(came)), json.dumps(list(left)), which, json.dumps(leavers))
+        gone = (json.dumps(list(left)), which, json.dumps(leavers))
+        arguments = (session, epoch, json.dumps(list(came)), *gone, want)
         reply = await self._functions.call("session_seats", keys, *arguments)
         self._refuse_gone(reply, session, epoch)
         return int(reply)

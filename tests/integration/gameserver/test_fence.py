@@ -17,6 +17,7 @@ WRITES: dict[str, Callable[[ValkeySessions], Awaitable[object]]] = {
     "checkpoint": lambda store: store.checkpoint(SESSION, epoch=1, tick=99, state=b"old"),
     "unchanged checkpoint": lambda store: store.checkpoint(SESSION, epoch=1, tick=99, state=None),
     "seats": lambda store: store.seats(SESSION, epoch=1, came={PlayerId("eve")}, left={PlayerId("ann")}),
+    "want": lambda store: store.seats(SESSION, epoch=1, came=(), left=(), want={"red": 2}),
     "vacate": lambda store: store.vacate(SESSION, [PlayerId("ann")], epoch=1),
     "end": lambda store: store.end(SESSION, epoch=1, results=b'{"winner": "eve"}'),
 }

@@ -50,6 +50,8 @@ class Counting(Game):
         self._told("input", f"{player.id} {data['slot']}")
         if data["slot"] == 99:
             self.room.kick(player, "cheat")
+        if data["slot"] == 96:
+            self.room.want({"red": 2, "blue": 0})
         if data["slot"] == 97:
             self.room.excuse(player)
         if data["slot"] == 98:
@@ -141,6 +143,7 @@ class Store:
         came: Collection[PlayerId],
         left: Collection[PlayerId],
         excused: Collection[PlayerId] = (),
+        want: Mapping[str, int] | None = None,
     ) -> None:
         raise NotImplementedError
 
@@ -375,6 +378,29 @@ async def test_a_seat_is_of_the_newest_token() -> None:
     assert (stage.room.roster.came, stage.room.roster.left) == ({"new"}, {"late"})
     assert not stage.room.roster.gives(stage.grant("late", 0, until_s=101))
     assert stage.room.roster.gives(stage.grant("late", 1, until_s=101))
+    stage.room.stop(m.CloseCode.NORMAL, "")
+    await stage.over()
+
+
+async def test_what_a_game_wants_is_told_with_those_who_have_left_before() -> None:
+    """Once a change; their seats are kept for them in a match that takes nobody."""
+    stage = Stage()
+    wire, member = stage.join("ann")
+    _, leaver = stage.join("bob")
+    await stage.tick()
+    stage.room.leave(leaver)
+    await stage.tick()
+    assert stage.room.roster.left == {"bob"}
+    stage.room.roster.left.clear()
+    assert stage.room.wanted.untold is None
+    stage.send(wire, member, 96)
+    await stage.tick()
+    assert stage.room.wanted.untold == {"red": 2}
+    assert stage.room.roster.left == {"bob"}
+    stage.room.wanted.told(stage.room.wanted.untold)
+    stage.send(wire, member, 96)
+    await stage.tick()
+    assert stage.room.wanted.untold is None
     stage.room.stop(m.CloseCode.NORMAL, "")
     await stage.over()
 
