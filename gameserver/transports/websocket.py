@@ -16,6 +16,7 @@ import ssl
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from http import HTTPStatus
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -83,14 +84,9 @@ class WebSocketTransport:
             half_open = self._half_open
             limits = self._max_connections, self._max_per_address
 
-        if self._host == "::":  # asyncio would listen for IPv6 alone
-            listener = socket.create_server(("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
-            where: dict[str, Any] = {"sock": listener}
-        else:
-            where = {"host": self._host, "port": self._port}
         self._server = await serve(
             self._serve,
-            **where,
+            **_where(self._host, self._port),
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             origins=self._origins,
             process_request=self._limit,
@@ -172,3 +168,15 @@ def _quiet() -> logging.Logger:
     logger = logging.getLogger("warmfleet.websocket")
     logger.setLevel(logging.CRITICAL)
     return logger
+
+
+def _where(host: str, port: int) -> dict[str, Any]:
+    """Where `serve` is to listen. Raises OSError."""
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        return {"host": host, "port": port}  # a name: it may stand for several addresses
+    # A socket of our own: uvloop starts four threads to resolve even an address, and asyncio listens at `::` for IPv6 alone.
+    if version == 4:
+        return {"sock": socket.create_server((host, port))}
+    return {"sock": socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=host == "::")}

@@ -113,6 +113,26 @@ async def hall() -> AsyncIterator[tuple[Hall, int]]:
         Raw.close_all()
 
 
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", {"127.0.0.1"}),
+        ("::1", {"::1"}),
+        ("0.0.0.0", {"127.0.0.1"}),
+        ("::", {"127.0.0.1", "::1"}),
+        ("localhost", {"127.0.0.1"}),
+    ],
+)
+async def test_addresses_and_names_to_listen_at(host: str, reached: set[str]) -> None:
+    """It listens where it was told, and nowhere else."""
+    there = set()
+    async with WebSocketTransport(Hall().accept, host=host, port=0) as transport:
+        for address in ("127.0.0.1", "::1"):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection((address, transport.port)):
+                there.add(address)
+    assert there - {"::1"} == reached if host == "localhost" else there == reached
+
+
 async def test_messages_of_any_size_and_split(hall: tuple[Hall, int]) -> None:
     """Frames of every header size arrive whole and in order, however the network cuts them, with pings in between."""
     stage, port = hall
