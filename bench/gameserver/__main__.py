@@ -3,7 +3,8 @@ What a game server costs, against Colyseus and against `websockets.broadcast()`.
 
 `python -m bench.gameserver [--quick] [--json FILE] [PART…]`. Workload A: one room, N players, 20 inputs a second each, 30 Hz, everyone moves on both axes and
 sees everyone. Every measurement starts a fresh server, loads it from one other process, and takes the server's CPU time from its own accounting. The sides
-alternate within each round; a ratio is the median of the rounds' ratios. Colyseus is installed from npm at its newest release. Parts: `workload` (with the
+alternate within each round; a ratio is the median of the rounds' ratios. Colyseus is installed from npm at its newest release; the server is measured from its
+sources and, where there is a C compiler, compiled as images have it. Parts: `workload` (with the
 share of encryption, and the floor of plain sendmmsg), `capacity` (players at 80 % of a core, and past the knee), `bytes` (half of the entities
 moving; a thousand with interest management), `metrics`, `lateness`, `start`. All of them take about eight minutes.
 """
@@ -12,9 +13,9 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bench.gameserver import capacity, colyseus, datagrams, lateness, metering, sides, start
+from bench.gameserver import capacity, colyseus, compiled, datagrams, lateness, metering, sides, start
 from bench.report import Report, arguments
 
 COMMAND = "python -m bench.gameserver"
@@ -40,9 +41,13 @@ async def run(
         return result
 
 
+_COMPILED = ", compiled"
+"""Ends the names of what needs a compiler."""
 SIDES: dict[str, sides.Side] = {
     "WebSocket": sides.ours,
     "UDP, encrypted": sides.udp,
+    f"WebSocket{_COMPILED}": sides.ours_compiled,
+    f"UDP, encrypted{_COMPILED}": sides.udp_compiled,
     "websockets.broadcast()": sides.broadcast,
     "Colyseus": sides.peer,
 }
@@ -53,11 +58,13 @@ def _per_snapshot(seen: dict[str, float]) -> float:
     return seen["cpu"] / min(seen["snapshots_hz"] / 30, 1.0)
 
 
-async def workload_a(report: Report, players: int, rounds: int, *, warm_s: float, measure_s: float) -> None:
-    """CPU of one room."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+async def workload_a(
+    report: Report, known: Mapping[str, sides.Side], players: int, rounds: int, *, warm_s: float, measure_s: float
+) -> None:
+    """CPU of one room, on the sides that there are here."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in known}
     for _ in range(rounds):
-        for name, side in SIDES.items():
+        for name, side in known.items():
             found[name].append(await run(side, players, warm_s=warm_s, measure_s=measure_s))
     medians = {
         name: {key: statistics.median(result[key] for result in results) for key in results[0]}
@@ -69,8 +76,12 @@ async def workload_a(report: Report, players: int, rounds: int, *, warm_s: float
         report.add("  bytes a second and player", median["bytes_per_client_s"], "B/s")
         report.add("  the load's own CPU", 100 * median["load_cpu"], "% of a core")
     for name, other in (
+        ("WebSocket, compiled", "Colyseus"), ("WebSocket, compiled", "websockets.broadcast()"),
+        ("UDP, encrypted, compiled", "Colyseus"),
         ("WebSocket", "Colyseus"), ("WebSocket", "websockets.broadcast()"), ("UDP, encrypted", "Colyseus"),
     ):  # fmt: skip
+        if name not in found:
+            continue
         ratios = [_per_snapshot(a) / _per_snapshot(b) for a, b in zip(found[name], found[other], strict=True)]
         goal = 0.6 if players >= 200 else None
         report.add(f"{name} ÷ {other}, {players} players: CPU", statistics.median(ratios), "×", goal=goal)
@@ -79,10 +90,10 @@ async def workload_a(report: Report, players: int, rounds: int, *, warm_s: float
     datagrams.measure(report, players, sent["cpu"], sent["bytes_per_client_s"] / sent["snapshots_hz"])
 
 
-async def workloads(report: Report, *, quick: bool) -> None:
+async def workloads(report: Report, known: Mapping[str, sides.Side], *, quick: bool) -> None:
     """Workload A at its sizes."""
     for players, rounds in ((50, 1), (200, 1)) if quick else ((50, 1), (200, 3), (400, 3)):
-        await workload_a(report, players, rounds, warm_s=1.5, measure_s=2.0 if quick else 3.0)
+        await workload_a(report, known, players, rounds, warm_s=1.5, measure_s=2.0 if quick else 3.0)
 
 
 async def sizes(report: Report, *, quick: bool) -> None:
@@ -109,10 +120,15 @@ async def measure(report: Report, parts: Sequence[str], *, quick: bool) -> None:
     """Measure what needs a loop."""
     if {"workload", "capacity", "bytes"} & set(parts):
         report.add("Colyseus", await asyncio.to_thread(colyseus.install), "version")
-    if "workload" in parts:
-        await workloads(report, quick=quick)
-    if "capacity" in parts:
-        await capacity.measure(report, run, quick=quick)
+    if {"workload", "capacity"} & set(parts):
+        lacking = await asyncio.to_thread(compiled.install)
+        report.add("compiled", lacking.partition("\n")[0] or "as images have it", "")
+        known = {name: side for name, side in SIDES.items() if not (lacking and name.endswith(_COMPILED))}
+        if "workload" in parts:
+            await workloads(report, known, quick=quick)
+        if "capacity" in parts:
+            ladder = {name: known[name] for name in ("WebSocket, compiled", "WebSocket", "Colyseus") if name in known}
+            await capacity.measure(report, run, ladder, quick=quick)
     if "bytes" in parts:
         await sizes(report, quick=quick)
     if "metrics" in parts:

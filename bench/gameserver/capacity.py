@@ -6,6 +6,7 @@ game whose step alone takes one and a half times its tick, with 200 players who 
 """
 
 import time
+from collections.abc import Mapping
 from typing import ClassVar
 
 from bench.gameserver import sides
@@ -29,16 +30,17 @@ class Heavy(Swarm):
             pass
 
 
-async def measure(report: Report, run: sides.Run, *, quick: bool) -> None:
-    """Add the rows."""
+async def measure(report: Report, run: sides.Run, ladder: Mapping[str, sides.Side], *, quick: bool) -> None:
+    """Add the rows; Colyseus is one of the `ladder`, to which the others are compared."""
     steps = (200, 400) if quick else (600, 1000, 1400, 1800, 2400, 3000, 3600)
-    found = {name: await _players(run, side, steps) for name, side in (("ours", sides.ours), ("Colyseus", sides.peer))}
+    found = {name: await _players(run, side, steps) for name, side in ladder.items()}
     for name, (players, reached, hz) in found.items():
         more = "" if reached else " or more"
         report.add(f"players of one room at {FULL:.0%} of a core, {name}{more}", players, "")
         report.add("  snapshots a second and player at the last step", hz, "Hz")
-    ratio = found["ours"][0] / found["Colyseus"][0]
-    report.add("ours ÷ Colyseus: players", ratio, "×", goal=None if quick else 1.5, at_least=True)
+    for name in (name for name in ladder if name != "Colyseus"):
+        ratio = found[name][0] / found["Colyseus"][0]
+        report.add(f"{name} ÷ Colyseus: players", ratio, "×", goal=None if quick else 1.5, at_least=True)
     knee = await run(sides.heavy, 200, warm_s=1.0, measure_s=2.0 if quick else 4.0)
     # Of the CPU that it was given: on a machine that does other work too it is less than a core.
     most_hz = knee["cpu"] / Heavy.asks_s

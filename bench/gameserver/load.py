@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _TURN = struct.Struct("<BIIIIBbbbbbbbb")
 _ROOM = memoryview(bytearray(262144))
 """What is read lands here: new memory for each read, given back at once, cost more than all else of the load."""
 _TICK_AT = 5
+_AT_ONCE = 16
+"""Players that join together."""
 _SETTLE_S = 0.002
 """Sockets are looked at this often: a player's machine is not slower, and one look serves many players."""
 
@@ -328,18 +331,27 @@ class Load:
         self._ways: list[tuple[int, int]] = []
         """Where each player goes."""
         self._turn = 0
-        """Whose input comes next; goes on from one `serve` to the next, or those at the end would say nothing while hundreds join."""
+        """Whose input comes next."""
+        self._paid_s, self._owed = time.monotonic(), 0.0
+        """Until when inputs have been sent, and how many are due: both go on from one `serve` to the next, or nobody would act while hundreds join."""
 
     def connect(self) -> None:
         """Join everyone, a few at a time, serving those who are there already. Raises TimeoutError."""
-        for token in self._tokens:
-            player = self._kind(self._port, token, self.seen)
-            self._ways.append(self._way(len(self.players)))
-            self.players.append(player)
-            self._joining.append(player)
-            self._by_fd[player.socket.fileno()] = player
-            self._epoll.register(player.socket.fileno(), select.EPOLLIN)
-            self.serve(0.004)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # a busy server takes its time for each handshake
+            for start in range(0, len(self._tokens), _AT_ONCE):
+                coming = [
+                    pool.submit(self._kind, self._port, token, self.seen)
+                    for token in self._tokens[start : start + _AT_ONCE]
+                ]
+                while not all(player.done() for player in coming):
+                    self.serve(0.004)
+                for player in [player.result() for player in coming]:
+                    self._ways.append(self._way(len(self.players)))
+                    self.players.append(player)
+                    self._joining.append(player)
+                    self._by_fd[player.socket.fileno()] = player
+                    self._epoll.register(player.socket.fileno(), select.EPOLLIN)
+                self.serve(0.004)
         give_up_s = time.monotonic() + 30
         while self._joining:
             self.serve(0.1)
@@ -350,18 +362,18 @@ class Load:
         """Play for so long."""
         players, count = self.players, len(self.players)
         begun_s = now_s = time.monotonic()
-        sent, rate = 0, count * INPUTS_PER_S
         ways = self._ways
         while now_s - begun_s < duration_s:
-            due = int((now_s - begun_s) * rate)
-            while sent < due:
+            self._owed = min(self._owed + (now_s - self._paid_s) * count * INPUTS_PER_S, float(count))
+            self._paid_s = now_s
+            while self._owed >= 1.0:
                 index = self._turn = (self._turn + 1) % count
                 if players[index].alive and players[index].joined:
                     if self._rng.random() < 0.02:
                         ways[index] = self._way(index)
                     players[index].input(*ways[index])
                     self.inputs += 1
-                sent += 1
+                self._owed -= 1.0
             for fd, _ in self._epoll.poll(0, max(count, 1)):
                 player = self._by_fd[fd]
                 player.read()

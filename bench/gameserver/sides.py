@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from allocator.model import ServerState
-from bench.gameserver import colyseus
+from bench.gameserver import colyseus, compiled
 from fleets.local.agones import LocalAgones
 from fleets.local.planner import LocalFleet
 from gameserver.protocol.netcode.tokens import issue_connect_token, protocol_id_of
@@ -52,18 +53,25 @@ class Run(Protocol):
 
 @asynccontextmanager
 async def ours(
-    players: int, *, transport: str = "websocket", game: str = "bench.gameserver.swarm:Swarm", rate_hz: int = 30
-) -> AsyncIterator[Running]:
-    """`python -m gameserver` under the laptop's Agones, as `warmfleet up` starts it, with every check on."""
+    players: int, *, transport: str = "websocket", game: str = "bench.gameserver.swarm:Swarm", rate_hz: int = 30,
+    path: tuple[Path, ...] = (),
+) -> AsyncIterator[Running]:  # fmt: skip
+    """`python -m gameserver` under the laptop's Agones, as `warmfleet up` starts it, with every check on; `path`: where it is looked for first."""
     env = {
         "WARMFLEET_GAME": game, "WARMFLEET_FLEET": FLEET, "WARMFLEET_SEATS": str(players),
         "WARMFLEET_TICK_RATE": str(rate_hz), "WARMFLEET_TRANSPORTS": transport,
-        "WARMFLEET_SEAT_KEYS": ISSUER.public_key, "WARMFLEET_DRAIN_TIMEOUT_S": "0", "PYTHONPATH": str(ROOT),
+        "WARMFLEET_SEAT_KEYS": ISSUER.public_key, "WARMFLEET_DRAIN_TIMEOUT_S": "0", "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))),
     }  # fmt: skip
     if transport == "udp":
         env["WARMFLEET_NETCODE_KEY"] = base64.urlsafe_b64encode(NETCODE_KEY).decode()
     fleet = LocalFleet(
-        name=FLEET, command=(sys.executable, "-m", "gameserver"), env=env, ports=(transport,), min=1, max=1, buffer=0
+        name=FLEET,
+        command=(sys.executable, "-P", "-m", "gameserver"),
+        env=env,
+        ports=(transport,),
+        min=1,
+        max=1,
+        buffer=0,
     )
     with tempfile.TemporaryDirectory() as logs:
         async with LocalAgones([fleet], logs=Path(logs)) as agones:
@@ -85,6 +93,20 @@ async def ours(
 async def udp(players: int) -> AsyncIterator[Running]:
     """Ours over netcode."""
     async with ours(players, transport="udp") as running:
+        yield running
+
+
+@asynccontextmanager
+async def ours_compiled(players: int) -> AsyncIterator[Running]:
+    """Ours as images have it."""
+    async with ours(players, path=(compiled.folder(),)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def udp_compiled(players: int) -> AsyncIterator[Running]:
+    """The same over netcode."""
+    async with ours(players, transport="udp", path=(compiled.folder(),)) as running:
         yield running
 
 

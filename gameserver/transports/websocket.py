@@ -29,7 +29,8 @@ from gameserver.protocol.messages import SUBPROTOCOL, CloseCode
 from gameserver.protocol.netcode.addresses import network_of
 from gameserver.transports.port import Accept
 from gameserver.transports.pump import Pump
-from gameserver.transports.websocket_connection import MAX_MESSAGE_BYTES, Socket, WebSocketConnection, address_of
+from gameserver.transports.websocket_connection import MAX_MESSAGE_BYTES, WebSocketConnection
+from gameserver.transports.websocket_socket import Socket, address_of
 
 MAX_CONNECTIONS, MAX_PER_ADDRESS = 4096, 1024
 """Unless more players than that may be here."""

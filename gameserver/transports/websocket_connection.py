@@ -1,26 +1,23 @@
 """
 One client over WebSocket: the short way in and out, and when the library has its say.
 
-`Socket` is the library's side of a connection, `WebSocketConnection` the server's; `websocket.py`, which makes them, tells how they work together.
+A `WebSocketConnection` is the server's side of a connection, `websocket_socket.Socket` the library's; `websocket.py` makes both.
 """
 
 import asyncio
 import socket
 import struct
-from collections import Counter
-from collections.abc import Hashable
 from functools import lru_cache
 from os import read, write
 from select import EPOLLIN
 
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from gameserver.protocol.messages import Bye, CloseCode, SharedSnapshot, encode
-from gameserver.protocol.netcode.addresses import network_of
 from gameserver.transports.port import Handler
 from gameserver.transports.pump import Pump
+from gameserver.transports.websocket_socket import READ_BYTES, Socket
 
 try:
     from websockets.speedups import apply_mask  # in C
@@ -33,8 +30,6 @@ MAX_MESSAGE_BYTES = 4096
 """A client's longest message, Hello, is below 1 KiB."""
 _SHORT_BYTES = 448
 """Asked for at first: nearly always more than there is, and little enough to be cut from the interpreter's own store of small blocks."""
-_READ_BYTES = 8192
-"""Taken from one socket at a time at most: a client that sends more waits for the next look."""
 _SKIP_BYTES = 64 * 1024
 """Bytes unsent in the kernel, or with TLS in the transport, from which a client misses snapshots."""
 _CLOSE_AFTER_SKIPS = 90
@@ -55,85 +50,6 @@ def frame_header(size: int) -> bytes:
     if size < 1 << 16:
         return struct.pack(">BBH", _BINARY, 126, size)
     return struct.pack(">BBQ", _BINARY, 127, size)
-
-
-class Socket(ServerConnection):
-    """A connection of the library that can be passed by once its handshake is done."""
-
-    half_open: Counter[Hashable]
-    """The transport's, in which this one is until its handshake is done."""
-    limits: tuple[int, int]
-    """Of `half_open`: in all, and of one address."""
-    _counted: Hashable = None
-    owner: "WebSocketConnection | None" = None
-    """Who has the other end of this socket."""
-    passed_by = False
-    """Whether what comes is given to the owner instead of the library."""
-    library_only = False
-    """Whether the library has to have everything: its parser may stand within a frame."""
-    early = b""
-    """What came between the handshake and the owner."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, where there is room for one more."""
-        super().connection_made(transport)
-        client = network_of(address_of(self))
-        if self.half_open.total() >= self.limits[0] or self.half_open[client] >= self.limits[1]:
-            self.transport.abort()  # no answer: a flood is not worth one
-        else:
-            self._counted = client
-            self.half_open[client] += 1
-
-    def opened(self) -> None:
-        """The handshake is done, or will never be."""
-        if self._counted is not None:
-            self.half_open[self._counted] -= 1
-            if not self.half_open[self._counted]:
-                del self.half_open[self._counted]
-            self._counted = None
-
-    def data_received(self, data: bytes) -> None:
-        """Pass what came on to whom it is for."""
-        if self.owner is not None:
-            self.owner.heard = True
-        if self.passed_by and self.owner is not None:
-            self.owner.take(data)
-        elif self.request is None:
-            super().data_received(data)
-            if self.request is not None and not data.endswith(b"\r\n\r\n"):
-                # A client that does not wait for the answer to its handshake: its frame may be half in the library, which shall have the rest.
-                self.library_only = True
-        elif self.library_only:
-            super().data_received(data)
-        else:
-            self.early += data
-            if len(self.early) > _READ_BYTES:
-                self.transport.abort()
-
-    def library(self, data: bytes) -> None:
-        """Give the library what came."""
-        super().data_received(data)
-
-    def send_data(self) -> None:
-        """Write what the library has to say, in turn with what its owner writes past it."""
-        if self.owner is None or not self.owner.direct:
-            super().send_data()
-            return
-        for data in self.protocol.data_to_send():
-            if data:
-                self.owner.write(data)
-            else:
-                try:
-                    self.transport.write_eof()
-                except (OSError, RuntimeError):
-                    pass  # closed meanwhile
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let everything go."""
-        super().connection_lost(exc)
-        self.opened()
-        if self.owner is not None:
-            self.owner.release()
 
 
 class WebSocketConnection:
@@ -219,7 +135,7 @@ class WebSocketConnection:
 
     def _read_more(self) -> bytes:
         try:
-            more = read(self._fd, _READ_BYTES - _SHORT_BYTES)
+            more = read(self._fd, READ_BYTES - _SHORT_BYTES)
         except OSError:
             more = b""  # nothing more, or an error that the next look meets
         if self._pump is not None:
@@ -387,9 +303,3 @@ class WebSocketConnection:
     def _open(self) -> bool:
         # A write after write_eof() raises in uvloop.
         return self._live and self._socket.state is State.OPEN and not self._transport.is_closing()
-
-
-def address_of(connection: ServerConnection) -> str:
-    """The client's address, without its port; an IPv4 address as such on a listener for both."""
-    address = connection.remote_address
-    return str(address[0]).removeprefix("::ffff:") if address else "unix"

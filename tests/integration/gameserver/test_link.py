@@ -187,6 +187,7 @@ async def test_a_server_that_vanishes_is_left_for_the_next(stage: Stage) -> None
         assert link.assignment["server"] == "second"
 
 
+@pytest.mark.sources
 async def test_a_silent_server_is_suspected(stage: Stage) -> None:
     """A connection that stands still is not waited for: the session may be elsewhere already."""
     async with stage.link() as link:

@@ -76,6 +76,7 @@ def test_no_stranger_gets_more_than_it_sent(data: st.DataObject) -> None:
             assert address in into or address in net.clients
 
 
+@pytest.mark.sources
 @pytest.mark.parametrize("jump_s", [-86_400.0, -0.3, 4.0, 3600.0, 1e9])
 @pytest.mark.parametrize("who", ["both", "server", "client"])
 def test_a_clock_that_jumps_ends_no_connection(jump_s: float, who: str) -> None:

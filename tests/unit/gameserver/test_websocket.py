@@ -280,6 +280,7 @@ async def test_connections_of_one_address_are_limited() -> None:
         Raw.close_all()
 
 
+@pytest.mark.sources
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=300) | st.integers(0, 5), max_size=8), st.lists(st.integers(1, 40), max_size=20))
 def test_any_cut_gives_the_same_messages(parts: list[bytes | int], cuts: list[int]) -> None:
