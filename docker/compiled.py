@@ -3,7 +3,7 @@ Compiles what a game server does for each message: `python compiled.py GAMESERVE
 
 FOLDER gets a copy of the package `gameserver` whose busiest modules are machine code, made by mypyc (of mypy, which must be installed, beside setuptools, a C
 compiler and Python's headers) from the same sources; PYTHON is the interpreter that has what those import, if it is another one. Whoever has FOLDER first on
-its PYTHONPATH runs it; nothing else changes. Images are built with it; an installation is not, since it takes half a minute. docs/decisions/0115 has the figures.
+its PYTHONPATH runs it; nothing else changes. Images are built with it; an installation is not: it takes half a minute. docs/decisions/0115 has the figures.
 """
 
 import os
