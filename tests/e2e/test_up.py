@@ -245,13 +245,18 @@ def test_a_valkey_of_ones_own_may_come_late_and_go_away(start: Start, tmp_path: 
 
 def test_a_full_queue_and_the_operators_token(start: Start) -> None:
     """A queue at its limit refuses with 503 and Retry-After; fleets are shown to the operator alone."""
-    up = start(EXAMPLE.read_text().replace("  fleets: [arena]", "  maxTickets: 1\n  fleets: [arena]")).until_ready()
+    up = start(EXAMPLE.read_text().replace("  fleets: [arena]", "  maxTickets: 2\n  fleets: [arena]")).until_ready()
     ann, token = up.player("ann")
     up.ticket(ann, token)
-    bob, bob_token = up.player("bob")
-    refused = up.post(
-        "/v1/tickets", {"queue": "duel", "players": [{"id": bob, "attributes": {"rating": 9000}}]}, bob_token
-    )
+
+    def ask(player: str, rating: int) -> httpx.Response:
+        name, own = up.player(player)
+        return up.post(
+            "/v1/tickets", {"queue": "duel", "players": [{"id": name, "attributes": {"rating": rating}}]}, own
+        )
+
+    assert ask("bob", 9000).status_code == 201
+    refused = ask("eve", 20000)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert up.get("/v1/fleets").status_code == 401
     assert up.get("/v1/fleets", token).status_code == 401
