@@ -188,6 +188,7 @@ class _Visitor:
         elif isinstance(decoded, Bye):
             if self._room is not None and self._seated is not None:
                 self._room.leave(self._seated)
+            self.gone = True  # whose seat is still being looked for takes none
             self.connection.close(CloseCode.NORMAL, "bye")
         elif self._room is not None and self._member is not None:
             if isinstance(decoded, Ping) and self._seated is not None:

@@ -85,6 +85,46 @@ async def test_a_flood_is_closed_and_a_burst_is_not() -> None:
     assert m.CloseCode.FLOOD in stage.connection.closed
 
 
+async def test_who_says_bye_while_its_room_is_looked_for_takes_no_seat() -> None:
+    """Else its seat would be kept for a player who has said that it goes."""
+    taken: list[str] = []
+    opened = asyncio.Event()
+
+    class Roster:
+        kicked: tuple[str, ...] = ()
+        spectators: tuple[str, ...] = ()
+
+        def gives(self, grant: SeatGrant) -> bool:
+            return True
+
+    class Hall:
+        roster = Roster()
+        take_input = None
+        record = type("Record", (), {"options": {}})
+
+        def seat(self, grant: SeatGrant, connection: Connection, *, spectator: bool) -> None:
+            taken.append(grant.player)
+
+    async def find(_: SeatGrant) -> Hall:
+        await opened.wait()
+        return Hall()
+
+    async def come(*messages: bytes) -> None:
+        gate = Gate(SeatVerifier([ISSUER.public_key], SERVER), find, wall=lambda: 1000.0)  # type: ignore[arg-type]
+        visitor = gate.accept(Connection())  # type: ignore[arg-type]
+        for message in messages:
+            visitor.received(message)
+        opened.set()
+        await asyncio.sleep(0.01)
+        opened.clear()
+
+    hello = Stage().hello()
+    await come(hello, m.encode_client_bye(m.CloseCode.NORMAL))
+    assert taken == []
+    await come(hello)
+    assert taken == ["ann"]
+
+
 async def test_a_repeated_hello_asks_once() -> None:
     """Over UDP a client repeats its Hello; its token is spent and its room looked for once."""
     stage = Stage()
