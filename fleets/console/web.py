@@ -95,21 +95,6 @@ def mount(app: FastAPI, feed: Feed, access: Access, actions: Actions) -> None:
     async def viewer(authorization: Annotated[str, Header()] = "") -> Visitor:
         return await access.visitor(authorization)
 
-    async def operator(authorization: Annotated[str, Header()] = "") -> Visitor:
-        visitor = await access.visitor(authorization)
-        if visitor.role is not Role.OPERATOR:
-            raise HTTPException(HTTPStatus.FORBIDDEN, "this token may look, and not act")
-        return visitor
-
-    acting: Any = {"status_code": HTTPStatus.NO_CONTENT, "include_in_schema": False}
-    acts = Depends(operator)
-
-    def done(by: Visitor, found: bool, kind: str, what: str, text: str) -> None:
-        log.info("console_act", by=by.name, kind=kind, of=what, text=text, found=found)
-        if not found:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"no {what!r} here, or it is over")
-        feed.note(time.time(), kind, what, f"{text} (by {by.name})")
-
     @app.exception_handler(CannotAct)
     async def cannot(_: Request, error: CannotAct) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "2"})
@@ -139,6 +124,25 @@ def mount(app: FastAPI, feed: Feed, access: Access, actions: Actions) -> None:
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no ticket {ticket!r}: it may be over for an hour, or never was")
         return found
+
+    _mount_actions(app, feed, access, actions)
+
+
+def _mount_actions(app: FastAPI, feed: Feed, access: Access, actions: Actions) -> None:
+    async def operator(authorization: Annotated[str, Header()] = "") -> Visitor:
+        visitor = await access.visitor(authorization)
+        if visitor.role is not Role.OPERATOR:
+            raise HTTPException(HTTPStatus.FORBIDDEN, "this token may look, and not act")
+        return visitor
+
+    acting: Any = {"status_code": HTTPStatus.NO_CONTENT, "include_in_schema": False}
+    acts = Depends(operator)
+
+    def done(by: Visitor, found: bool, kind: str, what: str, text: str) -> None:
+        log.info("console_act", by=by.name, kind=kind, of=what, text=text, found=found)
+        if not found:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no {what!r} here, or it is over")
+        feed.note(time.time(), kind, what, f"{text} (by {by.name})")
 
     @app.post("/v1/console/servers/{server}/drain", **acting)
     async def drain(by: Annotated[Visitor, acts], server: str) -> None:

@@ -206,20 +206,23 @@ def _service(
         items += scaling(platform, name, labels, body.autoscale, queues if what.by_queue else [])
     items += recommendations(platform, name, labels, api_version="apps/v1", kind="Deployment")
     if platform.prometheus_operator:
-        endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": "15s"}
-        if what.tls_secret is not None:
-            endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
-        items.append(
-            manifest(
-                "monitoring.coreos.com/v1",
-                "ServiceMonitor",
-                name,
-                namespace=namespace,
-                labels=labels,
-                spec={"selector": {"matchLabels": labels}, "endpoints": [endpoint]},
-            )
-        )
+        items.append(_monitor(name, what, platform, labels))
     return items
+
+
+def _monitor(name: str, what: Part, platform: PlatformBody, labels: dict[str, str]) -> Manifest:
+    """How Prometheus reads it."""
+    endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": "15s"}
+    if what.tls_secret is not None:
+        endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
+    return manifest(
+        "monitoring.coreos.com/v1",
+        "ServiceMonitor",
+        name,
+        namespace=platform.namespace,
+        labels=labels,
+        spec={"selector": {"matchLabels": labels}, "endpoints": [endpoint]},
+    )
 
 
 def _udp(protocol: str) -> dict[str, str]:

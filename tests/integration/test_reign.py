@@ -41,6 +41,14 @@ class Writer:
     async def write(self, *, at: str = "{a}") -> None:
         await self._library.call("probe_add", [at], 1, replicas=2)
 
+    async def write_at_last(self) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    return await self.write()
+                except StoreUnavailable:
+                    await asyncio.sleep(0.1)
+
     async def refused(self, *, at: str = "{a}") -> None:
         with pytest.raises(StoreUnavailable, match="replicas have it"):
             await self.write(at=at)
@@ -99,23 +107,11 @@ async def test_sentinels_failover_holds_writes_up_no_longer_than_itself(tmp_path
     """The primary is killed and stays dead: writes that wait for both replicas go on with the one that is left."""
     async with Replicated(tmp_path, [free_port() for _ in range(6)]) as store, aclosing(connect(store.url)) as client:
         writer = Writer(client, tmp_path)
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await writer.write()
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(0.1)
+        await writer.write_at_last()
         old = store.primary()
         assert old is not None
         old.kill()
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await writer.write()
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(0.1)
+        await writer.write_at_last()
         new = store.primary()
         assert new is not None
         assert new is not old

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 TESTS = (
     "tests/unit/gameserver/test_bad_games.py", "tests/unit/gameserver/test_datagrams.py", "tests/unit/gameserver/test_gate.py",
     "tests/unit/gameserver/test_limits.py", "tests/unit/gameserver/test_netcode_wire.py", "tests/unit/gameserver/test_room.py",
+    "tests/unit/gameserver/test_seating.py",
     "tests/unit/gameserver/test_websocket.py", "tests/integration/gameserver/test_fence.py",
     "tests/integration/gameserver/test_link.py", "tests/integration/gameserver/test_udp.py",
     "tests/property/gameserver/test_netcode_connections.py", "tests/property/test_messages.py", "tests/property/test_snapshot.py",
