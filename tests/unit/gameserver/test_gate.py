@@ -85,6 +85,7 @@ async def test_a_flood_is_closed_and_a_burst_is_not() -> None:
     assert m.CloseCode.FLOOD in stage.connection.closed
 
 
+@pytest.mark.sources
 async def test_who_says_bye_while_its_room_is_looked_for_takes_no_seat() -> None:
     """Else its seat would be kept for a player who has said that it goes."""
     taken: list[str] = []
